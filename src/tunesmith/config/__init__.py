@@ -1,0 +1,34 @@
+"""Settings: one schema, other people's names for it, and where every value came from."""
+
+from tunesmith.config.describe import commented_yaml, describe
+from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.schema import (
+    DataConfig,
+    EvalConfig,
+    GenerateConfig,
+    MethodConfig,
+    ModelConfig,
+    PretrainConfig,
+    PromptConfig,
+    RunConfig,
+    SplitConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DataConfig",
+    "EvalConfig",
+    "GenerateConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PretrainConfig",
+    "PromptConfig",
+    "RunConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "commented_yaml",
+    "describe",
+    "dump_config",
+    "load_config",
+    "recipe_paths",
+]

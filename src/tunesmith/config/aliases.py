@@ -1,0 +1,131 @@
+"""Other people's names for our settings: one table that YAML, command line and Python accept.
+
+Sources: Hugging Face TrainingArguments, PEFT LoraConfig, the FinetuningConfig, Config class and flags of the guides
+this project unites, and mlx-lm's keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def _truth(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() not in {"false", "no", "off", "0", ""}
+    return bool(value)
+
+
+def _lora_or_full(value: object) -> str:
+    return "lora" if _truth(value) else "full"
+
+
+def _dtype(name: str) -> Callable[[object], str]:
+    return lambda value: name if _truth(value) else "auto"
+
+
+ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
+    # model
+    "model": "model.path",
+    "model_name": "model.path",
+    "model_name_or_path": "model.path",
+    "base_model": "model.path",
+    "model_path": "model.path",
+    "torch_dtype": "model.dtype",
+    "dtype": "model.dtype",
+    "device": "model.device",
+    "fp16": ("model.dtype", _dtype("float16")),
+    "bf16": ("model.dtype", _dtype("bfloat16")),
+    # data
+    "data": "data.path",
+    "train_file": "data.path",
+    "train_path": "data.path",
+    "dataset": "data.path",
+    "dataset_path": "data.path",
+    "validation_file": "data.validation_path",
+    "valid_file": "data.validation_path",
+    "eval_file": "data.validation_path",
+    "test_file": "data.test_path",
+    "sheet": "data.sheet",
+    "sheet_name": "data.sheet",
+    "max_length": "data.max_length",
+    "max_seq_length": "data.max_length",
+    "max_seq_len": "data.max_length",
+    "sequence_length": "data.max_length",
+    "cutoff_len": "data.max_length",
+    "block_size": "data.max_length",
+    "max_samples": "data.max_rows",
+    # prompt
+    "prompt": "prompt.template",
+    "template": "prompt.template",
+    "prompt_template": "prompt.template",
+    "system_prompt": "prompt.system",
+    # method
+    "method": "method.name",
+    "finetuning_type": "method.name",
+    "fine_tune_type": "method.name",
+    "use_lora": ("method.name", _lora_or_full),
+    "lora_r": "method.r",
+    "lora_rank": "method.r",
+    "rank": "method.r",
+    "lora_alpha": "method.alpha",
+    "lora_dropout": "method.dropout",
+    "target_modules": "method.target_modules",
+    "lora_target_modules": "method.target_modules",
+    "lora_target": "method.target_modules",
+    # train
+    "epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "iters": "train.max_steps",
+    "training_steps": "train.max_steps",
+    "batch_size": "train.batch_size",
+    "per_device_train_batch_size": "train.batch_size",
+    "train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.gradient_accumulation_steps",
+    "grad_accumulation_steps": "train.gradient_accumulation_steps",
+    "learning_rate": "train.learning_rate",
+    "lr": "train.learning_rate",
+    "lr_scheduler_type": "train.schedule",
+    "warmup_steps": "train.warmup_steps",
+    "warmup_ratio": "train.warmup_ratio",
+    "weight_decay": "train.weight_decay",
+    "adam_beta1": "train.beta1",
+    "adam_beta2": "train.beta2",
+    "max_grad_norm": "train.max_grad_norm",
+    "gradient_checkpointing": "train.gradient_checkpointing",
+    "grad_checkpoint": "train.gradient_checkpointing",
+    "eval_steps": "train.eval_steps",
+    "eval_interval": "train.eval_steps",
+    "steps_per_eval": "train.eval_steps",
+    "save_steps": "train.save_steps",
+    "save_every": "train.save_steps",
+    "save_total_limit": "train.save_total_limit",
+    "early_stopping_patience": "train.early_stopping_patience",
+    "load_best_model_at_end": "train.keep_best",
+    # eval and generate
+    "eval_batch_size": "eval.batch_size",
+    "per_device_eval_batch_size": "eval.batch_size",
+    "max_new_tokens": "generate.max_new_tokens",
+    "temperature": "generate.temperature",
+    "top_p": "generate.top_p",
+    "top_k": "generate.top_k",
+    "repetition_penalty": "generate.repetition_penalty",
+}
+
+
+def canonical(name: str, value: object) -> tuple[str, object]:
+    """Our dotted name and value for anybody's name and value. Unknown names pass through unchanged.
+
+    >>> canonical("num_train_epochs", 3)
+    ('train.epochs', 3)
+    >>> canonical("use-lora", False)
+    ('method.name', 'full')
+    """
+    name = name.replace("-", "_")
+    target = ALIASES.get(name, name)
+    if isinstance(target, tuple):
+        target, convert = target
+        return target, convert(value)
+    return target, value

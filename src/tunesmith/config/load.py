@@ -1,0 +1,230 @@
+"""Defaults < recipe < file < flags -> RunConfig, with the origin of every value and all problems told together."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tunesmith.config.aliases import ALIASES, canonical
+from tunesmith.config.describe import settings_by_name
+from tunesmith.config.schema import RunConfig
+from tunesmith.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    name: str
+    given_name: str
+    value: object
+    origin: str
+
+
+def load_config(
+    *,
+    recipe: str | None = None,
+    file: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    stored: Path | None = None,
+) -> RunConfig:
+    """Resolve the settings of a run.
+
+    Args:
+        stored: config.yaml of an existing run, the start instead of the defaults; its origins are kept.
+        recipe: name of a recipe that ships with the package, or a path to one.
+        file: the user's YAML or JSON file, nested, dotted or with other people's names.
+        overrides: flags or keyword arguments, dotted or other people's names; text values are parsed as YAML.
+
+    Raises:
+        SettingsError: with every unknown key, wrong type and value out of range, each with its place and nearest name.
+    """
+    values: list[_Value] = []
+    kept_origins: dict[str, str] = {}
+    if stored is not None:
+        content = _parse(stored)
+        kept_origins = content.pop("origins", {})
+        values += [value for key, item in content.items() for value in _flatten(key, item, str(stored))]
+    if recipe is not None:
+        path = find_recipe(recipe)
+        values += _read_file(path, f"recipe {path.stem}")
+    if file is not None:
+        values += _read_file(Path(file), str(file))
+    for given_name, raw in (overrides or {}).items():
+        value = _parse_flag(raw) if isinstance(raw, str) else raw
+        values += _flatten(given_name, value, "flag" if isinstance(raw, str) else "argument")
+    config = _build(values)
+    if stored is not None:
+        new = {name: origin for name, origin in config.origins.items() if origin != str(stored)}
+        config.set_origins({**kept_origins, **new})
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """Every resolved value as YAML, then the origin of each that is not a default. `load_config(stored=...)` reads it."""
+    body = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return body + yaml.safe_dump({"origins": config.origins}, sort_keys=True, allow_unicode=True)
+
+
+def recipe_paths() -> dict[str, Path]:
+    """Recipes in the package by name."""
+    folder = Path(str(resources.files("tunesmith"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file, by name or path.
+
+    Raises:
+        SettingsError: there is none; the message names the nearest.
+    """
+    recipes = recipe_paths()
+    if name in recipes:
+        return recipes[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise SettingsError(
+        f"there is no recipe {name!r}{_nearest(name, recipes)}",
+        fix=f"take one of: {', '.join(recipes)} (tunesmith recipes), or a path to a YAML file",
+    )
+
+
+def _read_file(path: Path, origin: str) -> list[_Value]:
+    content = _parse(path)
+    content.pop("origins", None)  # a run's config.yaml can be used as a settings file
+    content.pop("description", None)  # the sentence that a recipe shows in `tunesmith recipes`
+    lines = _key_lines(path)
+    values: list[_Value] = []
+    for key, item in content.items():
+        for value in _flatten(key, item, origin):
+            line = lines.get(value.given_name) or lines.get(key)
+            values.append(_Value(value.name, value.given_name, value.value, f"{path}:{line}" if line else origin))
+    return [
+        _Value(value.name, value.given_name, value.value, f"{origin} ({value.origin})" if origin.startswith("recipe") else value.origin)
+        for value in values
+    ]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}", cause=error.strerror, fix="check the path") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text", cause=str(error), fix="save it as UTF-8") from error
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise SettingsError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}", cause=str(error)) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} holds a {type(content).__name__}, not settings", fix="write `name: value` lines")
+    return {str(key): value for key, value in content.items()}
+
+
+def _key_lines(path: Path) -> dict[str, int]:
+    """Line of every key, dotted, counted from 1. JSON is read as YAML, of which it is a subset but for tabs."""
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig").replace("\t", "  "), Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return {}
+    lines: dict[str, int] = {}
+
+    def visit(node: yaml.Node | None, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                lines[f"{prefix}{key.value}"] = key.start_mark.line + 1
+                visit(value, f"{prefix}{key.value}.")
+
+    visit(root, "")
+    return lines
+
+
+def _parse_flag(text: str) -> object:
+    """Flag text as YAML, except that plain text stays as typed: `--data.sheet 2024-01` is a name, not a date."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if value is None and text.strip().lower() not in {"null", "none", "~"}:
+        return text
+    return value if isinstance(value, (int, float, bool, list, dict)) or value is None else text
+
+
+def _flatten(name: str, value: object, origin: str, given_prefix: str | None = None) -> Iterator[_Value]:
+    """Leaves of a nested mapping under our dotted names. Mapping-valued settings (data.columns) stay whole."""
+    given = given_prefix if given_prefix is not None else name
+    if isinstance(value, Mapping) and name.replace("-", "_") not in settings_by_name():
+        for key, item in value.items():
+            yield from _flatten(f"{name}.{key}", item, origin, f"{given}.{key}")
+        return
+    own_name, own_value = canonical(name, value)
+    yield _Value(own_name, given, own_value, origin)
+
+
+def _build(values: list[_Value]) -> RunConfig:
+    problems: list[str] = []
+    known = settings_by_name()
+    nested: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for value in values:
+        name = value.name
+        if name.startswith("data.columns."):
+            nested.setdefault("data", {}).setdefault("columns", {})[name.removeprefix("data.columns.")] = value.value
+            origins["data.columns"] = value.origin
+            continue
+        if name not in known:
+            problems.append(f"{value.origin}: unknown setting {value.given_name!r}{_nearest(value.given_name, known)}")
+            continue
+        *path, leaf = name.split(".")
+        section = nested
+        for part in path:
+            section = section.setdefault(part, {})
+        section[leaf] = _as_text(value.value) if known[name].type.startswith("text") else value.value
+        origins[name] = value.origin
+    try:
+        config = RunConfig.model_validate(nested)
+    except ValidationError as error:
+        for detail in error.errors():
+            name = _setting_of(detail["loc"])
+            setting = known.get(name)
+            allowed = f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})" if setting else ""
+            message = detail["msg"].removeprefix("Value error, ")
+            entry = f"{origins.get(name, 'settings')}: {name} = {detail['input']!r}: {message}{allowed}"
+            if entry not in problems:
+                problems.append(entry)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise SettingsError(f"{count} in the settings:", problems=tuple(problems), fix="tunesmith settings lists them all")
+    config.set_origins(origins)
+    return config
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _setting_of(location: tuple[int | str, ...]) -> str:
+    """The longest prefix of an error's location that names a setting: ('method','target_modules','list[str]')."""
+    names = [".".join(str(part) for part in location[:end]) for end in range(len(location), 0, -1)]
+    return next((name for name in names if name in settings_by_name()), names[0] if names else "settings")
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    """', did you mean ...?' by whole name, then by the part after the last dot, then by other people's names."""
+    name = name.replace("-", "_")
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    if not close:
+        leaf = name.rsplit(".", 1)[-1]
+        leaves = {full.rsplit(".", 1)[-1]: full for full in known}
+        close = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+    if not close:
+        close = difflib.get_close_matches(name, list(ALIASES), n=1, cutoff=0.7)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,115 @@
+"""Shared fixtures: a throw-away tokenizer, tiny random models of every architecture, the open data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "A model is trained on many sentences, and it learns.",
+    "We store weights in safetensors files. Hello world! 12345 67890 it's we'll don't",
+    "Le café était très bon, naïve façade.\n\nNew line here.",
+    "### Question: What is a press?\n\n### Answer: A machine that prints.",
+]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
+
+
+def make_tokenizer(chat_template: str | None = CHATML) -> Any:
+    """Byte-level BPE of about 400 tokens with its own pad, stop and turn tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES * 10, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|pad|>"
+    )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def make_model(arch: str, vocab_size: int) -> Any:
+    """A random two-layer model, hidden size 32, weights large enough that logits differ."""
+    import torch
+    import transformers as tf
+
+    ids = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    shared = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        **ids,
+    }
+    grouped = {**shared, "num_key_value_heads": 2}
+    configs = {
+        "llama": lambda: tf.LlamaConfig(**grouped),
+        "mistral": lambda: tf.MistralConfig(**grouped, sliding_window=None),
+        "qwen2": lambda: tf.Qwen2Config(**grouped, tie_word_embeddings=False),
+        "qwen3": lambda: tf.Qwen3Config(**grouped, head_dim=8, tie_word_embeddings=True),
+        "gpt2": lambda: tf.GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=256, **ids),
+        "phi": lambda: tf.PhiConfig(**shared, partial_rotary_factor=0.5),
+        "phi3": lambda: tf.Phi3Config(**grouped, original_max_position_embeddings=256, sliding_window=None),
+        "gemma": lambda: tf.GemmaConfig(**{**grouped, "num_key_value_heads": 1}, head_dim=8),
+    }
+    torch.manual_seed(0)
+    model = tf.AutoModelForCausalLM.from_config(configs[arch]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.float().eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny_model_dir("llama") -> folder of a saved tiny random model with its tokenizer."""
+    made: dict[str, Path] = {}
+
+    def folder(arch: str) -> Path:
+        if arch not in made:
+            path = tmp_path_factory.mktemp(arch)
+            tokenizer = make_tokenizer()
+            make_model(arch, len(tokenizer)).save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[arch] = path
+        return made[arch]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_data() -> Path:
+    """Folder of the open data sets; tests that need it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data" / "open"
+    path = Path(os.environ.get("TUNESMITH_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"the open data sets are not at {path}; set TUNESMITH_DATA")
+    return path
