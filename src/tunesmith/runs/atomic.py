@@ -1,0 +1,225 @@
+"""Files and folders that appear whole or not at all, whatever is killed or full. Knows nothing of runs.
+
+A file is written beside its target, synced and renamed over it; a folder likewise, after the old one is renamed aside.
+Leftovers of a killed process are called `.tmp-<target>.<token>` (unfinished) and `.old-<target>.<token>` (the folder
+that was being replaced) and are dealt with by the next call for the same target.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunesmith.errors import ResourceError
+
+_UNFINISHED = ".tmp-"
+_ASIDE = ".old-"
+# Two programs may write the same small file (training and evaluation update one manifest) or start the same run, so a
+# young leftover can be in use; a folder that replaces another has one writer.
+_ABANDONED_SECONDS = 3600
+_SYNC_MODE = "rb+" if os.name == "nt" else "rb"  # Windows syncs only what is open for writing
+_DENIED = {errno.EACCES, errno.EPERM}
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another disk with --output-dir"),
+    errno.EDQUOT: ("the disk quota is used up", "delete files of yours, or choose another disk with --output-dir"),
+    errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --output-dir"),
+    errno.EACCES: ("permission denied", "choose a folder that can be written with --output-dir"),
+    errno.EPERM: ("permission denied", "choose a folder that can be written with --output-dir"),
+}
+
+
+def atomic_write(path: str | Path, data: str | bytes) -> None:
+    """Put `data` (text as UTF-8) at `path`, making its folder. Readers see the old content or the new, never a part.
+
+    Raises:
+        ResourceError: the disk is full, read-only, over quota or closed to us; the old content is untouched.
+    """
+    target = Path(path)
+    content = data.encode() if isinstance(data, str) else data
+    temporary = _sibling(target, _UNFINISHED)
+    with disk_errors(target, needed_bytes=len(content)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(target, older_than_seconds=_ABANDONED_SECONDS)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield an empty folder to fill; when the block ends without an error it becomes `path`, every file synced.
+
+    An existing folder is replaced, or with `replace=False` kept: then FileExistsError is raised unless it is empty.
+    When the block or the disk fails, `path` is as before. With `replace` a target has one writer at a time.
+
+    Raises:
+        ResourceError: the disk is full, read-only, over quota or closed to us.
+        FileExistsError: `replace` is False and there is something at `path`.
+    """
+    target = Path(path)
+    temporary = _sibling(target, _UNFINISHED)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(target, older_than_seconds=0 if replace else _ABANDONED_SECONDS)
+        temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        _move(temporary, target, replace=replace)
+    except Exception as error:
+        needed_bytes = _tree_bytes(temporary)
+        _remove(temporary)
+        explained = None if _is_elsewhere(error, target) else _explain(error, target, needed_bytes)
+        if explained is None:
+            raise
+        raise explained from error
+    finally:
+        _remove(temporary)  # gone already when the move succeeded
+
+
+@contextmanager
+def disk_errors(target: Path, *, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn a full, read-only or closed disk into a ResourceError about `target`; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        explained = _explain(error, target, needed_bytes)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def without_nonfinite(value: object) -> object:
+    """A copy in which NaN and infinities, which JSON does not have, are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [without_nonfinite(item) for item in value]
+    return value
+
+
+def _explain(error: Exception, target: Path, needed_bytes: int | None) -> ResourceError | None:
+    number = _error_number(error)
+    if number not in _REASONS:
+        return None
+    reason, fix = _REASONS[number]
+    amounts = []
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        if needed_bytes is not None:
+            amounts.append(f"at least {_megabytes(needed_bytes)} needed")
+        with contextlib.suppress(OSError):
+            amounts.append(f"{_megabytes(shutil.disk_usage(_existing(target)).free)} free")
+    numbers = f" ({', '.join(amounts)})" if amounts else ""
+    return ResourceError(f"cannot write {target}: {reason}{numbers}", cause=str(error), fix=fix)
+
+
+def _error_number(error: Exception) -> int | None:
+    """errno of an OSError, or of the I/O error that a library in Rust (safetensors, tokenizers) put into words."""
+    if isinstance(error, OSError):
+        return error.errno
+    in_words = re.search(r"\(os error (\d+)\)", str(error))  # how std::io::Error prints itself
+    return int(in_words[1]) if in_words else None
+
+
+def _is_elsewhere(error: Exception, target: Path) -> bool:
+    """What the block reads elsewhere may be denied to it; that is not about writing `target`."""
+    if not isinstance(error, OSError) or error.errno not in _DENIED or error.filename is None:
+        return False
+    return not Path(str(error.filename)).absolute().is_relative_to(target.parent.absolute())
+
+
+def _megabytes(count_bytes: int) -> str:
+    return f"{count_bytes / 1e6:,.1f} MB"
+
+
+def _existing(path: Path) -> Path:
+    return next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+
+
+def _sibling(target: Path, prefix: str) -> Path:
+    return target.with_name(f"{prefix}{target.name}.{secrets.token_hex(4)}")
+
+
+def _clear_leftovers(target: Path, *, older_than_seconds: float) -> None:
+    """Delete what killed writers of `target` left; a folder caught between the two renames is put back."""
+    for entry in list(target.parent.iterdir()):
+        stem = entry.name.rpartition(".")[0]
+        if stem == f"{_ASIDE}{target.name}" and not target.exists():
+            os.rename(entry, target)
+        elif stem in {f"{_ASIDE}{target.name}", f"{_UNFINISHED}{target.name}"}:
+            with contextlib.suppress(FileNotFoundError):  # its writer is alive and was quicker
+                if time.time() - entry.lstat().st_mtime >= older_than_seconds:
+                    _remove(entry)
+
+
+def _move(temporary: Path, target: Path, *, replace: bool) -> None:
+    """Rename `temporary` to `target`. When any step fails both are as they were."""
+    aside = _sibling(target, _ASIDE)
+    try:
+        if replace and target.exists():
+            os.rename(target, aside)
+        try:
+            os.rename(temporary, target)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                raise FileExistsError(errno.EEXIST, "there is already something here", str(target)) from error
+            raise
+        _sync_folder(target.parent)
+    except BaseException:
+        if not temporary.exists():
+            os.rename(target, temporary)
+        if aside.exists():
+            os.rename(aside, target)
+        raise
+    _remove(aside)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with Path(parent, name).open(_SYNC_MODE) as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(parent))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can: Windows and some network file systems cannot."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _tree_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

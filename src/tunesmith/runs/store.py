@@ -1,0 +1,251 @@
+"""The run directory: how one is made, found and read. Knows neither settings (their text is handed in) nor training.
+
+runs/<name>/ config.yaml  manifest.json  metrics.jsonl  model/  checkpoints/  training_visuals/  eval/  exports/
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunesmith.errors import SettingsError
+from tunesmith.runs.atomic import atomic_folder, atomic_write, without_nonfinite
+
+# There has been one format so far, so anything else is newer. A second one brings its migration to `_check_format`.
+FORMAT_VERSION = 1
+STATUSES = ("created", "running", "finished", "stopped", "failed")
+RUNS_FOLDER = Path("runs")
+NEWEST = "last"
+_CONFIG = "config.yaml"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run directory. Holds only its path; everything is read from disk when asked for."""
+
+    path: Path
+
+    @staticmethod
+    def create(path: str | Path, *, config_text: str, manifest: Mapping[str, object]) -> Run:
+        """Make the directory with its config.yaml and manifest.json: both, or nothing.
+
+        Args:
+            config_text: the resolved settings as YAML.
+            manifest: what else to record (package versions, data SHA-256, row counts, ...); the format version, the
+                time and the status `created` are added.
+
+        Raises:
+            SettingsError: there is a run, or something else, at `path`.
+            ResourceError: the disk is full, read-only, over quota or closed to us.
+        """
+        folder = Path(path)
+        _refuse_occupied(folder)
+        head = {"format_version": FORMAT_VERSION, "created": _now(), "status": "created"}
+        files = {_CONFIG: config_text, _MANIFEST: _to_json({**head, **manifest, "format_version": FORMAT_VERSION})}
+        if folder.is_dir():  # given empty, perhaps a mounted volume: it cannot be renamed over, so it is filled
+            try:
+                for name, text in files.items():
+                    atomic_write(folder / name, text)
+            except BaseException:
+                for name in files:
+                    (folder / name).unlink(missing_ok=True)
+                raise
+            return Run(folder)
+        try:
+            with atomic_folder(folder, replace=False) as temporary:
+                for name, text in files.items():
+                    (temporary / name).write_text(text, encoding="utf-8")
+        except FileExistsError:  # another process was quicker
+            _refuse_occupied(folder)
+            raise
+        return Run(folder)
+
+    @staticmethod
+    def open(reference: str | Path) -> Run:
+        """The run at a path, of a name under runs/, or with "last" the newest one under runs/.
+
+        Raises:
+            SettingsError: there is no such run, the folder is not a run, or a newer tunesmith made it.
+        """
+        folder = _newest() if str(reference) == NEWEST else _find(reference)
+        run = Run(folder)
+        missing = [name for name in (_MANIFEST, _CONFIG) if not (folder / name).is_file()]
+        if missing:
+            around = next((parent for parent in folder.absolute().parents if (parent / _MANIFEST).is_file()), None)
+            raise SettingsError(
+                f"{folder} is not a run: it has no {' and no '.join(missing)}",
+                fix=f"give the run itself: {around}" if around else _known_runs(),
+            )
+        _ = run.manifest  # told now rather than in the middle of the work
+        return run
+
+    @staticmethod
+    def free_name(stem: str) -> str:
+        """`stem` made fit for a folder's name, with the first number (-2, -3, ...) that is free under runs/."""
+        plain = re.sub(r"[^\w.-]+", "-", stem)
+        plain = re.sub(r"\.{2,}", ".", plain).strip(".-") or "run"
+        name, number = plain, 1
+        while name == NEWEST or (RUNS_FOLDER / name).exists():
+            number += 1
+            name = f"{plain}-{number}"
+        return name
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / _CONFIG
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """config.yaml as nested dictionaries, unchecked, without the origins.
+
+        Raises:
+            SettingsError: the file is missing or is not YAML.
+        """
+        try:
+            content = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"cannot read the settings of the run: {self.config_path}", cause=str(error)) from error
+        if not isinstance(content, dict):
+            raise SettingsError(f"{self.config_path} holds no settings", fix="restore the file, or train again")
+        return {str(name): value for name, value in content.items() if name != "origins"}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """manifest.json.
+
+        Raises:
+            SettingsError: the file is missing or damaged, or a newer tunesmith wrote it.
+        """
+        path = self.path / _MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"cannot read the manifest of the run: {path}", cause=str(error)) from error
+        return _check_format(content, path)
+
+    def update_manifest(self, **fields: object) -> None:
+        """Set fields of the manifest, atomically. `status` is one of created, running, finished, stopped, failed."""
+        if fields.get("status", STATUSES[0]) not in STATUSES:
+            raise ValueError(f"status is {fields['status']!r}, not one of {', '.join(STATUSES)}")
+        atomic_write(self.path / _MANIFEST, _to_json({**self.manifest, **fields}))
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model_dir(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def visuals_dir(self) -> Path:
+        return self.path / "training_visuals"
+
+    @property
+    def eval_dir(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def exports_dir(self) -> Path:
+        return self.path / "exports"
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Folders under `folder` that hold any file of a run, by name. Unfinished and hidden ones are left out."""
+    if not folder.is_dir():
+        return []
+    marks = (_MANIFEST, _CONFIG, "metrics.jsonl", "model")
+    found = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in found if any((entry / mark).exists() for mark in marks))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _to_json(content: Mapping[str, object]) -> str:
+    return json.dumps(without_nonfinite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _check_format(content: object, path: Path) -> dict[str, Any]:
+    fields = content if isinstance(content, dict) else {}
+    missing = [name for name in ("format_version", "created", "status") if name not in fields]
+    if missing:
+        raise SettingsError(f"{path} is damaged: it has no {', no '.join(missing)}", fix="restore it, or train again")
+    version = fields["format_version"]
+    if version != FORMAT_VERSION:
+        raise SettingsError(
+            f"{path.parent} was made by a newer tunesmith: its format is {version}, this one reads {FORMAT_VERSION}",
+            fix="pip install --upgrade tunesmith",
+        )
+    return fields
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if folder.is_dir():
+        if (folder / _MANIFEST).exists():
+            raise SettingsError(
+                f"there is already a run at {folder}",
+                fix="continue it with --resume, or start another with --name or --output-dir",
+            )
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        if names:
+            raise SettingsError(
+                f"the folder {folder} is not empty and not a run: it holds {', '.join(names[:3])}"
+                + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+                fix="choose another place with --name or --output-dir",
+            )
+    elif folder.exists():
+        raise SettingsError(f"{folder} is a file, not a folder", fix="choose another place with --name or --output-dir")
+
+
+def _find(reference: str | Path) -> Path:
+    """The first place that is a run, else the first that is a folder: as a path, then as a name under runs/."""
+    places = [Path(reference), RUNS_FOLDER / reference]
+    runs = [place for place in places if (place / _MANIFEST).is_file()]
+    folders = [place for place in places if place.is_dir()]
+    if runs or folders:
+        return (runs or folders)[0]
+    if Path(reference).exists():
+        raise SettingsError(f"{reference} is a file, not a run", fix=_known_runs())
+    names = [folder.name for folder in run_folders(RUNS_FOLDER)]
+    close = difflib.get_close_matches(Path(reference).name, names, n=1, cutoff=0.6)
+    nearest = f", did you mean {close[0]!r}?" if close else ""
+    raise SettingsError(f"there is no run {str(reference)!r}{nearest}", fix=_known_runs())
+
+
+def _newest() -> Path:
+    created: dict[Path, str] = {}
+    for folder in run_folders(RUNS_FOLDER):
+        try:
+            created[folder] = str(Run(folder).manifest["created"])
+        except SettingsError:
+            continue  # a damaged run cannot be the one that was meant; `tunesmith runs` shows it
+    if not created:
+        raise SettingsError(f"there is no run under {RUNS_FOLDER.absolute()} yet", fix="tunesmith train <file>")
+    return max(created, key=lambda folder: created[folder])
+
+
+def _known_runs() -> str:
+    names = [folder.name for folder in run_folders(RUNS_FOLDER)]
+    if not names:
+        return f"there are no runs under {RUNS_FOLDER.absolute()} yet; start one with tunesmith train <file>"
+    more = f" and {len(names) - 10} more (tunesmith runs)" if len(names) > 10 else ""
+    return f"runs under {RUNS_FOLDER}/: {', '.join(names[:10])}{more}; or give a path"
