@@ -1,0 +1,8 @@
+"""Messages to token ids: the templates, the one renderer, and the probe that refuses a template it cannot prove."""
+
+from tunesmith.prompts.check import check_template
+from tunesmith.prompts.render import Template, render, render_prompt
+from tunesmith.prompts.templates import TEMPLATES
+from tunesmith.prompts.tokens import prepare_tokenizer
+
+__all__ = ["TEMPLATES", "Template", "check_template", "prepare_tokenizer", "render", "render_prompt"]
