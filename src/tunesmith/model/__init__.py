@@ -1,0 +1,29 @@
+"""Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
+
+from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.load import LoadedModel, load_base
+from tunesmith.model.loss import token_nll
+from tunesmith.model.methods import apply_method
+from tunesmith.model.precision import autocast, choose_device, choose_dtype
+from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
+from tunesmith.model.size import count_parameters, default_learning_rate
+from tunesmith.model.source import find_source
+
+__all__ = [
+    "END_OF_TEXT",
+    "LoadedModel",
+    "apply_method",
+    "autocast",
+    "choose_device",
+    "choose_dtype",
+    "count_parameters",
+    "default_learning_rate",
+    "find_source",
+    "load_adapter",
+    "load_base",
+    "merge",
+    "new_model",
+    "new_tokenizer",
+    "save_adapter",
+    "token_nll",
+]

@@ -1,0 +1,192 @@
+"""Tuned weights to a folder and back, in PEFT's and transformers' own formats. Knows no run directory and no loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tunesmith.errors import ResourceError, TrainingError
+from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
+from tunesmith.model.source import BUILTIN_PREFIX, Source, read_json, refuse_code
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+SUPPORTED_ADAPTERS = ("LORA",)
+
+
+def save_adapter(
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    base_path: str,
+    base_revision: str | None = None,
+) -> None:
+    """Write what was trained, and the tokenizer: an adapter as PEFT does, a whole model as transformers does.
+
+    Args:
+        base_path: goes into adapter_config.json as base_model_name_or_path.
+        base_revision: `LoadedModel.revision` of the base; `load_adapter` refuses another base.
+
+    Raises:
+        TrainingError: a weight is NaN or infinite; nothing was written.
+    """
+    if isinstance(model, PeftModel):
+        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    else:
+        weights = dict(model.named_parameters())
+    refuse_non_finite(weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        if isinstance(model, PeftModel):
+            _save_peft(model, folder, base_path, base_revision)
+        else:
+            model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def load_adapter(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+    """Load a tuned model: an adapter on its base (a PeftModel, so `disable_adapter()` is the base), or whole weights.
+
+    The base is looked for by the name in adapter_config.json, then relative to the adapter's folder.
+
+    Returns:
+        LoadedModel whose path is the folder and whose revision is the base's.
+
+    Raises:
+        ResourceError: no tuned model there, a kind of adapter this does not load, a base that is missing or is not the
+            one the adapter was trained on.
+        SettingsError: an unknown dtype or device.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return load_base(str(folder), dtype=dtype, device=device)
+    config = read_json(folder / ADAPTER_CONFIG)
+    _check_adapter(folder, config)
+    base = _load_its_base(folder, config, dtype=dtype, device=device)
+    with quiet(), explained(str(folder)):
+        if any((folder / name).is_file() for name in TOKENIZER_FILES):
+            base = replace(base, tokenizer=load_tokenizer(Source(str(folder), str(folder), folder=folder)))
+        model = PeftModel.from_pretrained(base.model, str(folder), is_trainable=False, torch_device=str(base.device))
+    _check_adapter_weights(folder, model)
+    return replace(base, model=model.eval(), path=str(folder))
+
+
+def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Add the adapter to the base weights. The given model is used up; a model without adapter is returned as it is.
+
+    The sum is rounded to the format of the base weights: load with dtype float32 for an exact merge.
+
+    Raises:
+        TrainingError: the sum is NaN or infinite.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    try:
+        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise TrainingError(
+            "the adapter cannot be added to its base: the sum is not finite",
+            cause=str(error),
+            fix="train again with a lower train.learning_rate, or merge an earlier checkpoint",
+        ) from error
+    return merged
+
+
+def refuse_non_finite(weights: dict[str, Tensor]) -> None:
+    """Raise TrainingError, naming the first tensors, if any number is NaN or infinite."""
+    numbers = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+    broken = [name for name, tensor in numbers.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise TrainingError(
+            f"{len(broken)} of {len(weights)} weight tensors hold NaN or infinite numbers",
+            cause=f"first: {', '.join(broken[:3])}",
+            fix="lower train.learning_rate, set train.max_grad_norm to 1, or go on from an earlier checkpoint",
+        )
+
+
+def _save_peft(model: PeftModel, folder: Path, base_path: str, base_revision: str | None) -> None:
+    card = folder / "README.md"
+    earlier_card = card.read_bytes() if card.exists() else None
+    config = model.active_peft_config
+    config.base_model_name_or_path = base_path
+    config.revision = base_revision
+    # save_embedding_layers="auto" would ask the hub for the base's vocabulary size.
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    card.unlink(missing_ok=True)  # PEFT's half-filled model card; the real one is written later
+    if earlier_card is not None:
+        card.write_bytes(earlier_card)
+    path = folder / ADAPTER_CONFIG
+    content = read_json(path)
+    # PEFT writes a set in the order of the process's hash seed; the same run must give the same bytes.
+    content["target_modules"] = sorted(_texts(content["target_modules"]))
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _texts(value: object) -> Iterable[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _check_adapter(folder: Path, config: dict[str, Any]) -> None:
+    refuse_code(f"{ADAPTER_CONFIG} of {str(folder)!r}", config)
+    kind = config.get("peft_type")
+    # megatron_config makes PEFT import the module named in megatron_core.
+    if kind not in SUPPORTED_ADAPTERS or config.get("megatron_config"):
+        raise ResourceError(
+            f"{str(folder)!r} holds an adapter of the kind {kind!r}; supported: {', '.join(SUPPORTED_ADAPTERS)}",
+            fix="merge it into its base with the tool that made it, and give the merged folder",
+        )
+    if not config.get("base_model_name_or_path"):
+        raise ResourceError(
+            f"{folder / ADAPTER_CONFIG} does not say which base model the adapter belongs to",
+            fix="write its folder, hub id or builtin:nano into base_model_name_or_path",
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        there = sorted(entry.name for entry in folder.iterdir())
+        raise ResourceError(
+            f"{str(folder)!r} has no {ADAPTER_WEIGHTS}",
+            cause=f"found there: {', '.join(there)}; pickled weights (.bin) are not loaded: they can run code",
+            fix="copy the adapter again, or convert it with PEFT: model.save_pretrained(folder)",
+        )
+
+
+def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: str) -> LoadedModel:
+    name, recorded = str(config["base_model_name_or_path"]), config.get("revision")
+    local = name.startswith(BUILTIN_PREFIX) or Path(name).expanduser().exists()
+    if not local and (folder / name).is_dir():
+        name, local = str(folder / name), True
+    is_fingerprint = str(recorded).startswith("sha256")
+    revision = None if local or is_fingerprint else recorded
+    base = load_base(name, revision=revision, dtype=dtype, device=device)
+    if is_fingerprint and recorded != base.revision:
+        raise ResourceError(
+            f"the base model {name!r} is not the one the adapter in {str(folder)!r} was trained on: its files changed",
+            cause=f"trained on {recorded}, found {base.revision}",
+            fix="put the original base back, or train again on the one that is there",
+        )
+    return base
+
+
+def _check_adapter_weights(folder: Path, model: PeftModel) -> None:
+    """PEFT only warns about tensors that are missing or that fit nowhere: the answers would quietly be the base's."""
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        found = set(file.keys())
+    if found != set(expected):
+        lacking, extra = sorted(set(expected) - found), sorted(found - set(expected))
+        raise ResourceError(
+            f"{folder / ADAPTER_WEIGHTS} does not fit its base: {len(lacking)} tensors missing, {len(extra)} unknown",
+            cause=f"first: {', '.join((lacking + extra)[:3])}",
+            fix="copy the adapter again, or give it the base it was trained on",
+        )
+    refuse_non_finite(expected)

@@ -1,0 +1,160 @@
+"""A base model and its tokenizer, ready to compute. Knows no adapter, no template and no data."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from tunesmith.errors import ResourceError
+from tunesmith.model.precision import choose_device, choose_dtype
+from tunesmith.model.size import count_parameters
+from tunesmith.model.source import Source, compute_fingerprint, find_source
+
+# What the library raises for files that are cut short, of another shape, of a newer format or too large for memory.
+LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, MemoryError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in eval mode on its device, all weights frozen, and what it is.
+
+    path: as it was asked for. revision: the commit of a hub model, else the fingerprint of the local files (for an
+    adapter: of its base). dtype: the format of the computation and of the frozen weights; adapters stay float32.
+    """
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    path: str
+    revision: str
+    dtype: torch.dtype
+    dtype_reason: str
+    device: torch.device
+
+
+def load_base(path: str, *, revision: str | None = None, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+    """Load `builtin:name`, a local folder or a hub id, safetensors only, without running code from it.
+
+    Args:
+        revision: branch, tag or commit of a hub model; local models have none.
+        dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda or mps.
+
+    Raises:
+        ResourceError: the model, its weights, its tokenizer or the device is not here or not usable.
+        SettingsError: an unknown dtype or device, or float16 on a CPU.
+    """
+    target = choose_device(device)
+    choose_dtype(dtype, target, total_parameters=0)  # a wrong name is told before anything is downloaded
+    source = find_source(path, revision)
+    with quiet():
+        tokenizer = load_tokenizer(source)
+        with explained(path):
+            number_format, reason = choose_dtype(dtype, target, total_parameters=_count_without_loading(source))
+            model = _load_weights(source, number_format)
+            model.to(target)  # type: ignore[arg-type]  # transformers' wrapper of it hides the signature
+    model.requires_grad_(False)
+    fingerprint = source.commit if source.folder is None else compute_fingerprint(source.folder)
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        path=path,
+        revision=str(fingerprint),
+        dtype=number_format,
+        dtype_reason=reason,
+        device=target,
+    )
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checked model or adapter folder.
+
+    Raises:
+        ResourceError: there is none that can be used.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.location, trust_remote_code=False, **_hub_arguments(source)
+        )
+    except LOADING_ERRORS as error:
+        raise ResourceError(
+            f"the tokenizer of {source.name!r} cannot be loaded",
+            cause=_first_line(error),
+            fix="put tokenizer.json and tokenizer_config.json of the model beside its config.json",
+        ) from error
+    return tokenizer
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the progress bars and warnings of transformers, peft and huggingface_hub, and restore them after."""
+    verbosity = transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _count_without_loading(source: Source) -> int:
+    config = AutoConfig.from_pretrained(source.location, trust_remote_code=False, **_hub_arguments(source))
+    with torch.device("meta"):  # shapes only, no memory
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return count_parameters(skeleton)[1]
+
+
+def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.location,
+        trust_remote_code=False,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        **_hub_arguments(source),
+    )
+    model: PreTrainedModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:  # transformers would fill these with random numbers
+        raise ResourceError(
+            f"the weights of {source.name!r} lack {len(missing)} tensors its config.json calls for",
+            cause=f"missing: {', '.join(missing[:4])}",
+            fix="copy or download the model again; config.json and weights must belong together",
+        )
+    return model
+
+
+def _hub_arguments(source: Source) -> dict[str, Any]:
+    if source.folder is not None:
+        return {"local_files_only": True}
+    return {"revision": source.commit, "local_files_only": source.only_cached}
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn what the library raises while it loads `name` into one message."""
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        raise ResourceError(
+            f"the model {name!r} cannot be loaded",
+            cause=f"{type(error).__name__}: {_first_line(error)}",
+            fix="copy or download the model again; if memory is short choose a smaller model",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

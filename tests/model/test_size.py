@@ -1,0 +1,68 @@
+"""Sizes, how they read, and the learning rate they lead to."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from tunesmith.errors import SettingsError
+from tunesmith.model.size import (
+    LEARNING_RATES,
+    count_parameters,
+    count_weight_bytes,
+    default_learning_rate,
+    format_bytes,
+    format_count,
+)
+
+
+def test_tied_weights_count_once() -> None:
+    embedding, head = nn.Embedding(10, 4), nn.Linear(4, 10, bias=False)
+    head.weight = embedding.weight
+    model = nn.ModuleList([embedding, head, nn.Linear(4, 3).to(torch.bfloat16)])
+    embedding.weight.requires_grad_(False)
+    assert count_parameters(model) == (15, 55)
+    assert count_weight_bytes(model) == 40 * 4 + 15 * 2
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (950, "950"), (999, "999"), (1000, "1.0K"), (44_200, "44.2K"), (999_600, "1.0M"), (1_234_567, "1.2M")]
+    + [(124_439_808, "124M"), (99_960_000, "100M"), (7_241_732_096, "7.2B")],
+)
+def test_counts_read_well(number: int, text: str) -> None:
+    assert format_count(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(512, "512 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1048576.0 TiB")]
+)
+def test_bytes_read_well(number: int, text: str) -> None:
+    assert format_bytes(number) == text
+
+
+@pytest.mark.parametrize("method", LEARNING_RATES)
+def test_rates_pass_through_the_table_and_never_rise_with_size(method: str) -> None:
+    for size, rate in LEARNING_RATES[method]:
+        assert default_learning_rate(method, int(size))[0] == pytest.approx(rate)
+    rates = [default_learning_rate(method, size)[0] for size in (0, 10**5, 10**7, 10**8, 5 * 10**8, 10**9, 10**11)]
+    assert all(small >= large for small, large in itertools.pairwise(rates))
+    assert rates[0] > rates[-1]
+
+
+def test_the_guides_rates_hold_where_they_apply() -> None:
+    assert default_learning_rate("lora", 7 * 10**9)[0] == 2e-4
+    assert 1e-5 <= default_learning_rate("full", 124_439_808)[0] <= 5e-5
+
+
+def test_the_reason_names_method_size_and_rate() -> None:
+    rate, reason = default_learning_rate("lora", 124_439_808)
+    assert reason == f"{rate:g} suits lora on a model of 124M parameters"
+
+
+def test_a_method_without_rates_asks_for_one() -> None:
+    with pytest.raises(SettingsError, match="train.learning_rate"):
+        default_learning_rate("prefix", 10)
