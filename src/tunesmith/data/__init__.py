@@ -1,0 +1,43 @@
+"""Files -> examples -> token ids -> batches. Importing this part does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.data.columns import Detection, detect_columns
+from tunesmith.data.corpus import Corpus, blocks, read_corpus
+from tunesmith.data.encode import EncodeReport, encode
+from tunesmith.data.order import StepPlan
+from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.data.read import READERS, read
+from tunesmith.data.report import DataReport
+from tunesmith.data.table import Table
+
+if TYPE_CHECKING:
+    from tunesmith.data.batch import batches
+
+__all__ = [
+    "READERS",
+    "Corpus",
+    "DataReport",
+    "Detection",
+    "EncodeReport",
+    "Prepared",
+    "StepPlan",
+    "Table",
+    "batches",
+    "blocks",
+    "detect_columns",
+    "encode",
+    "prepare",
+    "read",
+    "read_corpus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "batches":  # the one name that needs torch
+        from tunesmith.data.batch import batches
+
+        return batches
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

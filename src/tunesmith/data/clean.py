@@ -1,0 +1,79 @@
+"""Tidy text, tell why a row cannot be trained on, recognise repetitions. Knows nothing of files or columns."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterable
+
+from tunesmith.types import Example
+
+_FENCE = re.compile(r"^ {0,3}(```|~~~)")
+_INNER_SPACES = re.compile(r"(?<=\S)[ \t]{2,}")
+_PASTED = {0xA0: " ", 0xFEFF: None}  # no-break space and byte order mark: they come with pasting, nobody types them
+
+
+def normalise_newlines(text: str) -> str:
+    """Windows and old Mac line ends as newlines; nothing else is touched."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def tidy(text: str) -> str:
+    """Text without stray white space: ends stripped, runs of spaces inside a line one space, at most one blank line.
+
+    Indentation stays, and so does everything inside ``` fences.
+
+    >>> tidy("  How  do I\\r\\n\\r\\n\\r\\nprint?  ")
+    'How do I\\n\\nprint?'
+    """
+    text = textwrap.dedent(normalise_newlines(text).translate(_PASTED)).strip()
+    lines: list[str] = []
+    fence: str | None = None
+    for line in text.split("\n"):
+        mark = _FENCE.match(line)
+        if fence is not None:
+            lines.append(line)
+            fence = None if mark and mark[1] == fence else fence
+            continue
+        fence = mark[1] if mark else None
+        single_spaced = _INNER_SPACES.sub(" ", line).rstrip()
+        if single_spaced or (lines and lines[-1]):
+            lines.append(single_spaced)
+    return "\n".join(lines).strip()
+
+
+def is_blank(cells: Iterable[object]) -> bool:
+    """Whether nothing is written in any of these cells."""
+    return not any(cell.strip() if isinstance(cell, str) else cell for cell in cells)
+
+
+def normalise_question(text: str) -> str:
+    """What two ways of typing the same question have in common: no case, no punctuation, single spaces.
+
+    >>> normalise_question("What's a  PRESS?!") == normalise_question("what s a press")
+    True
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_SEPARATORS)
+    return " ".join(plain.split()) or text
+
+
+def question_key(example: Example) -> str:
+    """Which examples ask the same: all user turns with contexts; of plain text and lone answers the text itself."""
+    turns = [message for message in example.messages if message.role == "user"]
+    asked = [part for turn in turns for part in (turn.content, turn.context)]
+    if not any(asked):
+        asked = [example.text, *(message.content for message in example.messages)]
+    return normalise_question("\n".join(part for part in asked if part))
+
+
+class _Separators(dict[int, str]):
+    """Punctuation, separators and control characters -> space, found out once for each character that occurs."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = " " if unicodedata.category(char)[0] in "PZC" else char
+        return self[code]
+
+
+_SEPARATORS = _Separators()

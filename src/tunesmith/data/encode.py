@@ -1,0 +1,177 @@
+"""Examples -> token ids, within the length limit, with an account of everything that was shortened or left out.
+
+Knows nothing of batches or order. Rendering itself belongs to `prompts`; here is only what to do when it is too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tunesmith.errors import DataError
+from tunesmith.prompts import Template, render
+from tunesmith.types import Encoded, Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Truncation = Literal["prompt", "drop", "answer", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeReport:
+    """What encoding did. Row tuples are source rows; counts are of encoded sequences and tokens."""
+
+    sequences: int = 0
+    tokens: int = 0
+    target_tokens: int = 0
+    longest: int = 0
+    shortened_prompt: tuple[int, ...] = ()
+    cut_answer: tuple[int, ...] = ()
+    split_text: tuple[int, ...] = ()
+    dropped: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def to_text(self, max_length: int) -> str:
+        """One line for the terminal."""
+        parts = [
+            f"{self.sequences} sequences, {self.tokens} tokens ({self.target_tokens} trained), longest {self.longest}"
+        ]
+        if self.shortened_prompt:
+            parts.append(f"{len(self.shortened_prompt)} questions shortened to fit {max_length} tokens")
+        if self.cut_answer:
+            parts.append(f"{len(self.cut_answer)} answers cut to fit {max_length} tokens")
+        if self.split_text:
+            parts.append(f"{len(self.split_text)} long texts split into pieces of {max_length} tokens")
+        parts += [f"{len(rows)} rows left out ({reason})" for reason, rows in self.dropped.items()]
+        return "; ".join(parts)
+
+
+def encode(
+    examples: Sequence[Example],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    truncation: Truncation = "prompt",
+    train_on: Literal["answers", "all"] = "answers",
+) -> tuple[list[Encoded], EncodeReport]:
+    """Token ids of every example, none longer than `max_length`, none without a supervised token.
+
+    Plain text that is too long is split into consecutive pieces, so that nothing is lost. A conversation that is too
+    long follows `truncation`; the answer is never removed silently.
+
+    Raises:
+        DataError: `truncation` is "error" and an example is too long.
+    """
+    encoded: list[Encoded] = []
+    rows: dict[str, list[int]] = {"prompt": [], "answer": [], "split": []}
+    dropped: dict[str, list[int]] = {}
+    for example in examples:
+        whole = render(example, template, tokenizer, train_on=train_on)
+        if len(whole) <= max_length:
+            fitted = [whole]
+        elif example.text is not None:
+            rows["split"].append(example.row)
+            fitted = list(_pieces(whole, max_length))
+        elif truncation == "error":
+            raise DataError(
+                f"row {example.row} is {len(whole)} tokens long, over data.max_length = {max_length}",
+                fix="raise --data.max_length, or choose --data.truncation prompt, answer or drop",
+            )
+        elif truncation == "answer":
+            rows["answer"].append(example.row)
+            fitted = [_cut_answer(whole, max_length, template.stop_id)]
+        elif truncation == "prompt":
+            shorter = _shorten_prompt(example, template, tokenizer, max_length=max_length, train_on=train_on)
+            if shorter is not None:
+                rows["prompt"].append(example.row)
+            fitted = [shorter] if shorter is not None else []
+        else:
+            fitted = []
+        if not fitted:
+            reason = "too long" if truncation == "drop" else "answer alone is too long"
+            dropped.setdefault(reason, []).append(example.row)
+        for row in fitted:
+            if row.target_tokens:
+                encoded.append(row)
+            else:
+                dropped.setdefault("no answer token left", []).append(example.row)
+    report = EncodeReport(
+        sequences=len(encoded),
+        tokens=sum(map(len, encoded)),
+        target_tokens=sum(row.target_tokens for row in encoded),
+        longest=max(map(len, encoded), default=0),
+        shortened_prompt=tuple(rows["prompt"]),
+        cut_answer=tuple(rows["answer"]),
+        split_text=tuple(rows["split"]),
+        dropped={reason: tuple(numbers) for reason, numbers in dropped.items()},
+    )
+    return encoded, report
+
+
+def _pieces(whole: Encoded, max_length: int) -> Iterator[Encoded]:
+    """Consecutive pieces; each starts with the last token of the one before, so that every token is predicted once."""
+    stride = max_length - 1
+    for start in range(0, len(whole) - 1, stride):
+        stop = start + max_length
+        yield Encoded(whole.input_ids[start:stop], whole.supervised[start:stop], whole.row)
+
+
+def _cut_answer(whole: Encoded, max_length: int, stop_id: int) -> Encoded:
+    ids = np.append(whole.input_ids[: max_length - 1], stop_id)
+    supervised = np.append(whole.supervised[: max_length - 1], True)
+    if not supervised[:-1].any():  # only the prompt is left: a lone stop token teaches silence
+        supervised[:] = False
+    return Encoded(ids, supervised, whole.row)
+
+
+def _shorten_prompt(
+    example: Example,
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    train_on: Literal["answers", "all"],
+) -> Encoded | None:
+    """Drop the oldest turns, then cut the end of the longest question. None when the answer alone is too long."""
+    messages = list(example.messages)
+    while True:
+        encoded = render(replace(example, messages=tuple(messages)), template, tokenizer, train_on=train_on)
+        excess = len(encoded) - max_length
+        if excess <= 0:
+            return encoded
+        messages = _without_oldest_turn(messages) or _with_shorter_question(messages, tokenizer, excess)
+        if not messages:
+            return None
+
+
+def _without_oldest_turn(messages: list[Message]) -> list[Message]:
+    """All but the turns up to the first answer; a leading system turn stays. Empty when there is one answer only."""
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    if len(answers) < 2:
+        return []
+    head = [messages[0]] if messages[0].role == "system" else []
+    return head + messages[answers[0] + 1 :]
+
+
+def _with_shorter_question(messages: list[Message], tokenizer: PreTrainedTokenizerBase, excess: int) -> list[Message]:
+    candidates = [index for index, message in enumerate(messages) if message.role != "assistant"]
+    lengths = {index: len(_context_or_content(messages[index])) for index in candidates}
+    longest = max(candidates, key=lengths.__getitem__, default=None)
+    if longest is None or not lengths[longest]:
+        return []
+    text = _context_or_content(messages[longest])
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    kept = str(tokenizer.decode(ids[: max(0, len(ids) - excess)])).rstrip("\ufffd ")
+    if len(kept) >= len(text):
+        kept = text[: max(0, len(text) - excess)]
+    message = messages[longest]
+    shorter = replace(message, context=kept or None) if message.context else replace(message, content=kept)
+    return [*messages[:longest], shorter, *messages[longest + 1 :]]
+
+
+def _context_or_content(message: Message) -> str:
+    return message.context or message.content

@@ -1,0 +1,147 @@
+"""Records -> examples: one small function per shape, and the reason for every row that cannot be trained on.
+
+Knows nothing of files, splits or tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.data.clean import is_blank, normalise_newlines, tidy
+from tunesmith.data.facts import as_turns
+from tunesmith.data.table import cell_text
+from tunesmith.types import Example, Message, Record, Role
+
+Columns = Mapping[str, str]
+
+BLANK_ROW = "blank row"
+NO_ANSWER = "no answer turn"
+MALFORMED = "malformed conversation"
+
+# what others call the roles of a turn -> ours
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why a row cannot be trained on."""
+
+    reason: str
+
+
+def build_example(record: Record, shape: str, columns: Columns) -> Example | Unusable:
+    """The example in a row, its text tidied (plain text: only line ends), or why there is none."""
+    if is_blank(record.cells.values()):
+        return Unusable(BLANK_ROW)
+    if shape == "text":
+        text = normalise_newlines(cell_text(record.cells.get(columns["text"], "")))
+        return Example(text=text, row=record.row, sheet=record.sheet) if text.strip() else Unusable("empty text")
+    messages = _BUILDERS[shape](record.cells, columns)
+    if isinstance(messages, Unusable):
+        return messages
+    system = _cell(record.cells, columns, "system")
+    if system and messages[0].role != "system":
+        messages = (Message("system", system), *messages)
+    return Example(messages=messages, row=record.row, sheet=record.sheet)
+
+
+Built = tuple[Message, ...] | Unusable
+
+
+def _pair(asking: str, answering: str, context: str | None = None) -> Callable[[Mapping[str, object], Columns], Built]:
+    """Builder of one user turn and one assistant turn."""
+
+    def build(cells: Mapping[str, object], columns: Columns) -> Built:
+        question, answer = _cell(cells, columns, asking), _cell(cells, columns, answering)
+        if not question:
+            return Unusable(f"empty {asking}")
+        if not answer:
+            return Unusable(f"empty {answering}")
+        given = _cell(cells, columns, context) if context else ""
+        return (Message("user", question, given or None), Message("assistant", answer))
+
+    return build
+
+
+def _conversation(part: str) -> Callable[[Mapping[str, object], Columns], Built]:
+    """Builder of a list of turns. What follows the last assistant turn is left out: there is nothing to learn in it."""
+
+    def build(cells: Mapping[str, object], columns: Columns) -> Built:
+        turns = as_turns(cells.get(columns[part]))
+        if turns is None:
+            return Unusable("empty conversation" if is_blank([cells.get(columns[part])]) else MALFORMED)
+        chosen = cells.get(columns["chosen"]) if "chosen" in columns else None
+        if chosen:
+            turns = [*turns, *(chosen if isinstance(chosen, list) else [chosen])]
+        messages = [_message(turn) for turn in turns]
+        if any(message is None for message in messages):
+            return Unusable(MALFORMED)
+        kept = [message for message in messages if message is not None and message.content]
+        while kept and kept[-1].role != "assistant":
+            kept.pop()
+        return tuple(kept) or Unusable(NO_ANSWER)
+
+    return build
+
+
+_BUILDERS: Mapping[str, Callable[[Mapping[str, object], Columns], Built]] = {
+    "qa": _pair("question", "answer", "context"),
+    "instruction": _pair("instruction", "output", "input"),
+    "prompt": _pair("prompt", "completion"),
+    "label": _pair("text", "label"),
+    "messages": _conversation("messages"),
+    "sharegpt": _conversation("conversations"),
+}
+
+
+def ends_without_answer(record: Record, columns: Columns) -> bool:
+    """Whether a conversation has turns after its last answer."""
+    turns = as_turns(record.cells.get(columns.get("messages") or columns.get("conversations", "")))
+    if not turns or columns.get("chosen"):
+        return False
+    last = _message(turns[-1])
+    return last is not None and last.role != "assistant"
+
+
+def _cell(cells: Mapping[str, object], columns: Columns, part: str) -> str:
+    return tidy(cell_text(cells.get(columns[part], ""))) if part in columns else ""
+
+
+def _message(turn: object) -> Message | None:
+    """One turn in either form: {"role", "content"} or {"from", "value"}. None if it is neither."""
+    if not isinstance(turn, Mapping):
+        return None
+    role = ROLES.get(str(turn.get("role", turn.get("from"))).strip().lower())
+    content = _content(turn)
+    return Message(role, tidy(content)) if role is not None and content is not None else None
+
+
+def _content(turn: Mapping[str, Any]) -> str | None:
+    """Text of a turn: as it is, in parts [{"type": "text", "text": ..}], or the tool calls made instead of speaking."""
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, str):
+        return content
+    if content is None and turn.get("tool_calls"):
+        return json.dumps([call.get("function", call) for call in turn["tool_calls"]], ensure_ascii=False)
+    if isinstance(content, list):
+        texts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+        return "\n".join(texts) if len(texts) == len(content) else None
+    return "" if content is None else None

@@ -1,0 +1,124 @@
+"""Literal tables: what people call the columns of each part of an example. No logic but the comparison of names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import cache
+
+# part -> names that settle it, then names that only suggest it; earlier ones are preferred.
+# English, German, French and Spanish; compared by `normalise_name`: case, accents, punctuation, plurals do not matter.
+PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "question": (
+        ("question", "questions", "q", "query", "frage", "fragen", "pregunta", "user question", "customer question"),
+        ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "consulta",
+         "demande", "problem", "problème", "issue", "term", "begriff", "title", "subject", "betreff"),
+    ),
+    "answer": (
+        ("answer", "best answer", "response", "reply", "a", "antwort", "antworten", "réponse", "respuesta"),
+        ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent", "solution",
+         "resolution", "lösung", "solución", "definition", "chosen"),
+    ),
+    "context": (("context", "passage", "paragraph", "background", "kontext", "contexte", "contexto"), ()),
+    "system": (("system", "system prompt", "system message"), ()),
+    "instruction": (
+        ("instruction", "task", "anweisung", "aufgabe", "consigne", "instrucción"),
+        ("command", "directive"),
+    ),
+    "input": (("input", "context", "eingabe", "entrée", "entrada", "kontext"), ()),
+    "output": (
+        ("output", "response", "ausgabe", "sortie", "salida"),
+        ("answer", "completion", "target", "result", "antwort", "réponse", "respuesta"),
+    ),
+    "prompt": (("prompt",), ("input", "source text", "eingabe", "entrée", "entrada")),
+    "completion": (
+        ("completion", "continuation"),
+        ("answer", "response", "output", "target", "chosen", "antwort", "réponse", "respuesta", "ausgabe"),
+    ),
+    "messages": (("messages", "conversation", "conversations", "chat", "dialog", "dialogue"), ("chosen", "prompt")),
+    "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
+    "chosen": (("chosen",), ()),
+    "text": (
+        ("text", "texts", "content", "document", "body", "texte", "texto"),
+        ("sentence", "utterance", "paragraph", "article", "passage", "message", "review", "comment", "tweet",
+         "question", "query", "description", "title", "satz", "phrase", "nachricht", "kommentar", "frage", "pregunta"),
+    ),
+    "label": (
+        ("label", "category", "class", "intent", "sentiment", "klasse", "kategorie", "catégorie", "categoría",
+         "etikett", "étiquette", "etiqueta", "classe", "clase"),
+        ("target", "topic", "tag", "emotion", "domain", "type", "typ", "thema", "stimmung"),
+    ),
+}  # fmt: skip
+
+# A name with one of these words is never taken for a part because of its other words, nor by its content:
+# "Question_ID", "Incorrect Answers", "answer_annotation", "Source".
+OTHER_WORDS = (
+    "id", "uid", "uuid", "guid", "key", "index", "idx", "nr", "no", "number", "num", "count", "length", "size", "rank",
+    "date", "time", "timestamp", "created", "updated", "source", "url", "link", "href", "file", "path", "author", "by",
+    "lang", "language", "locale", "score", "rating", "vote", "split", "version", "status", "metadata", "meta",
+    "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor", "suggested", "annotation", "anno",
+    "quelle", "datum", "autor", "sprache",
+)  # fmt: skip
+
+ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
+PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"
+_PREFERENCE_STEP = 0.005  # between a name and the next one in its list
+
+
+@cache
+def normalise_name(name: str) -> str:
+    """Lower-case words without accents, punctuation or plural: how two column names are compared.
+
+    >>> normalise_name("SuggestedQuestions"), normalise_name("Réponses :"), normalise_name("Best_Answer")
+    ('suggested question', 'reponse', 'best answer')
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    plain = "".join(char for char in unicodedata.normalize("NFKD", spaced) if not unicodedata.combining(char))
+    return " ".join(_singular(word) for word in re.findall(r"[^\W_]+", plain.casefold()))
+
+
+def name_weight(name: str, part: str) -> float:
+    """How surely a column of this name is this part: 1 settles it, 0 says nothing."""
+    exact = _weights(part).get(normalise_name(name))
+    if exact is not None:
+        return exact
+    words = set(normalise_name(name).split())
+    if has_other_word(name):
+        return 0.0
+    settling = {normalise_name(known) for known in PART_NAMES[part][0]}
+    return PARTIAL_WEIGHT if len(words) > 1 and words & {word for word in settling if len(word) > 1} else 0.0
+
+
+def has_other_word(name: str) -> bool:
+    """Whether the name speaks of an id, a source, a wrong answer and the like."""
+    return any(word in _OTHER or _JOINED_ID.fullmatch(word) for word in normalise_name(name).split())
+
+
+def is_known_name(name: str, *, settling: bool = False) -> bool:
+    """Whether this is, as a whole, a name of any part (a settling one, if asked): what tells a header from data."""
+    return normalise_name(name) in (_SETTLING if settling else _KNOWN)
+
+
+def _singular(word: str) -> str:
+    if len(word) > 3 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-1]
+    return word
+
+
+@cache
+def _weights(part: str) -> Mapping[str, float]:
+    settling, suggesting = PART_NAMES[part]
+    weights: dict[str, float] = {}
+    for start, names in ((1.0, settling), (ORDINARY_WEIGHT, suggesting)):
+        for index, name in enumerate(names):
+            weights.setdefault(normalise_name(name), start - _PREFERENCE_STEP * index)
+    return weights
+
+
+_JOINED_ID = re.compile(r"(row|record|item|doc|document|user|question|answer|qna|faq|message|example|ticket|article)id")
+_OTHER = frozenset(normalise_name(word) for word in OTHER_WORDS)
+_SETTLING = frozenset(normalise_name(name) for names, _ in PART_NAMES.values() for name in names) - {"a"}
+_KNOWN = _SETTLING | frozenset(normalise_name(name) for _, names in PART_NAMES.values() for name in names)

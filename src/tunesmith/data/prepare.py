@@ -1,0 +1,260 @@
+"""Settings -> examples on three sides and a report: read, detect, build, clean, split.
+
+This is the one door between files and training; every row that is read is kept or named in the report.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tunesmith.config.schema import DataConfig, RunConfig
+from tunesmith.data.clean import question_key
+from tunesmith.data.columns import Detection, detect_columns
+from tunesmith.data.examples import Unusable, build_example, ends_without_answer
+from tunesmith.data.notices import notices
+from tunesmith.data.read import read
+from tunesmith.data.report import DataReport, FileReport, Place, measure, rows_text
+from tunesmith.data.split import SIDES, Split, split
+from tunesmith.data.table import Table
+from tunesmith.errors import DataError
+from tunesmith.types import Example, Finding, Message, Record
+
+DUPLICATE = "exact duplicate"
+OVER_LIMIT = "beyond data.max_rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Examples to train on, to choose the checkpoint with, to measure with; and what was done to get them."""
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    report: DataReport
+
+
+@dataclass(slots=True)
+class _Part:
+    """One file on its way: `side` is data, validation or test. `dropped` holds (sheet, row) of every row left out."""
+
+    side: str
+    table: Table
+    detection: Detection
+    rows_read: int
+    examples: list[Example]
+    dropped: dict[str, list[tuple[str | None, int]]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def drop(self, reason: str, rows: Iterable[Example | Record]) -> None:
+        """Account for rows that are left out."""
+        places = [(row.sheet, row.row) for row in rows]
+        if places:
+            self.dropped.setdefault(reason, []).extend(places)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Read the training file, and the validation and test files if they are given, into clean, divided examples.
+
+    Rows that repeat an earlier one are dropped; so are rows whose question is also in a test or validation file, which
+    stays as it is. Every row of a given validation or test file is on that side; the shares of the others keep their
+    ratio.
+
+    Raises:
+        DataError: a file cannot be used, or no row of it can be trained on.
+        SettingsError: a setting of the data names what does not exist.
+    """
+    data = _load(config.data, config.data.path, "data")
+    held_out = {
+        side: _load(_like(config.data, data, path), path, side)
+        for side, path in (("test", config.data.test_path), ("validation", config.data.validation_path))
+        if path is not None
+    }
+    parts = [data, *held_out.values()]
+    for part in parts:
+        _clean(part, drop_duplicates=config.data.drop_duplicates)
+    _keep_apart(held_out, data)
+    _limit(data, config.data.max_rows, config.seed)
+    for part in parts:
+        _refuse_empty(part)
+        part.examples = [_with_system(example, config.prompt.system) for example in part.examples]
+    shares = config.data.split
+    sides = split(
+        data.examples,
+        train=shares.train,
+        validation=0 if "validation" in held_out else shares.validation,
+        test=0 if "test" in held_out else shares.test,
+        seed=config.seed,
+        continuous=data.table.continuous,
+    )
+    given = {side: part.examples for side, part in held_out.items()}
+    sides = Split(sides.train, given.get("validation", sides.validation), given.get("test", sides.test))
+    return Prepared(sides.train, sides.validation, sides.test, _report(parts, sides, config))
+
+
+def _like(config: DataConfig, data: _Part, path: str) -> DataConfig:
+    """Settings to read a held-out file with: the shape and, where it has them, the columns of the training file."""
+    same_format = Path(path).suffix == Path(data.table.path).suffix
+    update = {
+        "shape": data.detection.shape,
+        "columns": dict(data.detection.columns),
+        "format": config.format if same_format else "auto",
+        "sheet": config.sheet if same_format else None,
+    }
+    return config.model_copy(update=update)
+
+
+def _load(config: DataConfig, path: str | None, side: str) -> _Part:
+    """Read a file and build an example from each row that has one."""
+    table = read(config, path)
+    if side != "data" and not set(config.columns.values()) <= set(table.columns):
+        config = config.model_copy(update={"columns": {}})
+    detection = detect_columns(table, config)
+    part = _Part(side, table, detection, 0, [], findings=[*table.findings, *detection.findings])
+    records = [record for record in table.records if record.sheet in detection.by_sheet]
+    part.rows_read = len(records) + sum(map(len, table.unreadable.values()))
+    for reason, rows in table.unreadable.items():
+        part.drop(reason, (Record(row, {}) for row in rows))
+    unanswered: list[int] = []
+    for record in records:
+        columns = detection.by_sheet[record.sheet]
+        example = build_example(record, detection.shape, columns)
+        if isinstance(example, Unusable):
+            part.drop(example.reason, [record])
+            continue
+        part.examples.append(example)
+        if detection.shape in {"messages", "sharegpt"} and ends_without_answer(record, columns):
+            unanswered.append(record.row)
+    if unanswered:
+        part.findings.append(
+            Finding(
+                "note",
+                "unanswered_turns",
+                f"{len(unanswered)} conversations go on after the last answer; those turns were left out",
+                rows=tuple(unanswered),
+            )
+        )
+    return part
+
+
+def _clean(part: _Part, *, drop_duplicates: bool) -> None:
+    if drop_duplicates and part.detection.shape != "text":
+        first: dict[tuple[Message, ...], Example] = {}
+        for example in part.examples:
+            first.setdefault(example.messages, example)
+        kept = list(first.values())
+        repeated = {id(example) for example in part.examples} - {id(example) for example in kept}
+        part.drop(DUPLICATE, (example for example in part.examples if id(example) in repeated))
+        part.examples = kept
+    part.findings += notices(part.examples, one_place=len(part.detection.by_sheet) == 1)
+
+
+def _keep_apart(held_out: dict[str, _Part], data: _Part) -> None:
+    """Drop what is in the test file from the others, and what is in the validation file from the training file."""
+    if not held_out:
+        return
+    guarded: dict[str, str] = {}
+    for side, part in [*held_out.items(), ("data", data)]:
+        keys = [question_key(example) for example in part.examples]
+        if not part.table.continuous:
+            for other in dict.fromkeys(guarded.values()):
+                shared = [
+                    example for key, example in zip(keys, part.examples, strict=True) if guarded.get(key) == other
+                ]
+                part.drop(f"question is in the {other} file", shared)
+            part.examples = [example for key, example in zip(keys, part.examples, strict=True) if key not in guarded]
+        guarded.update((key, side) for key in keys if key not in guarded)
+
+
+def _limit(part: _Part, max_rows: int | None, seed: int) -> None:
+    """Keep a sample drawn with the seed, in the order of the source; of one document, a stretch."""
+    if max_rows is None or len(part.examples) <= max_rows:
+        return
+    rng = random.Random(seed)
+    if part.table.continuous:
+        start = rng.randrange(len(part.examples) - max_rows + 1)
+        chosen = set(range(start, start + max_rows))
+    else:
+        chosen = set(rng.sample(range(len(part.examples)), max_rows))
+    part.drop(OVER_LIMIT, (example for index, example in enumerate(part.examples) if index not in chosen))
+    part.examples = [example for index, example in enumerate(part.examples) if index in chosen]
+
+
+def _with_system(example: Example, system: str | None) -> Example:
+    if not system or example.text is not None or example.messages[0].role == "system":
+        return example
+    return replace(example, messages=(Message("system", system), *example.messages))
+
+
+def _refuse_empty(part: _Part) -> None:
+    """Raises DataError: no row is left."""
+    if part.examples:
+        return
+    purpose = "train on" if part.side == "data" else f"use for {part.side}"
+    reasons = "; ".join(
+        f"{len(rows)} {reason} ({rows_text([row for _, row in rows])})" for reason, rows in part.dropped.items()
+    )
+    settings = ", ".join(f"{name} = {column!r}" for name, column in part.detection.columns.items())
+    raise DataError(
+        f"{part.table.path} has no row to {purpose}",
+        cause=f"{part.rows_read} rows read: {reasons}" if reasons else "there is no row below the header",
+        fix=f"fill in the missing cells, or choose other columns with data.columns (now {settings})",
+    )
+
+
+def _report(parts: Sequence[_Part], sides: Split, config: RunConfig) -> DataReport:
+    main = parts[0]
+    findings = [finding for part in parts for finding in part.findings] + list(_empty_sides(sides, config))
+    dropped: dict[str, list[Place]] = {}
+    for part in parts:
+        for reason, rows in part.dropped.items():
+            dropped.setdefault(reason, []).extend(_place(parts, part, sheet, row) for sheet, row in rows)
+    kept = [(example, _place(parts, part, example.sheet, example.row)) for part in parts for example in part.examples]
+    by_sheet = main.detection.by_sheet
+    return DataReport(
+        shape=main.detection.shape,
+        columns=main.detection.columns,
+        score=main.detection.score,
+        reason=main.detection.reason,
+        rows_read=sum(part.rows_read for part in parts),
+        rows_kept=len(kept),
+        dropped={reason: tuple(rows) for reason, rows in dropped.items()},
+        split={side: len(getattr(sides, side)) for side in SIDES},
+        files=tuple(map(_file_report, parts)),
+        lengths=measure(kept),
+        sheets=tuple(sheet for sheet in by_sheet if sheet is not None),
+        columns_by_sheet={sheet: columns for sheet, columns in by_sheet.items() if sheet is not None},
+        alternatives=main.detection.alternatives,
+        findings=tuple(findings),
+    )
+
+
+def _file_report(part: _Part) -> FileReport:
+    return FileReport(
+        path=part.table.path,
+        sha256=part.table.sha256,
+        format=part.table.format,
+        side=part.side,
+        rows_read=part.rows_read,
+        rows_kept=len(part.examples),
+        sheets=tuple(sheet for sheet in part.detection.by_sheet if sheet is not None),
+        encoding=part.table.encoding,
+        delimiter=part.table.delimiter,
+    )
+
+
+def _place(parts: Sequence[_Part], part: _Part, sheet: str | None, row: int) -> Place:
+    """A row number, with its sheet and its file in front where there are several."""
+    name: Place = f"{sheet}!{row}" if sheet is not None and len(part.detection.by_sheet) > 1 else row
+    return f"{Path(part.table.path).name}:{name}" if len(parts) > 1 else name
+
+
+def _empty_sides(sides: Split, config: RunConfig) -> Iterable[Finding]:
+    for side, share, examples in (
+        ("validation", config.data.split.validation, sides.validation),
+        ("test", config.data.split.test, sides.test),
+    ):
+        if share > 0 and not examples:
+            yield Finding("warning", f"no_{side}", f"there are too few rows to keep one for {side}", fix="add rows")

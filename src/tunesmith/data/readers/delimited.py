@@ -1,0 +1,216 @@
+"""csv and tsv -> Table: delimiter, quoting and header are found from the content. Cells stay text, exactly.
+
+Knows nothing of shapes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tunesmith.data.names import is_known_name
+from tunesmith.data.readers.header import Header, find_header
+from tunesmith.data.readers.source import Source, decode
+from tunesmith.data.table import Table
+from tunesmith.types import Finding, Record
+
+_DELIMITERS = (",", ";", "\t", "|")
+_NO_DELIMITER = "\x1f"  # unit separator: stands in for a delimiter where the file has one column
+_SAMPLE_CHARACTERS = 65536
+_LEAST_CONSISTENCY = 0.6  # share of rows with the usual number of cells below which a character delimits nothing
+
+TOO_MANY_CELLS = "too many cells"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One row: the line of the file that it starts on, counted from 1, and its cells."""
+
+    number: int
+    cells: list[str]
+
+
+def read_csv(source: Source) -> Table:
+    """Comma-separated text, or whatever the delimiter turns out to be."""
+    return _read(source, "csv", preferred=",")
+
+
+def read_tsv(source: Source) -> Table:
+    """Tab-separated text."""
+    return _read(source, "tsv", preferred="\t")
+
+
+def _read(source: Source, format_name: str, *, preferred: str) -> Table:
+    text, encoding, findings = decode(source)
+    delimiter = source.delimiter or _sniff_delimiter(text, preferred)
+    lines, quoting_findings = _parse(text, delimiter)
+    while lines and not any(cell.strip() for cell in lines[-1].cells):
+        lines.pop()
+    header = find_header([line.cells for line in lines])
+    body = lines[header.start :]
+    names = header.names[: _width(lines[header.index].cells if header.index is not None else (), body)]
+    records, uneven_findings, too_long = _records(body, names)
+    return Table(
+        path=str(source.path),
+        format=format_name,
+        records=tuple(records),
+        columns=tuple(name for name in names if name is not None),
+        encoding=encoding,
+        delimiter=None if delimiter == _NO_DELIMITER else delimiter,
+        unreadable={TOO_MANY_CELLS: too_long} if too_long else {},
+        findings=(
+            *findings,
+            *quoting_findings,
+            *header_findings(header, [line.number for line in lines]),
+            *uneven_findings,
+        ),
+        sha256=source.sha256,
+    )
+
+
+def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = None) -> Iterator[Finding]:
+    """What the search for the header passed over. `numbers` are the row numbers of the rows that were searched."""
+    where = f'sheet "{sheet}": ' if sheet else ""
+    if header.titles:
+        rows = tuple(numbers[index] for index in header.titles)
+        yield Finding("note", "title_rows", f"{where}text above the header was passed over", rows=rows)
+    if header.index is None and header.names:
+        named = ", ".join(name for name in header.names if name)
+        yield Finding(
+            "note",
+            "no_header",
+            f"{where}the first row is data, not a header; columns are named {named}",
+            fix="if it is a header, give it names such as Question and Answer",
+        )
+
+
+def _sniff_delimiter(text: str, preferred: str) -> str:
+    """The candidate that cuts most rows into the same number of cells, two at least. None of them: one column."""
+    sample = text[:_SAMPLE_CHARACTERS]
+    if len(sample) < len(text):
+        sample = sample[: sample.rfind("\n") + 1] or sample
+    scores = {delimiter: _delimiter_score(sample, delimiter) for delimiter in _DELIMITERS}
+    scores[preferred] += 0.05 if scores[preferred] else 0
+    best = max(_DELIMITERS, key=scores.__getitem__)
+    return best if scores[best] >= _LEAST_CONSISTENCY else _NO_DELIMITER
+
+
+def _delimiter_score(sample: str, delimiter: str) -> float:
+    """Share of rows with the usual number of cells, +0.5 if the first has it too, +1 if it holds two known names."""
+    rows = [row for row in _lenient_rows(sample, delimiter) if row]
+    if not rows:
+        return 0.0
+    usual, count = Counter(map(len, rows)).most_common(1)[0]
+    known = sum(map(is_known_name, rows[0])) >= 2
+    if usual < 2 and not known:
+        return 0.0
+    return count / len(rows) + 0.5 * (len(rows[0]) == usual) + known
+
+
+def _lenient_rows(text: str, delimiter: str) -> list[list[str]]:
+    with _any_cell_length():
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def _parse(text: str, delimiter: str) -> tuple[list[_Line], tuple[Finding, ...]]:
+    """Rows under CSV quoting if the quotes are in order, else under whichever reading gives more whole rows.
+
+    A stray quote at the start of a cell makes CSV swallow all rows up to the next quote without a word.
+    """
+    try:
+        return list(_lines(text, delimiter, strict=True)), ()
+    except csv.Error:
+        quoted = list(_lines(text, delimiter))
+    plain = list(_lines(text, delimiter, quotes=False))
+    if _whole_rows(plain) <= _whole_rows(quoted):
+        finding = Finding(
+            "warning", "quotes", "some cells have text after a closing quote", fix="double quotes inside cells"
+        )
+        return quoted, (finding,)
+    finding = Finding(
+        "note",
+        "quotes",
+        f"quotes do not pair up, so they were read as plain characters: {len(plain)} rows instead of {len(quoted)}",
+        fix="if cells hold line breaks, put them in quotes and double every quote inside",
+    )
+    return plain, (finding,)
+
+
+def _whole_rows(lines: Sequence[_Line]) -> int:
+    """Rows with the usual number of cells, less the others."""
+    widths = Counter(len(line.cells) for line in lines if line.cells)
+    usual = widths.most_common(1)[0][1] if widths else 0
+    return 2 * usual - widths.total()
+
+
+def _lines(text: str, delimiter: str, *, strict: bool = False, quotes: bool = True) -> Iterator[_Line]:
+    source = io.StringIO(text, newline="")
+    with _any_cell_length():
+        if quotes:
+            reader = csv.reader(source, delimiter=delimiter, strict=strict)
+        else:
+            reader = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        start = 1
+        for cells in reader:
+            yield _Line(start, cells)
+            start = reader.line_num + 1
+
+
+@contextmanager
+def _any_cell_length() -> Iterator[None]:
+    """The csv module refuses cells over 131,072 characters unless told otherwise, for the whole process."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _records(
+    lines: Sequence[_Line], names: Sequence[str | None]
+) -> tuple[list[Record], tuple[Finding, ...], tuple[int, ...]]:
+    """One record a row, blank ones between others included. Rows with more cells than columns are left out and told."""
+    width = len(names)
+    records: list[Record] = []
+    short: list[int] = []
+    long: list[int] = []
+    for line in lines:
+        if any(cell.strip() for cell in line.cells[width:]):
+            long.append(line.number)
+            continue
+        if line.cells and len(line.cells) < width:
+            short.append(line.number)
+        cells = line.cells[:width] + [""] * (width - len(line.cells))
+        records.append(
+            Record(line.number, {name: cell for name, cell in zip(names, cells, strict=True) if name is not None})
+        )
+    return records, tuple(_uneven_findings(width, short, long)), tuple(long)
+
+
+def _width(header_cells: Sequence[str], body: Sequence[_Line]) -> int:
+    """Columns of the table: the header's cells, or the usual number of cells where that is more."""
+    widths = Counter(len(line.cells) for line in body if line.cells)
+    return max([len(header_cells), *(width for width, _ in widths.most_common(1))])
+
+
+def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> Iterator[Finding]:
+    if short:
+        yield Finding(
+            "warning",
+            "short_rows",
+            f"{len(short)} rows have fewer than {width} cells; the missing ones count as empty",
+            fix="check those lines",
+            rows=tuple(short),
+        )
+    if long:
+        yield Finding(
+            "warning",
+            "long_rows",
+            f"{len(long)} rows have more than {width} cells and were left out",
+            fix="put cells that contain the delimiter in double quotes, or set data.delimiter",
+            rows=tuple(long),
+        )

@@ -1,0 +1,129 @@
+"""Where the header of a table is, if it has one, and the names of its columns. Shared by workbooks and delimited text.
+
+Knows nothing of files or shapes; rows come in as lists of text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tunesmith.data.names import is_known_name
+
+_SEARCHED_ROWS = 20  # a header is among the first rows that are not blank
+_SAMPLED_ROWS = 200
+_LONGEST_HEADING = 60  # characters
+_MOST_WORDS = 6
+
+Cells = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`start`: index of the first data row. `names`: one per column, None where a column has neither name nor value.
+
+    `index` is that of the header row, None without one; `titles` are the rows with text above it.
+    """
+
+    start: int
+    names: tuple[str | None, ...]
+    index: int | None
+    titles: tuple[int, ...] = ()
+
+
+def find_header(rows: Sequence[Cells]) -> Header:
+    """The row that names the columns: blank rows and titles above it are passed over.
+
+    Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table, provided that it
+    looks like headings: short, all different, no numbers, no sentences, nothing that comes again below.
+    """
+    filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
+    if not filled:
+        return Header(len(rows), (), None)
+    candidate = _named_row(rows, filled)
+    if candidate is None:
+        candidate = _first_wide_row(rows, filled)
+        if not _looks_like_headings(rows, candidate):
+            first = filled[0] if _width(rows[filled[0]]) > 1 or _width(rows[candidate]) == 1 else candidate
+            return Header(first, _names((), rows[first:]), None)
+    titles = tuple(index for index in filled if index < candidate)
+    return Header(candidate + 1, _names(rows[candidate], rows[candidate + 1 :]), candidate, titles)
+
+
+def _named_row(rows: Sequence[Cells], filled: Sequence[int]) -> int | None:
+    """The row with most known names, if they are at least two, or all of a row with one column below it.
+
+    In the first row any known name counts; further down only settling ones, since rows above would be lost as titles.
+    """
+    known = {index: _known_names(rows[index], settling=index != filled[0]) for index in filled[:_SEARCHED_ROWS]}
+    best = max(known, key=lambda index: (known[index], -index))
+    if known[best] >= 2:
+        return best
+    first = filled[0]
+    alone = _width(rows[first]) == 1 and known[first] == 1
+    return first if alone and all(_width(rows[index]) == 1 for index in filled[1:_SAMPLED_ROWS]) else None
+
+
+def _known_names(row: Cells, *, settling: bool) -> int:
+    cells = [cell for cell in row if cell.strip()]
+    if any(len(cell) > _LONGEST_HEADING for cell in cells):
+        return 0
+    return sum(is_known_name(cell, settling=settling) for cell in cells)
+
+
+def _first_wide_row(rows: Sequence[Cells], filled: Sequence[int]) -> int:
+    usual = Counter(_width(rows[index]) for index in filled[:_SAMPLED_ROWS]).most_common(1)[0][0]
+    least = max(2, -(-usual // 2)) if usual > 1 else 1
+    return next((index for index in filled[:_SEARCHED_ROWS] if _width(rows[index]) >= least), filled[0])
+
+
+def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
+    headings = {column: cell.strip() for column, cell in enumerate(rows[candidate]) if cell.strip()}
+    if len({heading.casefold() for heading in headings.values()}) < len(headings):
+        return False
+    if not all(map(_could_be_heading, headings.values())):
+        return False
+    body = rows[candidate + 1 : candidate + 1 + 10 * _SAMPLED_ROWS]
+    below = {
+        column: [row[column].strip() for row in body if column < len(row) and row[column].strip()]
+        for column in headings
+    }
+    if any(heading.casefold() in {cell.casefold() for cell in below[column]} for column, heading in headings.items()):
+        return False
+    if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
+        ((column, heading),) = headings.items()
+        return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
+    return True
+
+
+def _could_be_heading(cell: str) -> bool:
+    if len(cell) > _LONGEST_HEADING or "\n" in cell or len(cell.split()) > _MOST_WORDS:
+        return False
+    if not any(char.isalpha() for char in cell):
+        return False
+    return not (cell.endswith(("?", "!")) or (cell.endswith(".") and " " in cell))
+
+
+def _names(headings: Cells, body: Sequence[Cells]) -> tuple[str | None, ...]:
+    """Headings on one line; "column2" for a column without one, "Answer (2)" for a second of that name."""
+    used = {column for row in body for column, cell in enumerate(row) if cell.strip()}
+    width = max([len(headings), *(column + 1 for column in used)])
+    names: list[str | None] = []
+    for column in range(width):
+        heading = " ".join(headings[column].split()) if column < len(headings) else ""
+        if not heading and column not in used:
+            names.append(None)
+            continue
+        wanted = heading or f"column{column + 1}"
+        name, copies = wanted, 1
+        while name in names:
+            copies += 1
+            name = f"{wanted} ({copies})"
+        names.append(name)
+    return tuple(names)
+
+
+def _width(row: Cells) -> int:
+    return sum(bool(cell.strip()) for cell in row)

@@ -1,0 +1,123 @@
+"""json and jsonl -> Table. Damage is told with line and column.
+
+Knows nothing of shapes; nestings are laid flat by `nested`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tunesmith.data.readers.nested import ITEM_FORMS, items_of, keep_nested
+from tunesmith.data.readers.source import Source, decode
+from tunesmith.data.table import Table, columns_of
+from tunesmith.errors import DataError
+from tunesmith.types import Finding, Record
+
+
+def read_json(source: Source) -> Table:
+    """One JSON document; rows are numbered by item from 1.
+
+    Raises:
+        DataError: no JSON, or no rows in it.
+    """
+    text, encoding, findings = decode(source)
+    try:
+        items = items_of(_parse(text))
+    except DataError as error:
+        raise DataError(f"{source.path}: {error.message}", cause=error.cause, fix=error.fix) from error
+    rows = list(enumerate(items, start=1))
+    return _table(source, "json", rows, encoding=encoding, findings=findings)
+
+
+def read_jsonl(source: Source) -> Table:
+    """One JSON object a line; rows are numbered by line, blank lines are passed over.
+
+    Raises:
+        DataError: a line is not JSON.
+    """
+    text, encoding, findings = decode(source)
+    rows: list[tuple[int, object]] = []
+    for number, line in enumerate(text.split("\n"), start=1):  # never splitlines: JSON text may hold U+2028 as it is
+        if not line.strip():
+            continue
+        try:
+            rows.append((number, _parse(line, line_number=number)))
+        except DataError as error:
+            raise DataError(f"{source.path}:{number}: {error.message}", cause=error.cause, fix=error.fix) from error
+    return _table(source, "jsonl", rows, encoding=encoding, findings=findings)
+
+
+def holds_lines(content: bytes) -> bool:
+    """Whether this is an object a line rather than one document, whatever the file is called."""
+    lines = [line for line in content.split(b"\n") if line.strip()]
+    if len(lines) < 2:
+        return False
+    try:
+        return all(isinstance(json.loads(line), dict) for line in lines[:2])
+    except ValueError:  # not JSON, or not UTF-8
+        return False
+
+
+def holds_array(content: bytes) -> bool:
+    """Whether this is an array over several lines rather than an object a line."""
+    return content.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"[")
+
+
+def _parse(text: str, *, line_number: int | None = None) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            "not valid JSON",
+            cause=f"{error.msg} at line {line_number or error.lineno}, column {error.colno}",
+            fix="repair or remove that line" if line_number else "repair it there; one object a line belongs in .jsonl",
+        ) from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number of over 4300 digits
+        raise DataError("JSON that cannot be read", cause=str(error), fix="make it simpler") from error
+
+
+def _table(
+    source: Source,
+    format_name: str,
+    rows: Iterable[tuple[int, object]],
+    *,
+    encoding: str,
+    findings: tuple[Finding, ...],
+) -> Table:
+    records: list[Record] = []
+    unfolded: dict[str, list[int]] = {}
+    for number, item in rows:
+        row = {"text": item} if isinstance(item, str) else item
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"{source.path}: row {number} is a {type(item).__name__}, not an object",
+                fix='write every row as an object such as {"question": .., "answer": ..}',
+            )
+        form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(row)), None)
+        if form is not None:
+            unfolded.setdefault(form, []).append(number)
+        flat: Mapping[str, Any] = ITEM_FORMS[form][1](row) if form else row
+        records.append(Record(number, {str(name): keep_nested(value) for name, value in flat.items()}))
+    if not records:
+        raise DataError(
+            f"{source.path} holds no rows", cause="the list is empty", fix="name a file with examples in it"
+        )
+    notes = tuple(
+        Finding(
+            "note",
+            "flattened",
+            f"{len(numbers)} rows are {form}: choices went into the question, answers are their text",
+        )
+        for form, numbers in unfolded.items()
+    )
+    return Table(
+        path=str(source.path),
+        format=format_name,
+        records=tuple(records),
+        columns=columns_of(records),
+        encoding=encoding,
+        findings=(*findings, *notes),
+        sha256=source.sha256,
+    )

@@ -1,0 +1,158 @@
+"""Nestings of JSON that are not one object a row: which items they hold, and well-known ones laid flat.
+
+Works on parsed values; knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tunesmith.data.table import cell_text
+from tunesmith.errors import DataError
+
+_CHAT_KEYS = ("messages", "conversations")
+
+Items = list[Any]
+
+
+def keep_nested(value: object) -> object:
+    """Scalars as text, lists and objects as they are."""
+    return value if isinstance(value, (list, dict)) else cell_text(value)
+
+
+def items_of(value: object) -> Items:
+    """The rows of a JSON document.
+
+    An array of objects; columns as arrays, {"question": [..], "answer": [..]}; objects by id, {"q1": {..}, "q2": {..}};
+    a wrapper, {"version": 1, "data": [..]}; SQuAD's articles; or a single object.
+
+    Raises:
+        DataError: columns of unequal length, or no object at all.
+    """
+    if isinstance(value, list):
+        return _unfold_squad(value) if value and all(map(_is_squad_article, value)) else value
+    if not isinstance(value, dict) or not value:
+        raise DataError(
+            f"the JSON holds {_kind(value)}, not rows",
+            fix='write an array of objects: [{"question": .., "answer": ..}]',
+        )
+    if any(isinstance(value.get(key), list) for key in _CHAT_KEYS):
+        return [value]
+    for form in (_wrapped, _columns, _keyed):
+        items = form(value)
+        if items is not None:
+            return items
+    return [value]
+
+
+def _wrapped(value: Mapping[str, Any]) -> Items | None:
+    """{"version": "1.1", "data": [{..}, ..]}, also several deep: {"data": {"rows": [..]}}."""
+    lists = [item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)]
+    if len(lists) == 1 and not any(isinstance(item, dict) for item in value.values()):
+        return items_of(lists[0])
+    if len(value) == 1:
+        (only,) = value.values()
+        if isinstance(only, dict) and any(isinstance(item, (dict, list)) for item in only.values()):
+            return items_of(only)
+    return None
+
+
+def _columns(value: Mapping[str, Any]) -> Items | None:
+    """{"question": ["a", "b"], "answer": ["c", "d"]} and data frames: {"question": {"0": "a", "1": "b"}, ..}."""
+    if all(isinstance(item, dict) and item and all(key.isdigit() for key in item) for item in value.values()):
+        keys = list(dict.fromkeys(key for column in value.values() for key in column))
+        return [{name: column.get(key) for name, column in value.items()} for key in keys]
+    if not all(isinstance(item, list) for item in value.values()):
+        return None
+    lengths = {name: len(column) for name, column in value.items()}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        if all(isinstance(item, dict) for column in value.values() for item in column):
+            raise DataError(
+                "it holds several lists of rows",
+                cause=counts,
+                fix="write each to a file; see data.validation_path, data.test_path",
+            )
+        raise DataError("the columns are not equally long", cause=counts, fix="give every column one value a row")
+    return [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+
+
+def _keyed(value: Mapping[str, Any]) -> Items | None:
+    """{"q1": {"question": ..}, "q2": {..}}: the name of each object becomes its column "key"."""
+    if not all(isinstance(item, dict) for item in value.values()):
+        return None
+    return [{"key": key, **item} for key, item in value.items()]
+
+
+def _is_squad_article(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("paragraphs"), list)
+
+
+def _unfold_squad(articles: Items) -> Items:
+    """article > paragraph > question > answers -> {"question", "context", "answer", "id"}, with the first answer.
+
+    Rajpurkar et al. 2016 (v1.1) and 2018 (v2.0, where unanswerable questions have no answer).
+    """
+    return [
+        {
+            "question": question.get("question"),
+            "context": paragraph.get("context"),
+            "answer": next((answer.get("text") for answer in _dicts(question.get("answers"))), ""),
+            "id": question.get("id"),
+        }
+        for article in articles
+        for paragraph in _dicts(article["paragraphs"])
+        for question in _dicts(paragraph.get("qas"))
+    ]
+
+
+def _dicts(value: object) -> Iterator[dict[str, Any]]:
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def _choices(item: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """(letter, text) of a multiple-choice item, under its question or beside it, as a list or as two."""
+    question = item.get("question")
+    choices = question.get("choices") if isinstance(question, dict) else item.get("choices")
+    if isinstance(choices, dict) and isinstance(choices.get("text"), list) and isinstance(choices.get("label"), list):
+        choices = [
+            {"text": text, "label": label} for text, label in zip(choices["text"], choices["label"], strict=False)
+        ]
+    if not isinstance(choices, list) or not choices:
+        return None
+    pairs = [(cell_text(choice.get("label")), cell_text(choice.get("text"))) for choice in _dicts(choices)]
+    return pairs if len(pairs) == len(choices) and all(letter and text for letter, text in pairs) else None
+
+
+def _is_multiple_choice(item: Mapping[str, Any]) -> bool:
+    return "answerKey" in item and _choices(item) is not None
+
+
+def _unfold_choices(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The form of ARC and OpenBookQA (Clark et al. 2018) -> the question with its choices, the text of the right one.
+
+    {"question": {"stem": "Ice is", "choices": [{"text": "hot", "label": "A"}, {"text": "cold", "label": "B"}]},
+    "answerKey": "B"} -> {"question": "Ice is\\nA. hot\\nB. cold", "answer": "cold"}
+    """
+    question = item.get("question", item.get("question_stem"))
+    stem = question.get("stem") if isinstance(question, dict) else question
+    choices = _choices(item) or []
+    rest = {name: value for name, value in item.items() if name not in {"question", "question_stem", "choices"}}
+    return {
+        "question": "\n".join([cell_text(stem), *(f"{letter}. {text}" for letter, text in choices)]),
+        "answer": dict(choices).get(cell_text(item["answerKey"]), ""),
+        **rest,
+    }
+
+
+# name -> does an item have this form, and the item laid flat
+ITEM_FORMS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "multiple choice": (_is_multiple_choice, _unfold_choices),
+}
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, dict):
+        return "an empty object"
+    return {str: "one text", bool: "true or false", type(None): "null"}.get(type(value), "one number")

@@ -1,0 +1,45 @@
+"""txt -> Table with one column, "text": paragraphs if blank lines part them, else lines.
+
+Text is kept as it is, but for line ends, which become newlines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from tunesmith.data.readers.source import Source, decode
+from tunesmith.data.table import Table
+from tunesmith.types import Record
+
+_LONGEST_WRAPPED_LINE = 200  # characters; files with longer lines hold one document a line, not wrapped prose
+
+
+def read_txt(source: Source) -> Table:
+    """Paragraphs of one document, or one document a line when there is no blank line and lines are long."""
+    text, encoding, findings = decode(source)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    has_paragraphs = len(filled) <= filled[-1][0] - filled[0][0]  # a blank line lies between the first and the last
+    pieces = _paragraphs(lines) if has_paragraphs else iter(filled)
+    return Table(
+        path=str(source.path),
+        format="txt",
+        records=tuple(Record(number, {"text": piece}) for number, piece in pieces),
+        columns=("text",),
+        encoding=encoding,
+        findings=findings,
+        continuous=has_paragraphs or median(len(line) for _, line in filled) <= _LONGEST_WRAPPED_LINE,
+        sha256=source.sha256,
+    )
+
+
+def _paragraphs(lines: list[str]) -> Iterator[tuple[int, str]]:
+    start, paragraph = 0, list[str]()
+    for number, line in enumerate([*lines, ""], start=1):
+        if line.strip():
+            start = start or number
+            paragraph.append(line)
+        elif paragraph:
+            yield start, "\n".join(paragraph)
+            start, paragraph = 0, []

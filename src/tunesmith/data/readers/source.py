@@ -1,0 +1,200 @@
+"""Find the file, read its bytes, decode its text. Every way in which this can fail is one DataError.
+
+Knows nothing of what is in the file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import hashlib
+import re
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith.errors import DataError
+from tunesmith.types import Finding
+
+_MAX_UNPACKED_BYTES = 2**31  # of a .gz file: far above any table that fits a laptop's memory
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is the beginning of this one
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_SIGNATURES = {
+    b"PK\x03\x04": "a workbook or zip archive",
+    b"\xd0\xcf\x11\xe0": "an old (.xls) or password-protected workbook",
+    b"PAR1": "a parquet file",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file's bytes (unpacked if it ends in .gz) and how the user wants them read. `sha256` is that of the file."""
+
+    path: Path
+    content: bytes = field(repr=False)
+    sha256: str = ""
+    sheet: str | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+def open_source(
+    path: Path, *, sheet: str | None = None, delimiter: str | None = None, encoding: str | None = None
+) -> Source:
+    """Read the file whole.
+
+    Raises:
+        DataError: it is missing, a folder, not readable, empty, or a damaged or far too large .gz.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file", fix=f"name one file in it{_listing(path)}")
+    if not path.exists():
+        raise DataError(f"there is no file {path}", fix=_nearest_file(path))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}", cause=error.strerror or str(error), fix="check its permissions"
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if path.suffix.lower() == ".gz" and content:
+        content = _unpack(path, content)
+    if not content.strip(b" \t\r\n\xef\xbb\xbf"):
+        raise DataError(f"{path} is empty", cause=f"{len(content)} bytes, no text", fix="name a file with rows in it")
+    return Source(path, content, digest, sheet, delimiter, encoding)
+
+
+def decode(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
+    """Text, name of the encoding, findings. A byte order mark decides, then UTF-8, then cp1252 (Western Windows).
+
+    Raises:
+        DataError: the bytes are no text, or not in the encoding asked for; the message names the line.
+    """
+    signature = next((name for start, name in _SIGNATURES.items() if source.content.startswith(start)), None)
+    if signature is not None:
+        raise DataError(
+            f"{source.path} is not text: it is {signature}",
+            fix="give it the ending of its true format (.xlsx, .parquet, .gz), or set data.format",
+        )
+    if source.encoding is not None:
+        return _decode_as(source, source.encoding), source.encoding, ()
+    encoding = next((name for mark, name in _BOMS.items() if source.content.startswith(mark)), None)
+    encoding = encoding or _utf16_without_mark(source)
+    if encoding is not None:
+        return _decode_as(source, encoding), encoding, ()
+    try:
+        return source.content.decode("utf-8"), "utf-8", ()
+    except UnicodeDecodeError as error:
+        return _decode_western(source, error)
+
+
+def _decode_as(source: Source, encoding: str) -> str:
+    try:
+        return source.content.decode(encoding).removeprefix("\ufeff")
+    except LookupError as error:
+        raise DataError(
+            f"there is no text encoding {encoding!r}", fix="set data.encoding to a name such as utf-8, cp1252 or utf-16"
+        ) from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{source.path} is not {encoding} text", cause=_place_of(source.content, error), fix="change data.encoding"
+        ) from error
+
+
+def _decode_western(source: Source, error: UnicodeDecodeError) -> tuple[str, str, tuple[Finding, ...]]:
+    """cp1252, unless most of what is not ASCII is good UTF-8: then the file is damaged and guessing would spoil it."""
+    escaped = source.content.decode("utf-8", errors="surrogateescape")
+    damaged = sum("\udc80" <= char <= "\udcff" for char in escaped)
+    if sum(not char.isascii() for char in escaped) - damaged > damaged:
+        raise DataError(
+            f"{source.path} is UTF-8 text with damaged bytes: {damaged}",
+            cause=_place_of(source.content, error),
+            fix="repair that line, or save the file as UTF-8 again",
+        )
+    try:
+        text = source.content.decode("cp1252")
+    except UnicodeDecodeError as western_error:
+        raise DataError(
+            f"{source.path} is neither UTF-8 nor cp1252 text",
+            cause=_place_of(source.content, western_error),
+            fix="name its encoding, such as --data.encoding latin-1, cp1251 or shift_jis, or save it as UTF-8",
+        ) from western_error
+    finding = Finding(
+        "note",
+        "encoding",
+        f"{source.path.name} is not UTF-8 and was read as cp1252 (Western Windows)",
+        fix="if letters with accents look wrong, set data.encoding",
+    )
+    return text, "cp1252", (finding,)
+
+
+def _utf16_without_mark(source: Source) -> str | None:
+    """Latin text in UTF-16 has a zero in every other byte. Other zeros mean that this is no text.
+
+    Raises:
+        DataError: there are zero bytes elsewhere.
+    """
+    head = source.content[:4096]
+    if b"\0" not in head:
+        return None
+    pairs = max(1, len(head) // 2)
+    if head[1::2].count(0) > pairs // 3 and not head[0::2].count(0):
+        return "utf-16-le"
+    if head[0::2].count(0) > pairs // 3 and not head[1::2].count(0):
+        return "utf-16-be"
+    raise DataError(
+        f"{source.path} is not text: it holds zero bytes",
+        cause=f"the first at byte {head.index(0)}",
+        fix="name a text file, or set data.encoding if it is text in an unusual encoding",
+    )
+
+
+def _place_of(content: bytes, error: UnicodeError) -> str:
+    if not isinstance(error, UnicodeDecodeError):
+        return str(error)
+    line = content.count(b"\n", 0, error.start) + 1
+    return f"byte 0x{content[error.start]:02x} in line {line}: {error.reason}"
+
+
+def _unpack(path: Path, content: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacker.decompress(content, _MAX_UNPACKED_BYTES)
+        while unpacker.eof and unpacker.unused_data.startswith(b"\x1f\x8b"):  # gzip files may be laid end to end
+            rest, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=31)
+            unpacked += unpacker.decompress(rest, _MAX_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise DataError(f"{path} is not a whole gzip file", cause=str(error), fix="pack or copy it again") from error
+    if len(unpacked) >= _MAX_UNPACKED_BYTES:
+        raise DataError(f"{path} unpacks to more than {_MAX_UNPACKED_BYTES >> 30} GiB", fix="split it")
+    if not unpacker.eof:
+        raise DataError(f"{path} is not a whole gzip file", cause="it ends too early", fix="pack or copy it again")
+    return unpacked
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"check the path: there is no folder {folder} either"
+    names = sorted(item.name for item in folder.iterdir() if item.is_file())
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(path.name.lower(), list(by_lower), n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {folder / by_lower[close[0]]}?"
+    same_stem = [name for name in names if re.split(r"\.", name)[0].lower() == path.stem.lower()]
+    return f"did you mean {folder / same_stem[0]}?" if same_stem else f"check the path{_listing(folder)}"
+
+
+def _listing(folder: Path, limit: int = 8) -> str:
+    names = sorted(item.name for item in folder.iterdir() if item.is_file() and not item.name.startswith("."))
+    if not names:
+        return ": the folder holds no file"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f": the folder holds {', '.join(names[:limit])}{more}"

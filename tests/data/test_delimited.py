@@ -1,0 +1,170 @@
+"""csv and tsv: delimiter, quotes, header and line numbers, and exact round trips."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.config.schema import DataConfig
+from tunesmith.data import Table, read
+from tunesmith.data.readers.delimited import read_csv
+from tunesmith.data.readers.source import Source
+
+# what a cell may hold: anything but lone surrogates, zero bytes and the carriage returns that csv rewrites
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20)
+QUOTED = st.text(alphabet='ab,;\t|"\n ?', max_size=12)
+
+
+def parse(text: str, **given_settings: str) -> Table:
+    return read_csv(Source(Path("a.csv"), text.encode(), **given_settings))
+
+
+def rows_of(table: Table) -> list[tuple[object, ...]]:
+    return [tuple(record.cells.values()) for record in table.records]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_found(delimiter: str) -> None:
+    lines = [["Frage", "Antwort"], ["Was, bitte?", "Eins; zwei"], ["Und, nun?", "Drei | vier"]]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(lines)
+    table = parse(text.getvalue())
+    assert table.delimiter == delimiter
+    assert rows_of(table) == [tuple(line) for line in lines[1:]]
+
+
+def test_delimiter_setting_overrules() -> None:
+    assert parse("a;b,c\n1;2,3\n", delimiter=",").columns == ("a;b", "c")
+
+
+def test_one_column_with_commas_stays_one_column() -> None:
+    table = parse("text\nOne, two, three.\nNo comma here at all.\nFour, five.\n")
+    assert table.delimiter is None
+    assert rows_of(table)[0] == ("One, two, three.",)
+
+
+def test_quoted_line_breaks_are_kept_and_rows_numbered_by_their_first_line() -> None:
+    table = parse('question,answer\na?,"one\ntwo"\n"b\n?",x\nc?,y\n')
+    assert rows_of(table) == [("a?", "one\ntwo"), ("b\n?", "x"), ("c?", "y")]
+    assert [record.row for record in table.records] == [2, 4, 6]
+
+
+def test_windows_line_ends() -> None:
+    table = parse("question,answer\r\na?,b\r\nc?,d\r\n")
+    assert rows_of(table) == [("a?", "b"), ("c?", "d")]
+    assert [record.row for record in table.records] == [2, 3]
+
+
+def test_text_stays_text() -> None:
+    assert rows_of(parse("zip,answer\n00501,1.50\n1e5,NA\n")) == [("00501", "1.50"), ("1e5", "NA")]
+
+
+def test_stray_quotes_do_not_swallow_rows() -> None:
+    lines = [f'ham\tMessage number {index} said "hi' for index in range(5)] + ['spam\t"Unclosed quote', "ham\tAfter it"]
+    table = parse("\n".join(lines) + "\n")
+    assert table.rows_read == len(lines)
+    assert rows_of(table)[5] == ("spam", '"Unclosed quote')
+    assert "quotes" in [finding.code for finding in table.findings]
+
+
+def test_text_after_a_closing_quote_is_told_but_rows_are_kept() -> None:
+    table = parse('question,answer\n"a" b?,"x\ny"\nc?,d\n')
+    assert [record.row for record in table.records] == [2, 4]
+    assert "quotes" in [finding.code for finding in table.findings]
+
+
+def test_short_and_long_rows_are_told_with_their_lines() -> None:
+    table = parse("question,answer,note\na?,b,c\nd?\ne?,f,g,h\ni?,j,k,,\n")
+    assert [record.row for record in table.records] == [2, 3, 5]
+    assert table.unreadable == {"too many cells": (4,)}
+    assert {finding.code: finding.rows for finding in table.findings} == {"short_rows": (3,), "long_rows": (4,)}
+    assert table.rows_read == 4
+
+
+def test_blank_lines_between_rows_are_rows_and_at_the_end_are_not() -> None:
+    table = parse("question,answer\na?,b\n\n,\nc?,d\n\n\n")
+    assert [record.row for record in table.records] == [2, 3, 4, 5]
+
+
+def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
+    limit = csv.field_size_limit()
+    assert len(str(parse(f"question,answer\na?,{'x' * 200_000}\n").records[0].cells["answer"])) == 200_000
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("question,answer\nx?,y\n", ("question", "answer")),
+        ("Scenario,Response\nBot_Age,I have none.\n", ("Scenario", "Response")),
+        ("ham,Go until jurong point.\nspam,Free entry in a comp\nham,Ok lar\n", ("column1", "column2")),
+        ("What is this?,A press.\nWho is it?,Me.\n", ("column1", "column2")),
+        ("1,2\n3,4\n", ("column1", "column2")),
+        ("FAQ of 2024,,\n,,\nNr,Frage,Antwort\n1,Wo?,Hier\n2,Wann?,Jetzt\n", ("Nr", "Frage", "Antwort")),
+        ("Text,,Text\n1,2,3\n", ("Text", "column2", "Text (2)")),
+        ("x,y,\n1,2,\n", ("x", "y")),
+        ("Name\nA long first sentence here.\nAnother long sentence here.\n", ("Name",)),
+        ("apple\npear\nplum\n", ("column1",)),
+    ],
+)
+def test_header(text: str, columns: tuple[str, ...]) -> None:
+    assert parse(text).columns == columns
+
+
+def test_rows_above_the_header_are_told() -> None:
+    table = parse("Export of today,\nQuestion,Answer\na?,b\n")
+    assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,))]
+    assert table.records[0].row == 3
+
+
+def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:
+    """Known but unspecific names below the first row are data: a vocabulary list, for one."""
+    table = parse("Wort,Word\nTitel,title\nsubject,message\n")
+    assert table.columns == ("Wort", "Word")
+    assert table.rows_read == 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), st.sampled_from([",", ";", "\t", "|"]))
+def test_what_the_csv_module_writes_is_read_back(rows: list[tuple[str, str]], delimiter: str) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([("question", "answer"), *rows])
+    table = parse(text.getvalue(), delimiter=delimiter)
+    expected = list(rows)
+    while expected and not any(cell.strip() for cell in expected[-1]):
+        expected.pop()
+    assert rows_of(table) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(QUOTED, QUOTED, QUOTED), min_size=1, max_size=8), st.sampled_from([",", ";", "\t", "|"]))
+def test_the_delimiter_is_found_among_quotes_and_other_delimiters(rows: list[tuple[str, ...]], delimiter: str) -> None:
+    rows = [*rows, ("last", "row", "x")]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows([("id", "Question", "Answer"), *rows])
+    table = parse(text.getvalue())
+    assert table.delimiter == delimiter
+    assert rows_of(table) == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(CELLS.filter(lambda cell: cell.strip() and "\n" not in cell), min_size=1, max_size=6))
+def test_row_numbers_are_lines_of_the_file(cells: list[str]) -> None:
+    rows = [(cell, "two\nlines") for cell in cells]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("question", "answer"), *rows])
+    lines = text.getvalue().split("\n")
+    for record in parse(text.getvalue()).records:
+        first = str(record.cells["question"])
+        assert lines[record.row - 1].startswith(first.replace('"', '""') if lines[record.row - 1][:1] != '"' else '"')
+
+
+def test_tsv_prefers_tabs(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("one\ttwo, three\nfour\tfive, six\n")
+    assert read(DataConfig(), path).delimiter == "\t"

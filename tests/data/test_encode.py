@@ -1,0 +1,98 @@
+"""Length limits: what is shortened, what is left out, and that the answer is never removed silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith.data import encode
+from tunesmith.errors import DataError
+from tunesmith.prompts import check_template, render
+from tunesmith.types import Example, Message
+
+
+def chat(question: str, answer: str, row: int = 7) -> Example:
+    return Example(messages=(Message("user", question), Message("assistant", answer)), row=row)
+
+
+LONG = "the quick brown fox jumps over the lazy dog " * 20
+
+
+@pytest.fixture
+def template(tiny_tokenizer: Any) -> Any:
+    return check_template("chat", tiny_tokenizer)
+
+
+def answer_of(row: Any, tokenizer: Any) -> str:
+    return tokenizer.decode(row.input_ids[row.supervised])
+
+
+def test_short_rows_are_untouched(tiny_tokenizer: Any, template: Any) -> None:
+    example = chat("What?", "This.")
+    rows, report = encode([example], template, tiny_tokenizer, max_length=200)
+    whole = render(example, template, tiny_tokenizer)
+    assert rows[0].input_ids.tolist() == whole.input_ids.tolist()
+    assert (report.sequences, report.tokens, report.shortened_prompt, report.dropped) == (1, len(whole), (), {})
+
+
+def test_prompt_policy_cuts_the_question_and_keeps_answer_and_stop_token(tiny_tokenizer: Any, template: Any) -> None:
+    rows, report = encode([chat(LONG, "A short answer.")], template, tiny_tokenizer, max_length=64)
+    assert len(rows[0]) <= 64
+    assert len(rows[0]) > 50  # as much of the question as fits is kept
+    assert answer_of(rows[0], tiny_tokenizer) == "A short answer.<|im_end|>"
+    assert report.shortened_prompt == (7,)
+
+
+def test_prompt_policy_drops_oldest_turns_first(tiny_tokenizer: Any, template: Any) -> None:
+    turns = (
+        Message("system", "Be kind."),
+        Message("user", LONG),
+        Message("assistant", "Old answer."),
+        Message("user", "Newest?"),
+        Message("assistant", "New answer."),
+    )
+    rows, _ = encode([Example(messages=turns, row=1)], template, tiny_tokenizer, max_length=80)
+    text = tiny_tokenizer.decode(rows[0].input_ids)
+    assert "Be kind." in text
+    assert "Newest?" in text
+    assert "Old answer." not in text
+    assert answer_of(rows[0], tiny_tokenizer) == "New answer.<|im_end|>"
+
+
+def test_answer_too_long_for_prompt_policy_is_dropped_and_counted(tiny_tokenizer: Any, template: Any) -> None:
+    rows, report = encode([chat("Q?", LONG), chat("Q?", "ok", row=8)], template, tiny_tokenizer, max_length=40)
+    assert [row.row for row in rows] == [8]
+    assert report.dropped == {"answer alone is too long": (7,)}
+
+
+def test_answer_policy_keeps_the_stop_token(tiny_tokenizer: Any, template: Any) -> None:
+    rows, report = encode([chat("Q?", LONG)], template, tiny_tokenizer, max_length=40, truncation="answer")
+    assert len(rows[0]) == 40
+    assert rows[0].input_ids[-1] == template.stop_id
+    assert rows[0].supervised[-1]
+    assert report.cut_answer == (7,)
+
+
+def test_answer_policy_never_leaves_a_lone_stop_token(tiny_tokenizer: Any, template: Any) -> None:
+    rows, report = encode([chat(LONG, "Answer.")], template, tiny_tokenizer, max_length=40, truncation="answer")
+    assert rows == []
+    assert report.dropped == {"no answer token left": (7,)}
+
+
+def test_drop_and_error_policies(tiny_tokenizer: Any, template: Any) -> None:
+    rows, report = encode([chat(LONG, "A.")], template, tiny_tokenizer, max_length=40, truncation="drop")
+    assert rows == []
+    assert report.dropped == {"too long": (7,)}
+    with pytest.raises(DataError, match=r"row 7 is \d+ tokens long"):
+        encode([chat(LONG, "A.")], template, tiny_tokenizer, max_length=40, truncation="error")
+
+
+def test_long_text_is_split_and_every_token_is_predicted_once(tiny_tokenizer: Any, template: Any) -> None:
+    example = Example(text=LONG, row=3)
+    whole = render(example, template, tiny_tokenizer)
+    rows, report = encode([example], template, tiny_tokenizer, max_length=32)
+    targets = [token for row in rows for token in row.input_ids[1:].tolist()]
+    assert targets == whole.input_ids[1:].tolist()
+    assert sum(row.target_tokens for row in rows) == len(whole) - 1
+    assert report.split_text == (3,)

@@ -1,0 +1,159 @@
+"""json and jsonl: nestings, places of damage, exact round trips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.config.schema import DataConfig
+from tunesmith.data import Table, read
+from tunesmith.data.readers.jsons import read_jsonl
+from tunesmith.data.readers.source import Source
+from tunesmith.errors import DataError
+
+ROWS = [{"question": "a?", "answer": "b"}, {"question": "c?", "answer": "d"}]
+
+
+def load(folder: Path, value: Any, name: str = "a.json") -> Table:
+    path = folder / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return read(DataConfig(), path)
+
+
+def cells(table: Table) -> list[dict[str, object]]:
+    return [dict(record.cells) for record in table.records]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ROWS,
+        {"data": ROWS},
+        {"version": "1.0", "rows": ROWS},
+        {"data": {"train": ROWS}},
+        {"question": ["a?", "c?"], "answer": ["b", "d"]},
+        {"question": {"0": "a?", "1": "c?"}, "answer": {"0": "b", "1": "d"}},
+    ],
+)
+def test_nestings_that_mean_the_same(tmp_path: Path, value: Any) -> None:
+    table = load(tmp_path, value)
+    assert cells(table) == ROWS
+    assert table.columns == ("question", "answer")
+    assert [record.row for record in table.records] == [1, 2]
+
+
+def test_objects_by_id(tmp_path: Path) -> None:
+    assert cells(load(tmp_path, {"q1": ROWS[0], "q2": ROWS[1]}))[1] == {"key": "q2", "question": "c?", "answer": "d"}
+
+
+def test_one_object_is_one_row(tmp_path: Path) -> None:
+    assert cells(load(tmp_path, {"question": "a?", "answer": "b"})) == ROWS[:1]
+
+
+def test_one_conversation_is_one_row(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert cells(load(tmp_path, chat)) == [chat]
+
+
+def test_texts_are_rows(tmp_path: Path) -> None:
+    assert cells(load(tmp_path, ["one", "two"])) == [{"text": "one"}, {"text": "two"}]
+
+
+def squad(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"title": "t", "paragraphs": [{"context": "The press is old.", "qas": questions}]}]
+
+
+@pytest.mark.parametrize("wrap", [lambda articles: {"version": "1.1", "data": articles}, lambda articles: articles])
+def test_squad_is_laid_flat(tmp_path: Path, wrap: Any) -> None:
+    questions = [
+        {"id": "1", "question": "How old?", "answers": [{"text": "old", "answer_start": 13}, {"text": "very old"}]},
+        {"id": "2", "question": "Unanswerable?", "answers": [], "is_impossible": True},
+    ]
+    assert cells(load(tmp_path, wrap(squad(questions)))) == [
+        {"question": "How old?", "context": "The press is old.", "answer": "old", "id": "1"},
+        {"question": "Unanswerable?", "context": "The press is old.", "answer": "", "id": "2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"question": {"stem": "Ice is", "choices": [{"text": "hot", "label": "A"}, {"text": "cold", "label": "B"}]}},
+        {"question": "Ice is", "choices": {"text": ["hot", "cold"], "label": ["A", "B"]}},
+        {"question_stem": "Ice is", "choices": {"text": ["hot", "cold"], "label": ["A", "B"]}},
+    ],
+)
+def test_multiple_choice_is_laid_flat(tmp_path: Path, item: dict[str, Any]) -> None:
+    table = load(tmp_path, [{**item, "answerKey": "B"}])
+    assert table.records[0].cells["question"] == "Ice is\nA. hot\nB. cold"
+    assert table.records[0].cells["answer"] == "cold"
+    assert [finding.code for finding in table.findings] == ["flattened"]
+
+
+def test_scalars_become_text_and_nested_values_stay(tmp_path: Path) -> None:
+    row = {"a": 501, "b": 1.5, "c": True, "d": None, "e": "00501", "f": [1, {"g": 2}], "h": 12345678901234567890}
+    assert cells(load(tmp_path, [row])) == [
+        {"a": "501", "b": "1.5", "c": "true", "d": "", "e": "00501", "f": [1, {"g": 2}], "h": "12345678901234567890"}
+    ]
+
+
+def test_columns_are_all_that_occur(tmp_path: Path) -> None:
+    assert load(tmp_path, [{"a": 1}, {"b": 2, "a": 3}]).columns == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([], "no rows"),
+        ({}, "an empty object"),
+        ("3", "one number"),
+        ('"text"', "one text"),
+        ([1, 2], "row 1 is a int"),
+        ([["a", "b"]], "row 1 is a list"),
+        ({"question": ["a"], "answer": ["b", "c"]}, "not equally long"),
+        ({"train": ROWS, "test": ROWS[:1]}, "several lists of rows"),
+        ('[{"a": 1}\n, {"b": }]', "not valid JSON"),
+        ("[" * 100_000, "JSON that cannot be read"),
+        ("[" + "9" * 5000 + "]", "JSON that cannot be read"),
+    ],
+)
+def test_json_without_rows(tmp_path: Path, value: Any, named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        load(tmp_path, value)
+
+
+def test_damage_is_told_with_line_and_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, '[{"a": 1},\n {"b": }]')
+    assert "line 2, column 8" in str(caught.value.cause)
+
+
+def test_damaged_line_is_told_with_line_and_column(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:4: not valid JSON") as caught:
+        load(tmp_path, '{"a": 1}\n\n{"a": 2}\n{"a" 3}\n', "a.jsonl")
+    assert "line 4, column 6" in str(caught.value.cause)
+
+
+def test_blank_lines_count_as_lines_but_not_as_rows(tmp_path: Path) -> None:
+    table = load(tmp_path, '{"a": 1}\r\n\n{"a": 2}\n\n', "a.jsonl")
+    assert [record.row for record in table.records] == [1, 3]
+
+
+def test_the_form_goes_by_content(tmp_path: Path) -> None:
+    assert load(tmp_path, '{"a": 1}\n{"a": 2}\n', "a.json").format == "jsonl"
+    assert load(tmp_path, json.dumps(ROWS, indent=1), "a.jsonl").format == "json"
+    assert load(tmp_path, '{"question": "only?",\n"answer": "one"}', "b.json").format == "json"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), min_size=1), min_size=1, max_size=6))
+def test_json_lines_are_read_back(rows: list[dict[str, str]]) -> None:
+    for ascii_only in (True, False):
+        text = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+        table = read_jsonl(Source(Path("a.jsonl"), text.encode("utf-8")))
+        assert cells(table) == rows

@@ -1,0 +1,35 @@
+"""The order of rows: every row once an epoch, whatever the sizes; a pure function of seed and step."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.data.order import StepPlan
+
+
+@given(rows=st.integers(1, 60), per_step=st.integers(1, 20), epochs=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
+def test_every_epoch_sees_every_row_once(rows: int, per_step: int, epochs: int, seed: int) -> None:
+    plan = StepPlan.for_run(rows, rows_per_step=per_step, epochs=epochs, max_steps=None, seed=seed)
+    seen = [plan.rows_of(step).tolist() for step in range(plan.total_steps)]
+    for epoch in range(epochs):
+        steps = seen[epoch * plan.steps_per_epoch : (epoch + 1) * plan.steps_per_epoch]
+        assert sorted(sum(steps, [])) == list(range(rows))
+        assert all(len(step) == per_step for step in steps[:-1])
+    assert plan.epoch_at(plan.total_steps) == epochs
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    plan = StepPlan(40, 10, 8, seed=1)
+    again = StepPlan(40, 10, 8, seed=1)
+    other = StepPlan(40, 10, 8, seed=2)
+    np.testing.assert_array_equal(plan.rows_of(5), again.rows_of(5))
+    assert plan.rows_of(0).tolist() != other.rows_of(0).tolist()
+    assert plan.rows_of(0).tolist() != plan.rows_of(4).tolist()
+
+
+def test_max_steps_wins_over_epochs_and_part_epochs_round_up() -> None:
+    assert StepPlan.for_run(100, rows_per_step=10, epochs=3, max_steps=7, seed=0).total_steps == 7
+    assert StepPlan.for_run(100, rows_per_step=10, epochs=0.25, max_steps=None, seed=0).total_steps == 3
+    assert StepPlan.for_run(100, rows_per_step=10, epochs=1.0, max_steps=None, seed=0).total_steps == 10

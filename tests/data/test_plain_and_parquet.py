@@ -1,0 +1,99 @@
+"""txt and parquet."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.config.schema import DataConfig
+from tunesmith.data import read
+from tunesmith.data.readers.plain import read_txt
+from tunesmith.data.readers.source import Source
+from tunesmith.errors import DataError
+
+LONG = "word " * 60
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "rows", "continuous"),
+    [
+        ("First line\nsecond line\n\n\nNext paragraph\n", ["First line\nsecond line", "Next paragraph"], [1, 5], True),
+        ("\n\n one\r\ntwo\r\n\r\nthree", [" one\ntwo", "three"], [3, 6], True),
+        (f"{LONG}\n{LONG}\n", [LONG, LONG], [1, 2], False),
+        ("short\nlines\n", ["short", "lines"], [1, 2], True),
+        ("one line", ["one line"], [1], True),
+    ],
+)
+def test_pieces_of_text(tmp_path: Path, text: str, pieces: list[str], rows: list[int], continuous: bool) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode())
+    table = read(DataConfig(), path)
+    assert [record.cells["text"] for record in table.records] == pieces
+    assert [record.row for record in table.records] == rows
+    assert table.continuous is continuous
+
+
+@given(st.text(alphabet="ab \n\t", min_size=1, max_size=60).filter(str.strip))
+def test_no_line_of_text_is_lost_or_changed(text: str) -> None:
+    table = read_txt(Source(Path("a.txt"), text.encode()))
+    lines = [line for record in table.records for line in str(record.cells["text"]).split("\n")]
+    assert lines == [line for line in text.split("\n") if line.strip()]
+    for record in table.records:
+        assert text.split("\n")[record.row - 1] == str(record.cells["text"]).split("\n")[0]
+
+
+def test_parquet_values_are_exact(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    table = pa.table(
+        {
+            "zip": ["00501", None],
+            "count": [501, 12345678901234567],
+            "price": [1.5, float("nan")],
+            "exact": [Decimal("1.50"), Decimal("2.00")],
+            "day": [date(2024, 1, 5), None],
+            "moment": [datetime(2024, 1, 5, 10, 30), datetime(2024, 1, 5)],
+            "yes": [True, False],
+            "messages": [chat, []],
+        }
+    )
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    first, second = (dict(record.cells) for record in read(DataConfig(), path).records)
+    assert first == {
+        "zip": "00501",
+        "count": "501",
+        "price": "1.5",
+        "exact": "1.50",
+        "day": "2024-01-05",
+        "moment": "2024-01-05T10:30:00",
+        "yes": "true",
+        "messages": chat,
+    }
+    assert second["zip"] == second["price"] == second["day"] == ""
+    assert second["count"] == "12345678901234567"
+    assert second["moment"] == "2024-01-05"
+
+
+def test_damaged_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["x"] * 100}), path)
+    content = bytearray(path.read_bytes())
+    for broken in (content[:-20], b"PAR1 is not enough", content[:40] + b"\xff" * 40 + content[80:]):
+        path.write_bytes(bytes(broken))
+        with pytest.raises(DataError, match="not a readable parquet file"):
+            read(DataConfig(), path)
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": ["abcdefgh"]}), path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"abc\xf1\xffegh"))
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read(DataConfig(), path)

@@ -1,0 +1,168 @@
+"""Finding, opening and decoding files: every failure is one DataError with a way out."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tunesmith.config.schema import DataConfig
+from tunesmith.data import READERS, read
+from tunesmith.errors import DataError, SettingsError
+
+CSV = "question,answer\nWhat is a press?,A machine.\nWho prints?,We do.\n"
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def failure(path: Path, **settings: object) -> DataError:
+    with pytest.raises(DataError) as caught:
+        read(DataConfig.model_validate(settings), path)
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+def test_no_path_is_a_settings_error() -> None:
+    with pytest.raises(SettingsError, match="no data file"):
+        read(DataConfig())
+
+
+def test_path_of_the_settings_is_used(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", CSV)
+    assert read(DataConfig(path=str(path))).path == str(path)
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path, "Customers.csv", CSV)
+    write(tmp_path, "other.bin", b"x")
+    error = failure(tmp_path / "custmers.csv")
+    assert "there is no file" in error.message
+    assert error.fix == f"did you mean {tmp_path / 'Customers.csv'}?"
+
+
+def test_missing_file_with_another_ending(tmp_path: Path) -> None:
+    write(tmp_path, "faq.parquet", b"x")
+    assert "faq.parquet" in str(failure(tmp_path / "faq.csv").fix)
+
+
+def test_missing_file_and_nothing_near_lists_the_folder(tmp_path: Path) -> None:
+    write(tmp_path, "zebra.csv", CSV)
+    assert "the folder holds zebra.csv" in str(failure(tmp_path / "q.json").fix)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert f"no folder {tmp_path / 'no'}" in str(failure(tmp_path / "no" / "a.csv").fix)
+
+
+def test_folder_instead_of_file(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", CSV)
+    error = failure(tmp_path)
+    assert "is a folder" in error.message
+    assert "a.csv" in str(error.fix)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("ending", ["csv", "xlsx", "json", "txt", "parquet"])
+def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
+    assert "is empty" in failure(write(tmp_path, f"a.{ending}", content)).message
+
+
+@pytest.mark.parametrize(("name", "hint"), [("a.cvs", "did you mean .csv?"), ("a.xls", "save as .xlsx"), ("a", "missing")])
+def test_unknown_ending(tmp_path: Path, name: str, hint: str) -> None:
+    error = failure(write(tmp_path, name, CSV))
+    assert hint in str(error)
+    assert "data.format" in str(error.fix)
+
+
+def test_format_setting_overrules_the_ending(tmp_path: Path) -> None:
+    assert read(DataConfig(format="csv"), write(tmp_path, "a.data", CSV)).rows_read == 2
+
+
+def test_every_format_of_the_settings_has_a_reader() -> None:
+    formats = set(DataConfig.model_fields["format"].annotation.__args__)  # type: ignore[union-attr]
+    assert formats - {"auto"} == set(READERS)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.txt.gz"])
+def test_gzip(tmp_path: Path, name: str) -> None:
+    content = {"csv": CSV, "jsonl": '{"text": "a"}\n{"text": "b"}\n', "txt": "one\n\ntwo\n"}[name.split(".")[1]]
+    table = read(DataConfig(), write(tmp_path, name, gzip.compress(content.encode())))
+    assert table.rows_read == 2
+
+
+def test_gzip_of_several_members(tmp_path: Path) -> None:
+    packed = gzip.compress(CSV.encode()) + gzip.compress(b"third?,yes\n")
+    assert read(DataConfig(), write(tmp_path, "a.csv.gz", packed)).rows_read == 3
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-12], lambda b: b"\x1f\x8b" + b[9:], lambda b: b[:20] + b"xx" + b[22:]])
+def test_damaged_gzip(tmp_path: Path, damage: object) -> None:
+    content = damage(gzip.compress(CSV.encode() * 50))  # type: ignore[operator]
+    assert "not a whole gzip file" in failure(write(tmp_path, "a.csv.gz", content)).message
+
+
+ACCENTED = "question,answer\nOù est le café ?,Près de l’école\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reported"),
+    [
+        ("utf-8", "utf-8"),
+        ("utf-8-sig", "utf-8-sig"),
+        ("utf-16", "utf-16"),
+        ("utf-16-be", "utf-16-be"),
+        ("utf-32", "utf-32"),
+        ("cp1252", "cp1252"),
+    ],
+)
+def test_encoding_is_found(tmp_path: Path, encoding: str, reported: str) -> None:
+    content = ACCENTED if encoding != "utf-16-be" else ACCENTED.replace("’", "'")
+    table = read(DataConfig(), write(tmp_path, "a.csv", content.encode(encoding)))
+    assert table.columns == ("question", "answer")
+    assert table.records[0].cells["question"] == "Où est le café ?"
+    assert table.encoding == reported
+    assert [finding.code for finding in table.findings] == (["encoding"] if encoding == "cp1252" else [])
+
+
+def test_encoding_setting_overrules(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "question,answer\nда?,нет\n".encode("cp1251"))
+    assert read(DataConfig(encoding="cp1251"), path).records[0].cells == {"question": "да?", "answer": "нет"}
+
+
+def test_encoding_setting_that_does_not_fit_names_the_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", b"question,answer\nok,ok\nbad,\xff\xfe\n")
+    assert "byte 0xff in line 3" in str(failure(path, encoding="utf-8").cause)
+
+
+def test_unknown_encoding(tmp_path: Path) -> None:
+    assert "no text encoding 'utf-9'" in failure(write(tmp_path, "a.csv", CSV), encoding="utf-9").message
+
+
+def test_damaged_utf8_is_not_taken_for_cp1252(tmp_path: Path) -> None:
+    content = ("question,answer\n" + "é,ü\n" * 20).encode() + b"\xe9,x\n"
+    assert "line 22" in str(failure(write(tmp_path, "a.csv", content)).cause)
+
+
+def test_bytes_of_no_encoding(tmp_path: Path) -> None:
+    assert "neither UTF-8 nor cp1252" in failure(write(tmp_path, "a.csv", b"question,answer\na,\x81\n")).message
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(b"PK\x03\x04rest", "workbook"), (b"%PDF-1.7", "PDF"), (b"PAR1xx", "parquet"), (b"a,b\n\0\0\0x", "zero bytes")],
+)
+def test_binary_content_is_no_text(tmp_path: Path, content: bytes, named: str) -> None:
+    assert named in failure(write(tmp_path, "a.csv", content)).message
+
+
+def test_sha256_is_that_of_the_file_on_disk(tmp_path: Path) -> None:
+    import hashlib
+
+    packed = gzip.compress(CSV.encode(), mtime=0)
+    for name, content in (("a.csv", CSV.encode()), ("a.csv.gz", packed)):
+        assert read(DataConfig(), write(tmp_path, name, content)).sha256 == hashlib.sha256(content).hexdigest()
