@@ -1,0 +1,340 @@
+"""Answers from a model: batched, streamed, the same whatever the batch.
+
+Knows how to run a causal language model with a key-value cache and when an answer ends. Does not know how messages
+become ids (prompts does), which model this is or what the answers are for.
+
+Rows are padded on the left and masked, so a row computes what it would compute alone. B rows, T prompt tokens of the
+longest row, V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from tunesmith.config.schema import GenerateConfig
+from tunesmith.errors import DataError, SettingsError, TrainingError
+from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
+from tunesmith.generate.text import GrowingText, decode, tidy
+from tunesmith.prompts import Template, render_prompt
+from tunesmith.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Rows that ended are carried along until they are a quarter of the batch: taking rows out copies the cache once.
+_DROP_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer.
+
+    text: without stop ids, stop strings and surrounding white space.
+    token_ids: what the model wrote, stop id left out; tokens that spell a stop string are in it.
+    finish_reason: "stop" at a stop id or stop string, "length" at max_new_tokens or at the end of the model's context.
+    prompt_tokens: length of the prompt.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+
+
+class Engine:
+    """Generates answers with `model` as it is: weights, adapters and device are the caller's.
+
+    Args:
+        model: a causal language model of transformers, or a PeftModel around one.
+        tokenizer: the one the model was trained with.
+        template: how messages become a prompt and which ids end an answer.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+        self.model = model
+        self.config: Any = model.config
+        self.tokenizer = tokenizer
+        self.template = template
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is now."""
+        return next(self.model.parameters()).device
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt and answer together; None for a model without a limit."""
+        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def generate(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        settings: GenerateConfig,
+        *,
+        seed: int = 0,
+        batch_size: int = 32,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """Answer each conversation, in the order given.
+
+        Args:
+            conversations: messages up to and including the last question.
+            settings: length, sampling and stop strings.
+            seed: of the sampling; the same answer for the same prompt whatever batch_size and order.
+            batch_size: rows computed at once.
+            on_progress: called with (answers done, answers in all) whenever some are done.
+
+        Raises:
+            DataError: a prompt is empty or fills the model's context.
+            SettingsError: a stop string is empty or batch_size is below 1.
+            TrainingError: the model gives NaN.
+        """
+        prompts = [render_prompt(messages, self.template, self.tokenizer) for messages in conversations]
+        return self.generate_ids(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
+
+    def generate_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: GenerateConfig,
+        *,
+        seed: int = 0,
+        batch_size: int = 32,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """`generate` for prompts that are token ids already."""
+        if batch_size < 1:
+            raise SettingsError(f"batch_size is {batch_size}, it must be at least 1", fix="raise eval.batch_size")
+        rows = self._rows(prompts, settings, seed)
+        # Longest first: memory runs out at once or not at all, and rows of a batch need little padding.
+        order = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
+        with _evaluating(self.model):
+            for start in range(0, len(order), batch_size):
+                batch = _Batch(self, order[start : start + batch_size], settings)
+                done = 0
+                while batch.open_rows:
+                    batch.advance()
+                    if on_progress and batch.done != done:
+                        done = batch.done
+                        on_progress(start + done, len(order))
+        return [row.completion(self.tokenizer) for row in rows]
+
+    def stream(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int = 0) -> Iterator[str]:
+        """Pieces of the answer as they are written; joined, they are exactly the text that `generate` returns.
+
+        Raises:
+            DataError, SettingsError, TrainingError: as `generate`.
+        """
+        return self.stream_ids(render_prompt(messages, self.template, self.tokenizer), settings, seed=seed)
+
+    def stream_ids(self, prompt: Sequence[int], settings: GenerateConfig, *, seed: int = 0) -> Iterator[str]:
+        """`stream` for a prompt that is token ids already. Settings and prompt are checked before it returns."""
+        (row,) = self._rows([prompt], settings, seed)
+        growing = row.growing = row.growing or GrowingText(self.tokenizer, ())
+        return self._pieces(row, growing, settings)
+
+    def _pieces(self, row: _Row, growing: GrowingText, settings: GenerateConfig) -> Iterator[str]:
+        batch = None
+        while row.finish_reason is None:
+            # Entered for each token: between two pieces the caller's code runs, with the model as the caller left it.
+            with _evaluating(self.model):
+                batch = batch or _Batch(self, [row], settings)
+                batch.advance()
+            if piece := growing.settled():
+                yield piece
+        if piece := growing.rest():
+            yield piece
+
+    def _rows(self, prompts: Sequence[Sequence[int]], settings: GenerateConfig, seed: int) -> list[_Row]:
+        """Check everything before anything is computed."""
+        if "" in settings.stop:
+            raise SettingsError(
+                "generate.stop holds an empty text, which would end every answer at once",
+                fix="remove the empty entry from generate.stop",
+            )
+        limits = _new_token_limits(prompts, settings.max_new_tokens, self.context_tokens)
+        repeats: Counter[tuple[int, ...]] = Counter()
+        rows = []
+        for prompt, limit in zip(prompts, limits, strict=True):
+            ids = tuple(prompt)
+            row = _Row(ids, limit, frozenset(self.template.stop_ids))
+            if settings.temperature >= GREEDY_BELOW:
+                row.generator = row_generator(seed, ids, repeats[ids])
+            if settings.stop:
+                row.growing = GrowingText(self.tokenizer, settings.stop)
+            repeats[ids] += 1
+            rows.append(row)
+        return rows
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One answer while it is written."""
+
+    prompt: tuple[int, ...]
+    limit: int
+    stop_ids: frozenset[int]
+    generator: np.random.Generator | None = None
+    growing: GrowingText | None = None
+    written: list[int] = field(default_factory=list)
+    finish_reason: Literal["stop", "length"] | None = None
+
+    def add(self, token_id: int) -> None:
+        if token_id in self.stop_ids:
+            self.finish_reason = "stop"
+        else:
+            self.written.append(token_id)
+            if self.growing:
+                self.growing.push(token_id)
+            if len(self.written) >= self.limit:
+                self.finish_reason = "length"
+        if self.growing and self.finish_reason:
+            self.growing.close()
+        if self.growing and self.growing.stopped:
+            self.finish_reason = "stop"
+
+    def completion(self, tokenizer: PreTrainedTokenizerBase) -> Completion:
+        assert self.finish_reason is not None
+        text = self.growing.text if self.growing else tidy(decode(tokenizer, self.written))
+        return Completion(text, tuple(self.written), self.finish_reason, len(self.prompt))
+
+
+class _Batch:
+    """Rows that are decoded together. The first `advance` reads the prompts, each further one a token per row."""
+
+    def __init__(self, engine: Engine, rows: Sequence[_Row], settings: GenerateConfig) -> None:
+        self._model = engine.model
+        self._settings = settings
+        self._rows = list(rows)  # rows in the tensors, ended ones included until they are dropped
+        self._size = len(self._rows)
+        self.open_rows = self._size
+        device = engine.device
+        self._width = max(len(row.prompt) for row in rows)
+        limit = max(row.limit for row in rows)
+        ids = torch.zeros(self._size, self._width, dtype=torch.long)  # (B, T)
+        mask = torch.zeros(self._size, self._width + limit, dtype=torch.bool)  # (B, T + new)
+        for index, row in enumerate(self._rows):
+            ids[index, self._width - len(row.prompt) :] = torch.tensor(row.prompt)
+            mask[index, self._width - len(row.prompt) :] = True
+        positions = mask[:, : self._width].cumsum(dim=1) - 1  # (B, T), -1 for padding
+        self._last_position = (engine.context_tokens or self._width + limit) - 1
+        self._ids = ids.to(device)
+        self._positions = positions.clamp(min=0).to(device)
+        self._mask = mask.to(device) if self._padded else None
+        self._seen: Tensor | None = None  # (B, V) bool
+        self._cache = DynamicCache(config=engine.config)
+
+    @property
+    def done(self) -> int:
+        return self._size - self.open_rows
+
+    @property
+    def _padded(self) -> bool:
+        return any(len(row.prompt) != len(self._rows[0].prompt) for row in self._rows)
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Write one token in every row that has not ended."""
+        logits = self._forward()  # (B, V)
+        if self._settings.repetition_penalty != 1:
+            self._seen = self._mark_seen(logits.shape[-1])
+            logits = apply_repetition_penalty(logits, self._seen, self._settings.repetition_penalty)
+        if not bool(logits.amax(dim=-1).isfinite().all()):
+            raise TrainingError(
+                "the model gives NaN or infinite scores, so it cannot write an answer",
+                cause="its weights were damaged in training, or its number format overflows",
+                fix="train again with a lower train.learning_rate, or set model.dtype to float32",
+            )
+        tokens = self._next_tokens(logits)  # (B,)
+        for row, token_id in zip(self._rows, tokens.tolist(), strict=True):
+            if row.finish_reason is None:
+                row.add(token_id)
+        self._ids = tokens[:, None]  # (B, 1)
+        # An ended row waits to be dropped; its position must not run past a learned position table.
+        self._positions = (self._positions[:, -1:] + 1).clamp_(max=self._last_position)  # (B, 1)
+        self._width += 1
+        self._drop_ended()
+
+    def _forward(self) -> Tensor:
+        output = self._model(
+            input_ids=self._ids,
+            attention_mask=None if self._mask is None else self._mask[:, : self._width],
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _mark_seen(self, vocabulary: int) -> Tensor:
+        if self._seen is not None:
+            return self._seen.scatter_(1, self._ids, True)
+        seen = torch.zeros(len(self._rows), vocabulary, dtype=torch.bool, device=self._ids.device)
+        for index, row in enumerate(self._rows):
+            # Not the padded ids: padding is no token of the row.
+            seen[index, self._ids[index, self._width - len(row.prompt) :]] = True
+        return seen
+
+    def _next_tokens(self, logits: Tensor) -> Tensor:
+        generators = [row.generator for row in self._rows if row.generator is not None]
+        # Drawn as float32: a float64 just below 1 would round up to 1.
+        draws = [float(generator.random(dtype=np.float32)) for generator in generators]
+        return next_tokens(
+            logits,
+            temperature=self._settings.temperature,
+            top_k=self._settings.top_k,
+            top_p=self._settings.top_p,
+            draws=torch.tensor(draws, dtype=torch.float32, device=logits.device) if draws else None,
+        )
+
+    def _drop_ended(self) -> None:
+        """Take ended rows out of the tensors once they are enough to be worth copying the cache."""
+        keep = [index for index, row in enumerate(self._rows) if row.finish_reason is None]
+        self.open_rows = len(keep)
+        ended = len(self._rows) - len(keep)
+        if not keep or ended < max(1, _DROP_SHARE * len(self._rows)):
+            return
+        kept = torch.tensor(keep, device=self._ids.device)
+        self._rows = [self._rows[index] for index in keep]
+        self._ids = self._ids[kept]
+        self._positions = self._positions[kept]
+        self._mask = None if self._mask is None else self._mask[kept]
+        self._seen = None if self._seen is None else self._seen[kept]
+        # Named for beam search, it is the one selection of rows that every kind of layer has.
+        self._cache.reorder_cache(cast("torch.LongTensor", kept))
+
+
+def _new_token_limits(prompts: Sequence[Sequence[int]], wanted: int, context: int | None) -> list[int]:
+    """How many tokens each answer may have: `wanted`, or what the model's context leaves."""
+    for number, prompt in enumerate(prompts, start=1):
+        where = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
+        if not len(prompt):
+            raise DataError(f"{where} has no tokens", fix="ask something, or choose a template that writes some text")
+        if context is not None and len(prompt) >= context:
+            raise DataError(
+                f"{where} has {len(prompt)} tokens; the model reads at most {context}, the answer included",
+                fix=f"shorten it to {context - 1} tokens or fewer, or use a model with a longer context",
+            )
+    return [wanted if context is None else min(wanted, context - len(prompt)) for prompt in prompts]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off for the duration; afterwards every module is as it was, frozen ones included."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
