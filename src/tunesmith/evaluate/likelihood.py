@@ -1,0 +1,86 @@
+"""How probable the model finds the right answers. Knows nothing of text: it sees token ids.
+
+The sum of the negative log-likelihoods is divided once, at the end, by the number of supervised tokens, so that the
+result is the training loss of the same rows and does not depend on which rows share a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tunesmith.data import batches
+from tunesmith.errors import DataError
+from tunesmith.model import token_nll
+from tunesmith.types import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """`nll`: summed negative log-likelihood in nats; `tokens`: supervised tokens it is summed over, at least 1."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per supervised token: the loss."""
+        return self.nll / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(mean); infinite where that does not fit a float."""
+        try:
+            return math.exp(self.mean)
+        except OverflowError:
+            return math.inf
+
+
+def bits_per_byte(nll: float, text_bytes: int) -> float:
+    """`nll` nats over the UTF-8 bytes of the supervised text: comparable between tokenizers, unlike perplexity.
+
+    Raises:
+        ValueError: `text_bytes` is not positive.
+    """
+    if text_bytes <= 0:
+        raise ValueError(f"text_bytes must be positive, found {text_bytes}")
+    return nll / (math.log(2) * text_bytes)
+
+
+def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, batch_size: int, pad_id: int) -> Likelihood:
+    """Likelihood of the supervised tokens, without dropout and without gradients.
+
+    The modes (training or not) of the model and its modules are as before afterwards, whatever happens. To compute in
+    lower precision, call it under autocast.
+
+    Raises:
+        DataError: no row has a supervised token.
+    """
+    tokens = sum(row.target_tokens for row in encoded)
+    if not tokens:
+        raise DataError(
+            f"there is no token to score in {len(encoded)} rows",
+            fix="give rows with an answer, or raise data.max_length so that answers fit",
+        )
+    device = next(model.parameters()).device
+    nll = 0.0
+    with _without_training(model), torch.no_grad():
+        for batch in batches(encoded, batch_size=batch_size, pad_id=pad_id, device=device):
+            nll += token_nll(model, batch).double().sum().item()
+    return Likelihood(nll, tokens)
+
+
+@contextmanager
+def _without_training(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

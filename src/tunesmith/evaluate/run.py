@@ -1,0 +1,210 @@
+"""Measure one model on the test rows, and set two measurements of the same rows side by side.
+
+Knows nothing of files: it makes their content, whoever owns the run directory writes it. Rows of plain text have no
+question to ask, so perplexity is their only metric.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tunesmith.data import encode
+from tunesmith.errors import DataError
+from tunesmith.evaluate.likelihood import mean_nll
+from tunesmith.evaluate.text import EVALUATORS, score_row
+from tunesmith.types import Encoded, Example
+
+if TYPE_CHECKING:
+    from tunesmith.config import GenerateConfig
+    from tunesmith.generate import Engine
+
+# For some architectures scoring holds logits of whole sequences (rows x tokens x vocabulary), writing never does.
+_ROWS_PER_SCORING_PASS = 4
+_ASKED = ("row", "sheet", "question", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured, and how.
+
+    metrics: perplexity, then every name of EVALUATORS (0 to 1); perplexity alone when all rows are plain text.
+    rows: one dict per answered question, in the order of the examples: row, sheet, question, reference, prediction,
+        finish_reason, exact_match, token_f1, rougeL.
+    row_count: test rows that were measured, plain text included.
+    skipped_rows: source rows without a question or an answer, or too long for the model's context.
+    tokens_per_second: tokens written per second; 0 when none were.
+    seconds: of the whole measurement.
+    settings: of generation, and the seed.
+    """
+
+    metrics: dict[str, float]
+    rows: list[dict[str, Any]]
+    row_count: int
+    skipped_rows: tuple[int, ...]
+    tokens_per_second: float
+    seconds: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """One line of the table: `change` = tuned - base; `verdict` knows which direction is good."""
+
+    metric: str
+    base: float
+    tuned: float
+    change: float
+    verdict: Literal["better", "worse", "same"]
+
+
+def evaluate(
+    engine: Engine,
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    *,
+    settings: GenerateConfig,
+    batch_size: int,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Perplexity of the right answers, and scores of the answers that the model writes itself.
+
+    Args:
+        engine: the model, its tokenizer and template.
+        examples: test rows. Of a conversation, the last answer counts.
+        encoded: the same rows as token ids, for the perplexity.
+        batch_size: answers written at once.
+        seed: of the sampling.
+        on_progress: called with (answers done, answers in all).
+
+    Raises:
+        DataError: there is nothing to measure.
+    """
+    started = time.perf_counter()
+    asked, texts, skipped = _sort(examples, engine)
+    if not asked and not texts:
+        found = f"none of the {len(examples)} test rows can be asked" if examples else "the test set is empty"
+        raise DataError(
+            found,
+            cause="a row needs a question and an answer that fit the model's context" if examples else None,
+            fix="raise data.split.test, or name a file with questions and answers in data.test_path",
+        )
+    scoring_rows = min(batch_size, _ROWS_PER_SCORING_PASS)
+    likelihood = mean_nll(engine.model, encoded, batch_size=scoring_rows, pad_id=engine.tokenizer.pad_token_id)
+    metrics = {"perplexity": likelihood.perplexity}
+    rows: list[dict[str, Any]] = []
+    tokens_per_second = 0.0
+    if asked:
+        writing = time.perf_counter()
+        prompts = [example.prompt for example in asked]
+        answers = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
+        tokens_per_second = sum(len(answer.token_ids) for answer in answers) / (time.perf_counter() - writing)
+        rows = [
+            _row(example, answer.text, answer.finish_reason) for example, answer in zip(asked, answers, strict=True)
+        ]
+        written, wanted = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+        metrics |= {name: score(written, wanted) for name, score in EVALUATORS.items()}
+    return Evaluation(
+        metrics=metrics,
+        rows=rows,
+        row_count=len(asked) + len(texts),
+        skipped_rows=tuple(example.row for example in skipped),
+        tokens_per_second=tokens_per_second,
+        seconds=time.perf_counter() - started,
+        settings={**settings.model_dump(), "seed": seed},
+    )
+
+
+def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
+    """One line per metric. Lower is better for perplexity, higher for all others."""
+    table = []
+    for metric, before in base.metrics.items():
+        after = tuned.metrics[metric]
+        gain = before - after if metric == "perplexity" else after - before
+        verdict: Literal["better", "worse", "same"] = "better" if gain > 0 else "worse" if gain < 0 else "same"
+        table.append(MetricChange(metric, before, after, after - before, verdict))
+    return table
+
+
+def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
+    """Content of eval/summary.json. A number that JSON cannot hold (an infinite perplexity) is None.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    return {
+        "schema_version": 1,
+        "rows": tuned.row_count,
+        "skipped_rows": list(tuned.skipped_rows),
+        "base": {name: _finite(value) for name, value in base.metrics.items()},
+        "tuned": {name: _finite(value) for name, value in tuned.metrics.items()},
+        "settings": tuned.settings,
+        "seconds": {"base": base.seconds, "tuned": tuned.seconds},
+        "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
+    }
+
+
+def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
+    """Lines of eval/predictions.jsonl: row, sheet, question, reference, and under base and tuned what each wrote.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    return [
+        {**_part(after, asked=True), "base": _part(before, asked=False), "tuned": _part(after, asked=False)}
+        for before, after in zip(base.rows, tuned.rows, strict=True)
+    ]
+
+
+def _sort(examples: Sequence[Example], engine: Engine) -> tuple[list[Example], list[Example], list[Example]]:
+    """Examples to ask, plain texts, and those that are neither."""
+    asked: list[Example] = []
+    texts: list[Example] = []
+    skipped: list[Example] = []
+    for example in examples:
+        kind = texts if example.text is not None else asked if _can_be_asked(example, engine) else skipped
+        kind.append(example)
+    return asked, texts, skipped
+
+
+def _can_be_asked(example: Example, engine: Engine) -> bool:
+    if not example.prompt or not example.answer.strip():
+        return False
+    if engine.context_tokens is None:
+        return True
+    fitting, _ = encode(
+        [example], engine.template, engine.tokenizer, max_length=engine.context_tokens, truncation="drop"
+    )
+    return bool(fitting)
+
+
+def _row(example: Example, prediction: str, finish_reason: str) -> dict[str, Any]:
+    return {
+        "row": example.row,
+        "sheet": example.sheet,
+        "question": example.question,
+        "reference": example.answer,
+        "prediction": prediction,
+        "finish_reason": finish_reason,
+        **score_row(prediction, example.answer),
+    }
+
+
+def _check_same_rows(base: Evaluation, tuned: Evaluation) -> None:
+    same = [_part(row, asked=True) for row in base.rows] == [_part(row, asked=True) for row in tuned.rows]
+    if not same or base.row_count != tuned.row_count or base.metrics.keys() != tuned.metrics.keys():
+        raise ValueError("the two evaluations did not measure the same rows")
+
+
+def _part(row: dict[str, Any], *, asked: bool) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if (name in _ASKED) == asked}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,204 @@
+"""One measurement of a model, and two of them side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from tunesmith.config import RunConfig
+from tunesmith.data import encode
+from tunesmith.errors import DataError
+from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
+from tunesmith.generate import Engine
+from tunesmith.prompts import check_template
+from tunesmith.types import Example, Message
+
+SETTINGS = RunConfig().generate
+METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "rouge1", "rouge2", "rougeL"]
+
+
+def pair(question, answer, row, sheet=None, context=None):
+    return Example((Message("user", question, context), Message("assistant", answer)), row=row, sheet=sheet)
+
+
+EXAMPLES = [
+    pair("What is a press?", "A machine that prints.", 2, "FAQ"),
+    pair("Where?", "Paris", 3, "FAQ", context="The press stands in Paris."),
+    pair("What does a model do?", "It learns sentences.", 2, "More"),
+]
+
+
+class Scripted:
+    """An engine that writes what it is told; model, tokenizer and template are real."""
+
+    def __init__(self, engine, answers):
+        self.model, self.tokenizer, self.template = engine.model, engine.tokenizer, engine.template
+        self.context_tokens = engine.context_tokens
+        self.answers, self.calls = answers, []
+
+    def generate(self, conversations, settings, *, seed, batch_size, on_progress):
+        self.calls.append((list(conversations), settings, seed, batch_size))
+        if on_progress:
+            on_progress(len(self.answers), len(self.answers))
+        return [SimpleNamespace(text=text, token_ids=(5, 6), finish_reason="stop") for text in self.answers]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_dir):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tiny_model_dir("llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Engine(AutoModelForCausalLM.from_pretrained(folder), tokenizer, check_template("chat", tokenizer))
+
+
+def encoded(examples, engine):
+    return encode(examples, engine.template, engine.tokenizer, max_length=256)[0]
+
+
+def measure(engine, examples=EXAMPLES, **changes):
+    values = {"settings": SETTINGS, "batch_size": 2, "seed": 7} | changes
+    return evaluate(engine, examples, encoded(examples, engine), **values)
+
+
+def test_metrics_rows_and_what_was_asked(engine):
+    scripted = Scripted(engine, ["A machine which prints.", "Paris!", "Nothing."])
+    done = []
+    found = measure(scripted, on_progress=lambda *counts: done.append(counts))
+
+    assert list(found.metrics) == METRICS
+    nll = mean_nll(engine.model, encoded(EXAMPLES, engine), batch_size=1, pad_id=engine.tokenizer.pad_token_id)
+    assert found.metrics["perplexity"] == pytest.approx(nll.perplexity, rel=1e-5)
+    for name, score in EVALUATORS.items():
+        assert found.metrics[name] == score(scripted.answers, [example.answer for example in EXAMPLES])
+    assert found.metrics["exact_match"] == pytest.approx(1 / 3)
+
+    assert found.rows[1] == {
+        "row": 3,
+        "sheet": "FAQ",
+        "question": "Where?\nThe press stands in Paris.",
+        "reference": "Paris",
+        "prediction": "Paris!",
+        "finish_reason": "stop",
+        "exact_match": 1.0,
+        "token_f1": 1.0,
+        "rougeL": 1.0,
+    }
+    assert [(row["row"], row["sheet"]) for row in found.rows] == [(2, "FAQ"), (3, "FAQ"), (2, "More")]
+    assert found.row_count == 3
+    assert found.skipped_rows == ()
+    assert found.seconds > 0
+    assert found.tokens_per_second > 0
+    assert done == [(3, 3)]
+    # the answers themselves must not be in what the model is shown
+    assert scripted.calls == [([example.prompt for example in EXAMPLES], SETTINGS, 7, 2)]
+
+
+def test_the_real_engine_answers_the_same_whatever_the_batch(engine):
+    short = SETTINGS.model_copy(update={"max_new_tokens": 4})
+    one, three = measure(engine, settings=short, batch_size=1), measure(engine, settings=short, batch_size=3)
+    assert one.rows == three.rows
+    assert [row["prediction"] for row in one.rows] != ["", "", ""]
+    assert one.metrics == pytest.approx(three.metrics, rel=1e-5)
+    assert one.settings["max_new_tokens"] == 4
+    assert one.settings["seed"] == 7
+
+
+def test_of_a_conversation_the_last_answer_counts(engine):
+    first, second = EXAMPLES[0], EXAMPLES[1]
+    conversation = Example(first.messages + second.messages, row=9)
+    found = measure(scripted := Scripted(engine, ["Paris"]), [conversation])
+    assert found.rows[0]["reference"] == "Paris"
+    assert scripted.calls[0][0] == [conversation.messages[:3]]
+
+
+def test_plain_text_has_perplexity_alone(engine):
+    texts = [Example(text="The quick brown fox jumps over the lazy dog.", row=4), Example(text="Hello world!", row=5)]
+    found = measure(scripted := Scripted(engine, []), texts)
+    assert list(found.metrics) == ["perplexity"]
+    assert found.rows == []
+    assert found.row_count == 2
+    assert found.tokens_per_second == 0
+    assert scripted.calls == []
+
+
+def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):
+    odd = [
+        Example((Message("user", "A question without an answer"),), row=11),
+        pair("An answer of spaces", "  ", 12),
+        Example((Message("assistant", "An answer without a question"),), row=13),
+        pair("long " * 300, "Too long for the model's 256 tokens.", 14),
+    ]
+    fine = EXAMPLES[0]
+    found = evaluate(
+        Scripted(engine, ["x"]), [odd[0], fine, *odd[1:]], encoded([fine], engine), settings=SETTINGS, batch_size=2
+    )
+    assert [row["row"] for row in found.rows] == [fine.row]
+    assert found.row_count == 1
+    assert found.skipped_rows == (11, 12, 13, 14)
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [([], "the test set is empty"), ([pair("Question", "", 2)], "none of the 1 test rows can be asked")],
+)
+def test_nothing_to_measure_is_an_error_of_the_data(engine, examples, message):
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate(engine, examples, [], settings=SETTINGS, batch_size=2)
+    assert "data.split.test" in caught.value.fix
+    assert "data.test_path" in caught.value.fix
+
+
+def test_compare_table_knows_that_lower_perplexity_is_better(engine):
+    base = measure(Scripted(engine, ["", "", ""]))
+    tuned = replace(base, metrics={**base.metrics, "perplexity": base.metrics["perplexity"] - 8, "bleu": 0.25})
+    table = compare_table(base, tuned)
+    assert [line.metric for line in table] == METRICS
+    verdicts = {line.metric: line.verdict for line in table}
+    assert verdicts["perplexity"] == verdicts["bleu"] == "better"
+    assert verdicts["rouge1"] == "same"
+    assert {line.metric: line.verdict for line in compare_table(tuned, base)}["perplexity"] == "worse"
+    assert table[0].change == pytest.approx(-8)
+    assert (table[3].base, table[3].tuned) == (base.metrics["bleu"], 0.25)
+
+
+def test_summary_and_predictions(engine):
+    base = measure(Scripted(engine, ["no", "nö", "\N{GRINNING FACE}"]))
+    tuned = measure(Scripted(engine, [example.answer for example in EXAMPLES]))
+    summary = summarise(base, tuned)
+    assert list(summary)[:5] == ["schema_version", "rows", "skipped_rows", "base", "tuned"]
+    assert summary["schema_version"] == 1
+    assert summary["rows"] == 3
+    assert summary["base"] == base.metrics
+    assert summary["tuned"] == tuned.metrics
+    assert summary["tuned"]["exact_match"] == 1
+    assert summary["settings"] == {**SETTINGS.model_dump(), "seed": 7}
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+    lines = predictions(base, tuned)
+    assert len(lines) == 3
+    assert lines[1] == {
+        "row": 3,
+        "sheet": "FAQ",
+        "question": "Where?\nThe press stands in Paris.",
+        "reference": "Paris",
+        "base": {"prediction": "nö", "finish_reason": "stop", "exact_match": 0, "token_f1": 0, "rougeL": 0},
+        "tuned": {"prediction": "Paris", "finish_reason": "stop", "exact_match": 1, "token_f1": 1, "rougeL": 1},
+    }
+
+
+def test_an_infinite_perplexity_becomes_null():
+    broken = Evaluation({"perplexity": math.inf}, [], 1, (), 0.0, 1.0, {})
+    assert summarise(broken, broken)["tuned"] == {"perplexity": None}
+
+
+def test_evaluations_of_different_rows_are_refused(engine):
+    base = measure(Scripted(engine, ["a", "b", "c"]))
+    other = measure(Scripted(engine, ["a", "b", "c"]), [*EXAMPLES[:2], replace(EXAMPLES[2], row=8)])
+    for join in (summarise, predictions):
+        with pytest.raises(ValueError, match="same rows"):
+            join(base, other)
