@@ -1,0 +1,43 @@
+"""Tunesmith: from a spreadsheet to a small language model that is tuned, measured and running.
+
+    from tunesmith import FinetuningConfig, ModelFinetuner
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesmith.api import FinetuningConfig, ModelFinetuner, inspect, open_session, pretrain
+    from tunesmith.config import RunConfig, load_config
+
+_HOME = {
+    "FinetuningConfig": "tunesmith.api",
+    "ModelFinetuner": "tunesmith.api",
+    "RunConfig": "tunesmith.config",
+    "inspect": "tunesmith.api",
+    "load_config": "tunesmith.config",
+    "open_session": "tunesmith.api",
+    "pretrain": "tunesmith.api",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "FinetuningConfig",
+    "ModelFinetuner",
+    "RunConfig",
+    "inspect",
+    "load_config",
+    "open_session",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # train and evaluate are not among them: they are also names of submodules; take the verbs from tunesmith.api
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tunesmith' has no attribute {name!r}")

@@ -1,0 +1,59 @@
+"""What a model card says of a run, gathered from its manifest, settings, metrics and evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from tunesmith.config import RunConfig
+from tunesmith.export import CardFacts, base_kind, read_license
+from tunesmith.model import find_source
+from tunesmith.prompts import check_template
+from tunesmith.runs import Run
+
+
+def card_facts(run: Run, config: RunConfig) -> CardFacts:
+    """Everything the card needs, from the run directory alone: the same run always gives the same card."""
+    manifest = run.manifest
+    training: dict[str, Any] = manifest["training"]
+    data: dict[str, Any] = manifest["data"]
+    scores = _scores(run)
+    template = check_template("chat", AutoTokenizer.from_pretrained(run.model_dir))
+    kind = base_kind(config.model.path)
+    base_folder = find_source(config.model.path, config.model.revision).folder if kind != "hub" else None
+    return CardFacts(
+        name=run.name,
+        base=config.model.path,
+        base_kind=kind,
+        base_revision=manifest["model"]["revision"],
+        method=config.method.name,
+        method_settings=config.method.model_dump(exclude={"name"}) if config.method.name == "lora" else {},
+        steps=training["step"],
+        epochs=manifest["epochs"],
+        seed=config.seed,
+        learning_rate=config.train.learning_rate,
+        best_validation_loss=training["best_loss"],
+        data_files=tuple((Path(file["path"]).name, file["sha256"]) for file in data["files"]),
+        rows=data["split"],
+        template=config.prompt.template,
+        stop_ids=template.stop_ids,
+        system=config.prompt.system,
+        conversational=data["shape"] != "text",
+        base_metrics=scores.get("base", {}),
+        tuned_metrics=scores.get("tuned", {}),
+        test_rows=scores.get("rows", 0),
+        license=read_license(base_folder) if base_folder is not None else None,
+        training_seconds=training["seconds"],
+        version=manifest["versions"]["tunesmith"],
+    )
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    path = run.eval_dir / "summary.json"
+    if not path.exists():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

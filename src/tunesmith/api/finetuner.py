@@ -1,0 +1,151 @@
+"""`FinetuningConfig` and `ModelFinetuner`: the Python API, with the names that Hugging Face scripts use.
+
+config = FinetuningConfig(model_name="builtin:nano", train_file="faq.xlsx", num_train_epochs=3, use_lora=True)
+finetuner = ModelFinetuner(config)
+finetuner.load_model()
+finetuner.train()
+print(finetuner.evaluate(), finetuner.generate("How do I reset my password?"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api.session import Session, open_session
+from tunesmith.api.verbs import train as run_training
+from tunesmith.config import RunConfig, load_config
+from tunesmith.data import encode
+from tunesmith.errors import SettingsError
+from tunesmith.evaluate import evaluate as measure
+from tunesmith.model import LoadedModel, load_base
+from tunesmith.prompts import check_template, prepare_tokenizer
+from tunesmith.train import Observer, TrainResult
+from tunesmith.types import Example, Message
+
+
+class FinetuningConfig:
+    """Settings by our dotted names or by anybody's: `num_train_epochs`, `lora_r`, `dataset_path`, `use_lora` ...
+
+    Every assignment is checked at once and can be repeated, as in a loop over learning rates.
+
+    Raises:
+        SettingsError: a name is unknown or a value not allowed; the nearest name and the range are told.
+    """
+
+    def __init__(self, *, recipe: str | None = None, config_file: str | Path | None = None, **settings: object) -> None:
+        object.__setattr__(self, "_base", {"recipe": recipe, "file": config_file})
+        object.__setattr__(self, "_settings", settings)
+        object.__setattr__(self, "run_config", load_config(recipe=recipe, file=config_file, overrides=settings))
+
+    run_config: RunConfig
+    _base: dict[str, Any]
+    _settings: dict[str, object]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        settings = {**self._settings, name: value}
+        object.__setattr__(self, "run_config", load_config(**self._base, overrides=settings))
+        object.__setattr__(self, "_settings", settings)
+
+    def __getattr__(self, name: str) -> object:
+        if name in self.__dict__.get("_settings", {}):
+            return self._settings[name]
+        raise AttributeError(f"{name!r} was not set; FinetuningConfig.run_config holds every resolved setting")
+
+
+class ModelFinetuner:
+    """Load, train, evaluate, save and generate. Each `train()` makes a new run under runs/ (or in `output_dir`)."""
+
+    def __init__(self, config: FinetuningConfig | None = None) -> None:
+        self.config = config or FinetuningConfig()
+        self.result: TrainResult | None = None
+        self._base: LoadedModel | None = None
+        self._session: Session | None = None
+
+    def load_model(self) -> None:
+        """Load the base model, so that a wrong path or a missing device is told before anything else is done."""
+        settings = self.config.run_config.model
+        self._base = load_base(settings.path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
+
+    def train(self, *, observers: Iterable[Observer] = ()) -> TrainResult:
+        """Fine-tune on the configured file and load the result for `generate`. Returns the finished run."""
+        self.result = run_training(self.config.run_config, observers=list(observers))
+        self._session = open_session(str(self.result.run.path))
+        return self.result
+
+    def evaluate(self) -> float | None:
+        """Validation loss of the saved weights, in nats per token; None when there are no validation rows."""
+        return self._finished().state.best_loss
+
+    def test(self, rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
+        """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
+
+        Returns:
+            perplexity, exact_match, token_f1, bleu, rouge1, rouge2, rougeL.
+        """
+        session = self._tuned()
+        examples = [_example(row, number) for number, row in enumerate(rows, start=1)]
+        encoded, _ = encode(examples, session.template, session.loaded.tokenizer, max_length=session.context)
+        with session.engine() as engine:
+            settings = session.config
+            return measure(
+                engine,
+                examples,
+                encoded,
+                settings=settings.generate,
+                batch_size=settings.eval.batch_size,
+                seed=settings.seed,
+            ).metrics
+
+    def save_model(self) -> Path:
+        """Folder of the saved model. Training has saved it already; this tells where."""
+        return self._finished().run.model_dir
+
+    def load_finetuned_model(self, path: str | Path) -> None:
+        """Load a run (folder or name) or a model folder for `generate` and `test`."""
+        self._session = open_session(str(path))
+
+    def generate(self, prompt: str, *, max_new_tokens: int | None = None, temperature: float | None = None) -> str:
+        """One answer: of the tuned model when there is one, else of the base model that `load_model` loaded."""
+        wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        changes = {name: value for name, value in wanted.items() if value is not None}
+        session = self._session
+        if session is None:
+            if self._base is None:
+                self.load_model()
+            session = self._base_session()
+        settings = session.config.generate.model_copy(update=changes)
+        config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
+        return Session(session.loaded, session.template, config).answer(session.conversation(prompt))
+
+    def _base_session(self) -> Session:
+        assert self._base is not None
+        base, config = self._base, self.config.run_config
+        prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
+        return Session(base, check_template(config.prompt.template, base.tokenizer), config)
+
+    def _tuned(self) -> Session:
+        if self._session is None:
+            raise SettingsError("there is no tuned model yet", fix="call train() or load_finetuned_model(path) first")
+        return self._session
+
+    def _finished(self) -> TrainResult:
+        if self.result is None:
+            raise SettingsError("nothing has been trained yet", fix="call train() first")
+        return self.result
+
+
+_QUESTION_KEYS = ("question", "prompt", "instruction", "text")
+_ANSWER_KEYS = ("answer", "completion", "output", "label")
+
+
+def _example(row: Mapping[str, str], number: int) -> Example:
+    question = next((row[key] for key in _QUESTION_KEYS if key in row), None)
+    answer = next((row[key] for key in _ANSWER_KEYS if key in row), None)
+    if question is None or answer is None:
+        raise SettingsError(
+            f"test row {number} has the keys {', '.join(row)}",
+            fix=f"give one of {', '.join(_QUESTION_KEYS)} and one of {', '.join(_ANSWER_KEYS)}",
+        )
+    return Example(messages=(Message("user", question), Message("assistant", answer)), row=number)

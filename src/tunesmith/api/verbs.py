@@ -1,0 +1,168 @@
+"""What one can do with Tunesmith, as functions: inspect, train, evaluate, pretrain. The CLI parses, calls and prints.
+
+This is where the parts meet: evaluation is handed to training, and model cards are written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith import train as training
+from tunesmith.api.facts import card_facts
+from tunesmith.api.session import Session, open_session
+from tunesmith.config import RunConfig, load_config
+from tunesmith.data import Prepared, encode, prepare
+from tunesmith.errors import DataError, SettingsError
+from tunesmith.evaluate import Evaluation, mean_nll, predictions, summarise
+from tunesmith.evaluate import evaluate as measure
+from tunesmith.export import write_card
+from tunesmith.runs import Run, atomic_write
+from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
+from tunesmith.types import Encoded, Example
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Base and tuned model on the same held-out rows. `to_json()` is what `tunesmith eval --json` prints."""
+
+    run: Run
+    base: Evaluation
+    tuned: Evaluation
+
+    def to_json(self) -> dict[str, object]:
+        return summarise(self.base, self.tuned)
+
+
+def inspect(config: RunConfig) -> Prepared:
+    """Read, clean and split the data as training would, without a model."""
+    return prepare(config)
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: str | None = None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    observers: Sequence[Observer] = (),
+) -> TrainResult:
+    """Fine-tune, save and write the model card.
+
+    Args:
+        config: from `load_config`; of a run that is resumed, from `resumed_config`.
+        resume: an unfinished run to continue, by name or folder.
+
+    Raises:
+        SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
+    """
+    destination = Run.open(resume) if resume is not None else new_folder(config)
+    result = training.train(config, destination=destination, mean_nll=mean_nll, announce=announce, observers=observers)
+    write_card(result.run.model_dir, card_facts(result.run, result.config))
+    return result
+
+
+def pretrain(config: RunConfig, *, resume: str | None = None, observers: Sequence[Observer] = ()) -> PretrainResult:
+    """Train tokenizer and model from scratch on the texts of `config.pretrain`.
+
+    Raises:
+        SettingsError, DataError, TrainingError, Stopped: see `tunesmith.errors`.
+    """
+    destination = Run.open(resume) if resume is not None else new_folder(config)
+    return training.pretrain(config, destination=destination, mean_nll=mean_nll, observers=observers)
+
+
+def run_config(reference: str, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """The settings a run was made with, and whatever is overridden now."""
+    return load_config(stored=Run.open(reference).config_path, overrides=overrides)
+
+
+def new_folder(config: RunConfig) -> Path:
+    """Where a new run goes: output_dir, or runs/<name>, or runs/<file name> with a number when that exists."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    if config.name is not None:
+        return Path("runs") / config.name
+    if config.data.path is None:
+        raise SettingsError("there is no data file", fix="tunesmith train FILE, or set data.path")
+    return Path("runs") / Run.free_name(Path(config.data.path).stem)
+
+
+def evaluate(
+    reference: str,
+    *,
+    overrides: dict[str, object] | None = None,
+    on_progress: Progress = lambda who, done, total: None,
+) -> Comparison:
+    """Measure base and tuned model on a run's test rows; write its eval/ folder and renew the model card.
+
+    Raises:
+        DataError: the data file is gone or has changed since training, or there are no test rows.
+    """
+    run = Run.open(reference)
+    session = open_session(reference, overrides)
+    config = session.config
+    examples = held_out_examples(run, config)
+    encoded, _ = encode(
+        examples,
+        session.template,
+        session.loaded.tokenizer,
+        max_length=session.context,
+        train_on=config.prompt.train_on,
+    )
+    base = _measure(session, examples, encoded, base=True, on_progress=on_progress)
+    tuned = _measure(session, examples, encoded, base=False, on_progress=on_progress)
+    comparison = Comparison(run, base, tuned)
+    lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]
+    run.eval_dir.mkdir(exist_ok=True)
+    atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
+    atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_card(run.model_dir, card_facts(run, config))
+    return comparison
+
+
+def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
+    """The rows of a run that no training step has seen, at most `eval.max_rows` of them.
+
+    Raises:
+        DataError: the file changed since training (its test rows might have been trained on), or none are left.
+    """
+    prepared = prepare(config)
+    trained_on = run.manifest["data"]["sha256"]
+    if prepared.report.sha256 != trained_on and config.data.test_path is None:
+        raise DataError(
+            f"{config.data.path} has changed since {run.name} was trained",
+            cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
+            "among the test rows",
+            fix="restore the file, or give other rows with --data.test_path FILE",
+        )
+    rows = prepared.test[: config.eval.max_rows]
+    if not rows:
+        raise DataError(
+            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
+        )
+    return rows
+
+
+def _measure(
+    session: Session,
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    *,
+    base: bool,
+    on_progress: Progress,
+) -> Evaluation:
+    who = "base" if base else "tuned"
+    with session.engine(base=base) as engine:
+        return measure(
+            engine,
+            examples,
+            encoded,
+            settings=session.config.generate,
+            batch_size=session.config.eval.batch_size,
+            seed=session.config.seed,
+            on_progress=lambda done, total: on_progress(who, done, total),
+        )

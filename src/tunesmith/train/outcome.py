@@ -1,0 +1,74 @@
+"""What training says before and after: the plan, the result, and a stop that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from tunesmith.config import RunConfig
+from tunesmith.data import DataReport, EncodeReport
+from tunesmith.errors import Stopped
+from tunesmith.runs import Run
+from tunesmith.train.checkpoint import TrainingState
+from tunesmith.train.signals import StopRequest
+from tunesmith.types import Encoded
+
+
+class Likelihood(Protocol):
+    """What a validation returns: negative log-likelihood in nats, in all and per supervised token."""
+
+    @property
+    def nll(self) -> float: ...
+
+    @property
+    def mean(self) -> float: ...
+
+
+class MeanNll(Protocol):
+    """Measures a model on encoded rows. Passed in from above, because evaluation stands on top of training."""
+
+    def __call__(self, model: nn.Module, encoded: Sequence[Encoded], *, batch_size: int, pad_id: int) -> Likelihood: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is about to do, for printing before it starts."""
+
+    run: Run
+    config: RunConfig
+    data: DataReport
+    encoding: EncodeReport
+    trainable: int
+    parameters: int
+    steps: int
+    resumed_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run: its state after the last step and where everything is."""
+
+    run: Run
+    config: RunConfig
+    state: TrainingState
+    total_steps: int
+
+
+def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest) -> None:
+    """Record that the run waits to be resumed, and say how.
+
+    Raises:
+        Stopped: it ended before its last step without early stopping.
+    """
+    if state.step == total_steps or state.stopped_early:
+        return
+    run.update_manifest(status="stopped", step=state.step)
+    verb = "pretrain" if run.manifest["kind"] == "pretrain" else "train"
+    raise Stopped(
+        f"stopped after step {state.step} of {total_steps}; everything up to there is saved",
+        fix=f"resume with: tunesmith {verb} --resume {run.path}",
+        signal_number=stop.signal_number,
+    )

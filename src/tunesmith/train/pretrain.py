@@ -1,0 +1,176 @@
+"""A model from scratch: texts -> tokenizer -> blocks -> weights, through the same loop as fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from tunesmith.config import RunConfig, dump_config
+from tunesmith.data import Corpus, blocks, read_corpus
+from tunesmith.model import (
+    END_OF_TEXT,
+    autocast,
+    choose_device,
+    choose_dtype,
+    count_parameters,
+    new_model,
+    new_tokenizer,
+)
+from tunesmith.prompts import Template, check_template, render
+from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
+from tunesmith.train import resolve
+from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
+from tunesmith.train.loop import fit
+from tunesmith.train.observe import Observer, log_metrics
+from tunesmith.train.outcome import Likelihood, MeanNll, raise_if_stopped
+from tunesmith.train.signals import listen_for_stop
+from tunesmith.types import Encoded, Example
+
+_PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainResult:
+    """The run and its measurement on documents never trained on."""
+
+    run: Run
+    steps: int
+    tokens: int
+    bits_per_byte: float
+    held_out_bytes: int
+
+
+def pretrain(
+    config: RunConfig, *, destination: Run | Path, mean_nll: MeanNll, observers: Sequence[Observer] = ()
+) -> PretrainResult:
+    """Train tokenizer and model from the texts of `config.pretrain`; resume when `destination` is an unfinished run.
+
+    The run's model/ folder is a plain Hugging Face model in bfloat16. Bits per byte = total negative log-likelihood
+    of the held-out documents, their end-of-text tokens included, / ln 2 / their UTF-8 bytes.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        Stopped: a signal asked for it; the run can be resumed.
+    """
+    settings = config.pretrain
+    corpus = read_corpus(settings.documents, settings.qa, holdout=settings.holdout)
+    run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
+    tokenizer = _tokenizer(run, config, corpus)
+    template = check_template("chat", tokenizer)
+    end = tokenizer.added_tokens_encoder[END_OF_TEXT]
+    train_rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), settings.context)
+    held_out = [
+        row for text in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([text], settings.context)
+    ]
+
+    device = choose_device(config.model.device)
+    model: PreTrainedModel = new_model(settings, tokenizer, seed=config.seed)
+    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
+    dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
+    config = config.resolved("model.dtype", str(dtype).removeprefix("torch."), reason)
+    if config.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    pad_id = tokenizer.pad_token_id
+
+    def measure(rows: Sequence[Encoded]) -> Likelihood:
+        with autocast(device, dtype):
+            return mean_nll(model, rows, batch_size=config.eval.batch_size, pad_id=pad_id)
+
+    probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
+    plan = resolve.plan_steps(config, len(train_rows))
+    if config.train.learning_rate is None:
+        config = config.resolved("train.learning_rate", 3e-3, "pre-training a small model from scratch")
+    config = resolve.resolve_cadence(config, plan)
+    checkpoints = Checkpoints(
+        run.checkpoints_dir,
+        identity=resolve.identity_of(config, plan, data=corpus.sha256, base=None),
+        keep=config.train.save_total_limit,
+    )
+
+    run.update_manifest(
+        status="running", train_tokens=sum(map(len, train_rows)), held_out_documents=len(corpus.held_out)
+    )
+    with listen_for_stop() as stop:
+        state = fit(
+            model,
+            train_rows,
+            plan=plan,
+            settings=resolve.loop_settings(config, plan, pad_id=pad_id, autocast=lambda: autocast(device, dtype)),
+            checkpoints=checkpoints,
+            validate=lambda: measure(probe).mean,
+            observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
+            stop=stop,
+        )
+    raise_if_stopped(run, state, plan.total_steps, stop)
+    best = checkpoints.best()
+    if config.train.keep_best and best is not None:
+        load_weights(model, best)
+    total = measure(held_out).nll
+    held_out_bytes = sum(len(text.encode()) for text in corpus.held_out)
+    bits_per_byte = total / math.log(2) / held_out_bytes
+    return _finish(run, model, tokenizer, state, bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes)
+
+
+def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
+    manifest = {
+        "kind": "pretrain",
+        "data": {"sha256": corpus.sha256, "documents": len(corpus.documents), "pairs": len(corpus.pairs)},
+        "seed": config.seed,
+        "versions": resolve.package_versions(),
+    }
+    return Run.create(folder, config_text=dump_config(config), manifest=manifest)
+
+
+def _tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> PreTrainedTokenizerFast:
+    folder = run.path / "tokenizer"
+    if not folder.exists():
+        with atomic_folder(folder) as temporary:
+            new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
+
+
+def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, end: int) -> list[NDArray[np.int64]]:
+    # split_special_tokens: a document that mentions <|im_end|> is text about it, not the token
+    ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return [np.append(np.asarray(row, dtype=np.int64), end) for row in ids]
+
+
+def _shuffled_sequences(
+    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerFast, end: int, config: RunConfig
+) -> list[NDArray[np.int64]]:
+    """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
+    sequences = _document_ids(corpus.documents, tokenizer, end)
+    chats = [_chat_ids(pair, template, tokenizer, end) for pair in corpus.pairs]
+    sequences += chats * config.pretrain.qa_repeats
+    order = np.random.default_rng(config.seed).permutation(len(sequences))
+    return [sequences[index] for index in order]
+
+
+def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerFast, end: int) -> NDArray[np.int64]:
+    return np.append(render(pair, template, tokenizer, train_on="all").input_ids, end)
+
+
+def _finish(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    state: TrainingState,
+    *,
+    bits_per_byte: float,
+    held_out_bytes: int,
+) -> PretrainResult:
+    with atomic_folder(run.model_dir) as folder:
+        model.bfloat16().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    run.update_manifest(
+        status="finished", bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes, training=asdict(state)
+    )
+    plot_run(run)
+    return PretrainResult(run, state.step, state.tokens, bits_per_byte, held_out_bytes)

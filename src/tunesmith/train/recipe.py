@@ -1,0 +1,129 @@
+"""The main path: read, prepare, encode, load, apply, fit, save. It reads top to bottom; the parts are deep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from tunesmith.config import RunConfig, dump_config
+from tunesmith.data import encode, prepare
+from tunesmith.errors import DataError
+from tunesmith.model import apply_method, autocast, count_parameters, load_base, save_adapter
+from tunesmith.prompts import check_template, prepare_tokenizer
+from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
+from tunesmith.train import resolve
+from tunesmith.train.checkpoint import Checkpoints, load_weights
+from tunesmith.train.loop import fit
+from tunesmith.train.observe import Observer, log_metrics
+from tunesmith.train.outcome import MeanNll, Plan, TrainResult, raise_if_stopped
+from tunesmith.train.signals import listen_for_stop
+
+
+def train(
+    config: RunConfig,
+    *,
+    destination: Run | Path,
+    mean_nll: MeanNll,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    observers: Sequence[Observer] = (),
+) -> TrainResult:
+    """Fine-tune as configured and leave a complete run directory.
+
+    Args:
+        config: resolved settings.
+        destination: an existing run to resume, or the folder of a new one.
+        mean_nll: the validation measurement.
+        announce: called once with the plan, before the first step.
+        observers: called with every event of the loop.
+
+    Raises:
+        DataError: nothing trainable in the data. ResourceError: the model or device is not there.
+        SettingsError: a setting does not fit. Stopped: a signal asked for it; the run can be resumed.
+    """
+    # the data: read, cleaned, split
+    prepared = prepare(config)
+
+    # the model, its tokenizer, and the template that every later step will use
+    base = load_base(
+        config.model.path, revision=config.model.revision, dtype=config.model.dtype, device=config.model.device
+    )
+    prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
+    template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape)
+    template.attach(base.tokenizer)
+    pad_id = base.tokenizer.pad_token_id
+
+    # token ids: what is too long, what carries loss
+    max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
+    truncation, train_on = config.data.truncation, config.prompt.train_on
+    rows, encoding = encode(
+        prepared.train, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
+    )
+    held_out, _ = encode(
+        prepared.validation, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
+    )
+    if not rows:
+        raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
+
+    # the method, and the settings that depend on all of the above
+    model = apply_method(
+        base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
+    )
+    trainable, parameters = count_parameters(model)
+    config = resolve.resolve_settings(config, base, template_name=template.name, parameters=parameters)
+    plan = resolve.plan_steps(config, len(rows))
+    config = resolve.resolve_cadence(config, plan)
+
+    # the run directory: nothing is written before everything above has worked
+    if isinstance(destination, Run):
+        run = destination
+    else:
+        manifest = resolve.manifest_of(config, prepared.report, base)
+        run = Run.create(destination, config_text=dump_config(config), manifest=manifest)
+    checkpoints = Checkpoints(
+        run.checkpoints_dir,
+        identity=resolve.identity_of(config, plan, data=prepared.report.sha256, base=base.revision),
+        keep=config.train.save_total_limit,
+    )
+    announce(
+        Plan(run, config, prepared.report, encoding, trainable, parameters, plan.total_steps, checkpoints.latest_step())
+    )
+
+    # the loop
+    def compute() -> AbstractContextManager[object]:
+        return autocast(base.device, base.dtype)
+
+    def validate() -> float:
+        with compute():
+            return mean_nll(model, held_out, batch_size=config.eval.batch_size, pad_id=pad_id).mean
+
+    run.update_manifest(status="running")
+    with listen_for_stop() as stop:
+        state = fit(
+            model,
+            rows,
+            plan=plan,
+            settings=resolve.loop_settings(config, plan, pad_id=pad_id, autocast=compute),
+            checkpoints=checkpoints,
+            validate=validate if held_out else None,
+            observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
+            stop=stop,
+        )
+    raise_if_stopped(run, state, plan.total_steps, stop)
+
+    # the best weights, the pictures, the record
+    best = checkpoints.best()
+    if config.train.keep_best and best is not None:
+        load_weights(model, best)
+    with atomic_folder(run.model_dir) as target:
+        save_adapter(model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision)
+    run.update_manifest(
+        status="finished",
+        training=asdict(state),
+        epochs=plan.epoch_at(state.step),
+        total_steps=plan.total_steps,
+        trainable_parameters=trainable,
+    )
+    plot_run(run)
+    return TrainResult(run, config, state, plan.total_steps)

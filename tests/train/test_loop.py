@@ -1,0 +1,218 @@
+"""The loop's invariants, on a tiny model: token weighting, resume, early stopping, refusal of NaN."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tunesmith.config import load_config
+from tunesmith.data import StepPlan
+from tunesmith.errors import SettingsError, TrainingError
+from tunesmith.model import apply_method, load_base
+from tunesmith.train import fit
+from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
+from tunesmith.train.loop import LoopSettings
+from tunesmith.train.observe import Event
+from tunesmith.train.schedule import Schedule
+from tunesmith.train.signals import StopRequest
+from tunesmith.types import Encoded
+
+STEPS = 6
+
+
+def make_rows(count: int = 24) -> list[Encoded]:
+    draw = np.random.default_rng(3)
+    rows = []
+    for index in range(count):
+        length = int(draw.integers(4, 20))
+        supervised = np.arange(length) >= length // 2
+        rows.append(Encoded(draw.integers(4, 300, length), supervised, row=index + 2))
+    return rows
+
+
+class Trial:
+    """One small run; keeps what the observers saw."""
+
+    def __init__(self, folder: Path, model_dir: Path, **changes: Any) -> None:
+        overrides = {"method.name": changes.pop("method", "lora"), "method.dropout": changes.pop("dropout", 0.1)}
+        config = load_config(overrides=overrides)
+        base = load_base(str(model_dir), dtype="float32", device="cpu")
+        torch.manual_seed(0)
+        self.model = apply_method(base.model, config.method, dtype=torch.float32)
+        self.rows = changes.pop("rows", None) or make_rows()
+        self.events: list[Event] = []
+        total_steps = changes.pop("total_steps", STEPS)
+        self.settings = LoopSettings(
+            schedule=Schedule("cosine", peak=1e-2, total_steps=total_steps, warmup_steps=2),
+            autocast=nullcontext,
+            batch_size=changes.pop("batch_size", 4),
+            pad_id=0,
+            weight_decay=0.01,
+            betas=(0.9, 0.999),
+            max_grad_norm=1.0,
+            eval_steps=changes.pop("eval_steps", 2),
+            save_steps=changes.pop("save_steps", 1),
+            patience=changes.pop("patience", None),
+            threshold=0.0,
+        )
+        self.plan = StepPlan(len(self.rows), 8, total_steps, seed=5)
+        self.checkpoints = Checkpoints(folder, identity={"data": changes.pop("data", "x")}, keep=50)
+        self.validate = changes.pop("validate", None)
+        assert not changes, changes
+
+    def fit(self, *, stop_after: int | None = None) -> TrainingState:
+        stop = StopRequest()
+
+        def observe(event: Event) -> None:
+            self.events.append(event)
+            if event.kind == "train" and event.step == stop_after:
+                stop.signal_number = 15
+
+        return fit(
+            self.model,
+            self.rows,
+            plan=self.plan,
+            settings=self.settings,
+            checkpoints=self.checkpoints,
+            validate=self.validate,
+            observers=[observe],
+            stop=stop,
+        )
+
+    def losses(self) -> list[float]:
+        return [float(event.values["loss"] or 0) for event in self.events if event.kind == "train"]
+
+
+def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
+    ours, theirs = trainable_weights(left), trainable_weights(right)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_only_the_division_into_batches_differs(tmp_path: Path, tiny_model_dir: Any, method: str) -> None:
+    trials = [
+        Trial(tmp_path / str(size), tiny_model_dir("llama"), batch_size=size, dropout=0.0, method=method)
+        for size in (8, 4, 2, 1)
+    ]
+    for trial in trials:
+        trial.fit()
+    for other in trials[1:]:
+        assert other.losses() == pytest.approx(trials[0].losses(), rel=2e-5)
+    assert len(set(trials[0].losses())) == STEPS  # and it does train
+
+
+def test_loss_is_the_mean_over_supervised_tokens(tmp_path: Path, tiny_model_dir: Any) -> None:
+    trial = Trial(tmp_path, tiny_model_dir("qwen2"), dropout=0.0, total_steps=1)
+    window = [trial.rows[index] for index in trial.plan.rows_of(0)]
+    nll, tokens = 0.0, 0
+    with torch.no_grad():
+        for row in window:  # one by one, through the model's own forward
+            logits = trial.model(torch.from_numpy(row.input_ids)[None]).logits[0, :-1].double().log_softmax(-1)
+            picked = -logits[torch.arange(len(row) - 1), torch.from_numpy(row.input_ids[1:])]
+            nll += float(picked[torch.from_numpy(row.supervised[1:])].sum())
+            tokens += int(row.supervised[1:].sum())
+    trial.fit()
+    assert trial.losses()[0] == pytest.approx(nll / tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize("stop_after", range(1, STEPS))
+def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_model_dir: Any, stop_after: int) -> None:
+    whole = Trial(tmp_path / "whole", tiny_model_dir("llama"), validate=lambda: 1.0)
+    whole.fit()
+    first = Trial(tmp_path / "parts", tiny_model_dir("llama"), validate=lambda: 1.0)
+    state = first.fit(stop_after=stop_after)
+    assert state.step == stop_after
+    second = Trial(tmp_path / "parts", tiny_model_dir("llama"), validate=lambda: 1.0)
+    final = second.fit()
+    assert final.step == STEPS
+    assert first.losses() + second.losses() == whole.losses()
+    assert_same(second.model, whole.model)
+
+
+def test_dropout_differs_between_steps_and_not_between_runs(tmp_path: Path, tiny_model_dir: Any) -> None:
+    again = [Trial(tmp_path / name, tiny_model_dir("llama"), dropout=0.5) for name in "ab"]
+    without = Trial(tmp_path / "c", tiny_model_dir("llama"), dropout=0.0)
+    for trial in [*again, without]:
+        trial.fit()
+    assert again[0].losses() == again[1].losses()
+    assert again[0].losses()[1:] != without.losses()[1:]
+
+
+def test_early_stopping_and_best(tmp_path: Path, tiny_model_dir: Any) -> None:
+    readings = iter([3.0, 2.0, 2.0, 2.5, 2.4, 9.0])
+    trial = Trial(
+        tmp_path, tiny_model_dir("llama"), validate=lambda: next(readings), eval_steps=1, patience=3, total_steps=6
+    )
+    state = trial.fit()
+    assert (state.best_step, state.best_loss) == (2, 2.0)  # an equal later loss does not win
+    assert state.stopped_early
+    assert state.step == 5
+    best = trial.checkpoints.best()
+    assert best is not None
+    assert best.name == "step-000002"
+
+
+def test_a_nan_validation_is_never_the_best(tmp_path: Path, tiny_model_dir: Any) -> None:
+    readings = iter([math.nan, 2.0, math.nan, 3.0, 3.0, 3.0])
+    trial = Trial(tmp_path, tiny_model_dir("llama"), validate=lambda: next(readings), eval_steps=1)
+    assert trial.fit().best_step == 2
+
+
+def test_nan_stops_before_the_step_and_names_rows(tmp_path: Path, tiny_model_dir: Any) -> None:
+    trial = Trial(tmp_path, tiny_model_dir("llama"))
+    trial.fit(stop_after=2)
+    with torch.no_grad():
+        next(p for p in trial.model.parameters() if p.requires_grad).fill_(math.nan)
+    good = trial.checkpoints.latest_step()
+    broken = Trial(tmp_path / "broken", tiny_model_dir("llama"))
+    with torch.no_grad():
+        next(p for p in broken.model.parameters() if p.requires_grad).fill_(math.nan)
+    with pytest.raises(TrainingError, match="the loss is nan at step 1") as caught:
+        broken.fit()
+    assert "rows" in (caught.value.cause or "")
+    assert broken.checkpoints.list() == []
+    assert good == 2
+
+
+def test_resuming_with_other_data_is_refused(tmp_path: Path, tiny_model_dir: Any) -> None:
+    Trial(tmp_path, tiny_model_dir("llama"), data="old").fit(stop_after=1)
+    with pytest.raises(SettingsError, match="other data or settings"):
+        Trial(tmp_path, tiny_model_dir("llama"), data="new").fit()
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("fault", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    tmp_path: Path, tiny_model_dir: Any, file: str, fault: str
+) -> None:
+    trial = Trial(tmp_path, tiny_model_dir("llama"))
+    trial.fit(stop_after=3)
+    path = tmp_path / "step-000003" / file
+    content = bytearray(path.read_bytes())
+    if fault == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif fault == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    again = Trial(tmp_path, tiny_model_dir("llama"))
+    again.fit()
+    assert again.events[0].step == 2
+    assert (tmp_path / "damaged-step-000003").is_dir()
+    assert "step-000003 is damaged" in again.checkpoints.messages[0]
+
+
+def test_old_checkpoints_go_but_never_the_best_or_the_newest(tmp_path: Path, tiny_model_dir: Any) -> None:
+    readings = iter([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    trial = Trial(tmp_path, tiny_model_dir("llama"), validate=lambda: next(readings), eval_steps=1)
+    trial.checkpoints.keep = 2
+    trial.fit()
+    assert [path.name for path in trial.checkpoints.list()] == ["step-000001", "step-000005", "step-000006"]
