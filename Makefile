@@ -1,0 +1,42 @@
+# Everything runs in .venv, which any target makes on first use. PYTHON=... chooses another interpreter,
+# ARGS=... is passed on, as in: make test ARGS="tests/data -k excel"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help ready quickstart test test-all check docs lock clean
+
+export PYTHON
+BIN := .venv/bin
+ARGS ?=
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+ready: ## install into .venv (instant when nothing changed)
+	@tools/install.sh
+
+quickstart: ready ## tune the built-in model on the sample workbook and show what it learned
+	@$(BIN)/tunesmith quickstart $(ARGS)
+
+test: ready ## the quick tests
+	@$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: ready ## every test
+	@$(BIN)/pytest $(ARGS)
+
+check: ready ## lint, format, types, architecture, generated pages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/architecture/test_layers.py tests/architecture/test_rules.py
+	$(BIN)/python docs/generate.py --check
+
+docs: ready ## write the generated pages: docs/settings.md, docs/cli.md
+	@$(BIN)/python docs/generate.py
+
+lock: ## write requirements.lock anew with the newest versions
+	@tools/lock.sh
+
+clean: ## remove .venv, caches and build outputs; runs/ stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests docs tools examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+"""`import tunesmith` and every --help answer without torch, in under 300 ms of processor time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+HEAVY = ["torch", "transformers", "peft", "accelerate", "pyarrow", "matplotlib", "sacrebleu", "python_calamine"]
+BUDGET_SECONDS = 0.3
+RUNS = 5
+# Bare Python starts in this where the budget was set; a machine that needs longer is allowed proportionally more.
+BARE_START_SECONDS = 0.02
+
+IMPORT = "import tunesmith"
+HELP = "import sys; sys.argv = ['tunesmith', *{words!r}, '--help']\nfrom tunesmith.cli import main\nsys.exit(main())"
+# Printed at exit on standard error, so that what the command itself prints cannot be mistaken for it.
+REPORT = (
+    "import atexit, json, sys\n"
+    f"atexit.register(lambda: print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr))\n"
+)
+
+
+def start(program: str) -> tuple[float, list[str]]:
+    """Processor seconds (user and system) of a fresh Python that runs the program, and its heavy modules at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", REPORT + program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    assert process.stderr is not None
+    with process.stderr as stream:
+        errors = stream.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, errors
+    return usage.ru_utime + usage.ru_stime, list(json.loads(errors.strip().splitlines()[-1]))
+
+
+def problems(program: str, budget: float) -> list[str]:
+    """Heavy modules, and the time when the fastest of five starts is over budget: other work can only add to it."""
+    seconds, heavy = start(program)
+    for _ in range(RUNS - 1):
+        if seconds < budget:
+            break
+        seconds = min(seconds, start(program)[0])
+    return [*heavy, *([f"{seconds:.2f} s, {budget:.2f} s are allowed"] if seconds >= budget else [])]
+
+
+@cache
+def pages() -> ModuleType:
+    """docs/generate.py, which finds the commands in the help itself."""
+    spec = importlib.util.spec_from_file_location("generate", REPO / "docs" / "generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def budget() -> float:
+    bare = min(start("pass")[0] for _ in range(RUNS))
+    return BUDGET_SECONDS * max(1.0, bare / BARE_START_SECONDS)
+
+
+def test_the_check_sees_a_heavy_import() -> None:
+    assert problems("import python_calamine", 60.0) == ["python_calamine"]
+
+
+def test_the_check_sees_a_slow_start(budget: float) -> None:
+    busy = "import time\nwhile time.process_time() < {}: pass"
+    assert problems(busy.format(budget * 1.1), budget) != []
+    assert problems(busy.format(budget * 0.5), budget) == []
+
+
+def test_import_is_light(budget: float) -> None:
+    assert problems(IMPORT, budget) == []
+
+
+def test_every_help_is_light(budget: float) -> None:
+    commands = list(pages().commands())
+    assert {("train",), ("data", "inspect")} <= set(commands)
+    found = {words: problems(HELP.format(words=words), budget) for words in commands}
+    assert {words: listed for words, listed in found.items() if listed} == {}
