@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoTokenizer
 
 from tunesmith.config import RunConfig
-from tunesmith.export import CardFacts, base_kind, read_license
+from tunesmith.export import CardFacts, License, base_kind, read_license
 from tunesmith.model import find_source
 from tunesmith.prompts import check_template
 from tunesmith.runs import Run
@@ -23,7 +24,6 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
     scores = _scores(run)
     template = check_template("chat", AutoTokenizer.from_pretrained(run.model_dir))
     kind = base_kind(config.model.path)
-    base_folder = find_source(config.model.path, config.model.revision).folder if kind != "hub" else None
     return CardFacts(
         name=run.name,
         base=config.model.path,
@@ -45,10 +45,19 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
         base_metrics=scores.get("base", {}),
         tuned_metrics=scores.get("tuned", {}),
         test_rows=scores.get("rows", 0),
-        license=read_license(base_folder) if base_folder is not None else None,
+        license=_license(kind, config.model.path, manifest["model"]["revision"]),
         training_seconds=training["seconds"],
         version=manifest["versions"]["tunesmith"],
     )
+
+
+def _license(kind: str, path: str, revision: str) -> License | None:
+    """The base model's licence, from its own README: beside a local model, in the cache for one from the hub."""
+    if kind != "hub":
+        folder = find_source(path).folder
+        return read_license(folder) if folder is not None else None
+    readme = try_to_load_from_cache(path, "README.md", revision=revision)
+    return read_license(Path(readme).parent, hub_id=path) if isinstance(readme, str) else None
 
 
 def _scores(run: Run) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def train(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
+    config = _with_absolute_paths(config)
     result = training.train(config, destination=destination, mean_nll=mean_nll, announce=announce, observers=observers)
     write_card(result.run.model_dir, card_facts(result.run, result.config))
     return result
@@ -122,6 +123,19 @@ def evaluate(
     atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
     write_card(run.model_dir, card_facts(run, config))
     return comparison
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Local files by their full path, so that a run can be measured and loaded from any working directory."""
+    for name, path in (
+        ("model.path", config.model.path),
+        ("data.path", config.data.path),
+        ("data.validation_path", config.data.validation_path),
+        ("data.test_path", config.data.test_path),
+    ):
+        if path is not None and Path(path).exists():
+            config = config.replaced(name, str(Path(path).absolute()), config.origin(name))
+    return config
 
 
 def held_out_examples(run: Run, config: RunConfig) -> list[Example]:

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 from tunesmith.config.schema import RunConfig
 
+_PLAIN_TYPES: dict[type, str] = {str: "text", int: "integer", float: "number", bool: "true | false"}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -71,9 +73,7 @@ def _type_name(annotation: Any) -> str:
         return " | ".join("null" if part is type(None) else _type_name(part) for part in parts)
     if origin in (list, dict):
         return f"{origin.__name__} of {_type_name(parts[-1])}"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true | false"}.get(
-        annotation.__name__, annotation.__name__
-    )
+    return _PLAIN_TYPES[annotation]
 
 
 def _allowed(field: FieldInfo) -> str:

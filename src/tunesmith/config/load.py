@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,21 @@ from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.config.describe import settings_by_name
 from tunesmith.config.schema import RunConfig
 from tunesmith.errors import SettingsError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core scalars: `no`, `off` and 2024-01-31 stay text, 1e-4 is a number. PyYAML knows 1.1 only."""
+
+
+_SCALARS = {
+    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", "~nN\0"),
+    "tag:yaml.org,2002:int": (r"[-+]?[0-9]+", "-+0123456789"),
+    "tag:yaml.org,2002:float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+}
+_Loader.yaml_implicit_resolvers = {}
+for _tag, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,7 @@ def load_config(
     if file is not None:
         values += _read_file(Path(file), str(file))
     for given_name, raw in (overrides or {}).items():
-        value = _parse_flag(raw) if isinstance(raw, str) else raw
+        value = _parse_flag(given_name, raw) if isinstance(raw, str) else raw
         values += _flatten(given_name, value, "flag" if isinstance(raw, str) else "argument")
     config = _build(values)
     if stored is not None:
@@ -67,7 +83,7 @@ def load_config(
 
 
 def dump_config(config: RunConfig) -> str:
-    """Every resolved value as YAML, then the origin of each that is not a default. `load_config(stored=...)` reads it."""
+    """Every resolved value as YAML, then the origin of each that is no default. `load_config(stored=...)` reads it."""
     body = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return body + yaml.safe_dump({"origins": config.origins}, sort_keys=True, allow_unicode=True)
 
@@ -106,7 +122,12 @@ def _read_file(path: Path, origin: str) -> list[_Value]:
             line = lines.get(value.given_name) or lines.get(key)
             values.append(_Value(value.name, value.given_name, value.value, f"{path}:{line}" if line else origin))
     return [
-        _Value(value.name, value.given_name, value.value, f"{origin} ({value.origin})" if origin.startswith("recipe") else value.origin)
+        _Value(
+            value.name,
+            value.given_name,
+            value.value,
+            f"{origin} ({value.origin})" if origin.startswith("recipe") else value.origin,
+        )
         for value in values
     ]
 
@@ -115,18 +136,30 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}", cause=error.strerror, fix="check the path") from error
+        raise SettingsError(
+            f"cannot read the settings file {path}", cause=error.strerror, fix="check the path"
+        ) from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 text", cause=str(error), fix="save it as UTF-8") from error
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise SettingsError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}", cause=str(error)) from error
+        raise SettingsError(
+            f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}", cause=str(error)
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsError(f"{path} holds a {type(content).__name__}, not settings", fix="write `name: value` lines")
     return {str(key): value for key, value in content.items()}
+
+
+def _load_yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _key_lines(path: Path) -> dict[str, int]:
@@ -147,15 +180,17 @@ def _key_lines(path: Path) -> dict[str, int]:
     return lines
 
 
-def _parse_flag(text: str) -> object:
-    """Flag text as YAML, except that plain text stays as typed: `--data.sheet 2024-01` is a name, not a date."""
+def _parse_flag(name: str, text: str) -> object:
+    """The value that typed text stands for. A setting that takes text gets it as typed: `--name 007` stays 007."""
+    setting = settings_by_name().get(canonical(name, text)[0])
+    nothing = text.strip().lower() in {"null", "none", "~"}
+    if setting is not None and setting.type in {"text", "text | null"}:
+        return None if nothing and "null" in setting.type else text
     try:
-        value = yaml.safe_load(text)
+        value = _load_yaml(text)
     except yaml.YAMLError:
         return text
-    if value is None and text.strip().lower() not in {"null", "none", "~"}:
-        return text
-    return value if isinstance(value, (int, float, bool, list, dict)) or value is None else text
+    return text if value is None and not nothing else value
 
 
 def _flatten(name: str, value: object, origin: str, given_prefix: str | None = None) -> Iterator[_Value]:
@@ -195,14 +230,18 @@ def _build(values: list[_Value]) -> RunConfig:
         for detail in error.errors():
             name = _setting_of(detail["loc"])
             setting = known.get(name)
-            allowed = f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})" if setting else ""
+            allowed = (
+                f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})" if setting else ""
+            )
             message = detail["msg"].removeprefix("Value error, ")
             entry = f"{origins.get(name, 'settings')}: {name} = {detail['input']!r}: {message}{allowed}"
             if entry not in problems:
                 problems.append(entry)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SettingsError(f"{count} in the settings:", problems=tuple(problems), fix="tunesmith settings lists them all")
+        raise SettingsError(
+            f"{count} in the settings:", problems=tuple(problems), fix="tunesmith settings lists them all"
+        )
     config.set_origins(origins)
     return config
 

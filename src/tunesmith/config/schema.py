@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 
 def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
-    extra = {"unit": unit} if unit else None
+    extra: dict[str, Any] | None = {"unit": unit} if unit else None
     if isinstance(default, (list, dict)):
-        return Field(default_factory=lambda: default.copy(), description=sentence, json_schema_extra=extra, **limits)
+        return Field(default_factory=default.copy, description=sentence, json_schema_extra=extra, **limits)
     return Field(default, description=sentence, json_schema_extra=extra, **limits)
 
 
@@ -31,7 +31,9 @@ class ModelConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
         "auto", "Number format of the computation; auto takes bfloat16 where the machine is fast at it."
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = _setting("auto", "Where to compute; auto takes CUDA, MPS, then CPU.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = _setting(
+        "auto", "Where to compute; auto takes CUDA, MPS, then CPU."
+    )
 
 
 class SplitConfig(_Section):
@@ -59,7 +61,9 @@ class DataConfig(_Section):
         "auto", "File format; auto goes by name and content."
     )
     sheet: str | None = _setting(None, "Worksheet of a workbook; without it every visible sheet with rows is read.")
-    delimiter: str | None = _setting(None, "Column delimiter of csv and tsv; detected when unset.", min_length=1, max_length=1)
+    delimiter: str | None = _setting(
+        None, "Column delimiter of csv and tsv; detected when unset.", min_length=1, max_length=1
+    )
     encoding: str | None = _setting(None, "Text encoding such as utf-8 or cp1252; detected when unset.")
     shape: Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"] = _setting(
         "auto", "What a row is; auto scores every shape and says why it chose one."
@@ -104,7 +108,9 @@ class TrainConfig(_Section):
     """The loop."""
 
     epochs: float = _setting(5.0, "Passes over the training rows.", unit="epochs", gt=0)
-    max_steps: int | None = _setting(None, "Stop after this many optimizer steps whatever the epochs.", unit="steps", ge=1)
+    max_steps: int | None = _setting(
+        None, "Stop after this many optimizer steps whatever the epochs.", unit="steps", ge=1
+    )
     batch_size: int = _setting(4, "Rows per forward pass.", unit="rows", ge=1)
     gradient_accumulation_steps: int = _setting(4, "Forward passes per optimizer step.", ge=1)
     learning_rate: float | None = _setting(
@@ -118,14 +124,20 @@ class TrainConfig(_Section):
     beta1: float = _setting(0.9, "AdamW first-moment decay.", ge=0, lt=1)
     beta2: float = _setting(0.999, "AdamW second-moment decay.", ge=0, lt=1)
     max_grad_norm: float = _setting(1.0, "Gradient norm above which gradients are scaled down; 0 turns it off.", ge=0)
-    gradient_checkpointing: bool = _setting(False, "Recompute activations in the backward pass: less memory, more time.")
+    gradient_checkpointing: bool = _setting(
+        False, "Recompute activations in the backward pass: less memory, more time."
+    )
     eval_steps: int | None = _setting(None, "Steps between validations; unset, about ten in a run.", unit="steps", ge=1)
-    save_steps: int | None = _setting(None, "Steps between checkpoints; unset, the same as eval_steps.", unit="steps", ge=1)
+    save_steps: int | None = _setting(
+        None, "Steps between checkpoints; unset, the same as eval_steps.", unit="steps", ge=1
+    )
     save_total_limit: int = _setting(3, "Checkpoints kept; the newest and the best are always among them.", ge=1)
     early_stopping_patience: int | None = _setting(
         5, "Validations without improvement before stopping; null never stops early.", ge=1
     )
-    early_stopping_threshold: float = _setting(0.0, "Smallest fall of the validation loss that counts.", unit="nats", ge=0)
+    early_stopping_threshold: float = _setting(
+        0.0, "Smallest fall of the validation loss that counts.", unit="nats", ge=0
+    )
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
 
 
@@ -175,7 +187,9 @@ class PretrainConfig(_Section):
 class RunConfig(_Section):
     """All settings of a run. `origin(name)` tells where each value came from."""
 
-    name: str | None = _setting(None, "Name of the run; unset, it is the file's name with a number.", pattern=r"^[\w][\w.-]*$")
+    name: str | None = _setting(
+        None, "Name of the run; unset, it is the file's name with a number.", pattern=r"^[\w][\w.-]*$"
+    )
     output_dir: str | None = _setting(None, "Folder of this run; unset, runs/<name>.")
     seed: int = _setting(42, "Seed of the split, the order, dropout and sampling.", ge=0, lt=2**32)
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -211,11 +225,15 @@ class RunConfig(_Section):
 
     def resolved(self, name: str, value: object, reason: str) -> RunConfig:
         """A copy with one dotted setting filled in by the program; `reason` becomes its origin."""
+        return self.replaced(name, value, f"detected: {reason}")
+
+    def replaced(self, name: str, value: object, origin: str) -> RunConfig:
+        """A copy with another value of one dotted setting, and where that came from."""
         copy = self.model_copy(deep=True)
         section: Any = copy
         *path, leaf = name.split(".")
         for part in path:
             section = getattr(section, part)
         setattr(section, leaf, value)
-        copy._origins[name] = f"detected: {reason}"
+        copy._origins[name] = origin
         return copy

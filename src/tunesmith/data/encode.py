@@ -70,7 +70,11 @@ def encode(
     rows: dict[str, list[int]] = {"prompt": [], "answer": [], "split": []}
     dropped: dict[str, list[int]] = {}
     for example in examples:
-        whole = render(example, template, tokenizer, train_on=train_on)
+        try:
+            whole = render(example, template, tokenizer, train_on=train_on)
+        except DataError as error:  # such as a chat template that wants roles to alternate
+            dropped.setdefault(error.cause or error.message, []).append(example.row)
+            continue
         if len(whole) <= max_length:
             fitted = [whole]
         elif example.text is not None:

@@ -162,7 +162,7 @@ def _last_stop(text: str, controls: list[str], tokenizer: PreTrainedTokenizerBas
     marks = [mark for mark in controls if mark in text]
     stops = Marks.of(tokenizer).texts
     known = {stops[token_id] for token_id in find_stops(tokenizer)}
-    return max((mark for mark in marks), key=lambda mark: (mark in known, text.rfind(mark), len(mark)), default=None)
+    return max(marks, key=lambda mark: (mark in known, text.rfind(mark), len(mark)), default=None)
 
 
 def _attempt(turns: list[Turn], source: str, tokenizer: PreTrainedTokenizerBase) -> str:

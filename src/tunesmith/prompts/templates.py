@@ -53,7 +53,8 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 def choose_source(name: str, tokenizer: PreTrainedTokenizerBase, *, shape: str | None = None) -> tuple[str, str]:
     """Resolve a setting of prompt.template to a template's name and Jinja source.
 
-    auto is the tokenizer's chat template if it has one, else alpaca for instruction data and qa for everything else.
+    auto is plain for plain text, which has no turns; else the tokenizer's chat template if it has one, else alpaca for
+    instruction data and qa for everything else.
     The text templates start with the BOS token when the tokenizer writes one before plain text.
 
     Raises:
@@ -63,7 +64,7 @@ def choose_source(name: str, tokenizer: PreTrainedTokenizerBase, *, shape: str |
         return "custom", _with_bos(compile_text(name), tokenizer)
     if name == "auto":
         fallback = "alpaca" if shape == "instruction" else "qa"
-        name = "chat" if tokenizer.chat_template else fallback
+        name = "plain" if shape == "text" else "chat" if tokenizer.chat_template else fallback
     if name == "chat":
         return name, _own_source(tokenizer)
     if name not in TEMPLATES:

@@ -125,15 +125,16 @@ class Spelling:
 def encode_pieces(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase, spelling: Spelling) -> list[list[int]]:
     """Token ids of consecutive pieces of one text, each encoded on its own: a later piece changes no earlier id."""
     encoded: list[list[int]] = []
-    text, anchor_ids = "", list[int]()
+    anchor, expected = "", list[int]()
     for piece in pieces:
-        ids = tokenizer.encode(text + piece, add_special_tokens=False, verbose=False)
-        if ids[: len(anchor_ids)] != anchor_ids:  # the line break has joined white space of the piece
-            ids, anchor_ids = tokenizer.encode(piece, add_special_tokens=False, verbose=False), []
-        ids = ids[len(anchor_ids) :]
+        ids = tokenizer.encode(anchor + piece, add_special_tokens=False, verbose=False)
+        if ids[: len(expected)] == expected:
+            ids = ids[len(expected) :]
+        else:  # the line break has joined white space of the piece
+            ids = tokenizer.encode(piece, add_special_tokens=False, verbose=False)
         encoded.append(ids)
         if ids:
-            text, anchor_ids = spelling.anchor(ids[-1])
+            anchor, expected = spelling.anchor(ids[-1])
     return encoded
 
 

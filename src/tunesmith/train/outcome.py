@@ -14,7 +14,7 @@ from tunesmith.errors import Stopped
 from tunesmith.runs import Run
 from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.signals import StopRequest
-from tunesmith.types import Encoded
+from tunesmith.types import Encoded, Finding
 
 
 class Likelihood(Protocol):
@@ -35,12 +35,13 @@ class MeanNll(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is about to do, for printing before it starts."""
+    """What a run is about to do, for printing before it starts. `findings` are about template and tokenizer."""
 
     run: Run
     config: RunConfig
     data: DataReport
     encoding: EncodeReport
+    findings: tuple[Finding, ...]
     trainable: int
     parameters: int
     steps: int

@@ -49,8 +49,9 @@ def train(
     base = load_base(
         config.model.path, revision=config.model.revision, dtype=config.model.dtype, device=config.model.device
     )
-    prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
-    template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape)
+    padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
+    thinking = any("<think>" in example.answer for example in prepared.train)
+    template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking)
     template.attach(base.tokenizer)
     pad_id = base.tokenizer.pad_token_id
 
@@ -87,7 +88,17 @@ def train(
         keep=config.train.save_total_limit,
     )
     announce(
-        Plan(run, config, prepared.report, encoding, trainable, parameters, plan.total_steps, checkpoints.latest_step())
+        Plan(
+            run=run,
+            config=config,
+            data=prepared.report,
+            encoding=encoding,
+            findings=(padding, *template.findings),
+            trainable=trainable,
+            parameters=parameters,
+            steps=plan.total_steps,
+            resumed_from=checkpoints.latest_step(),
+        )
     )
 
     # the loop

@@ -28,7 +28,7 @@ _OLE = b"\xd0\xcf\x11\xe0"
 class _Sheet:
     records: tuple[Record, ...] = ()
     findings: tuple[Finding, ...] = ()
-    has_header: bool = False
+    is_table: bool = False  # it has headings over two columns or more
 
 
 def read_xlsx(source: Source) -> Table:
@@ -55,8 +55,8 @@ def read_xlsx(source: Source) -> Table:
             Finding(
                 "note",
                 "notes_sheet",
-                f'sheet "{name}" has no header row, as the others have, and was skipped',
-                fix=f'to read it set data.sheet to "{name}", or give it headings',
+                f'sheet "{name}" has no headings over several columns, as others have, and was skipped',
+                fix=f'to read it set data.sheet to "{name}"',
             )
         )
     if not sheets:
@@ -119,9 +119,9 @@ def _choose_sheets(source: Source, book: calamine.CalamineWorkbook) -> tuple[lis
 
 
 def _notes_among(sheets: Mapping[str, _Sheet]) -> list[str]:
-    """Sheets without a header, if any other has one: they are read-me pages and notes."""
-    without = [name for name, sheet in sheets.items() if not sheet.has_header]
-    return without if len(without) < len(sheets) else []
+    """Sheets that are no table, if any other is one: they are read-me pages and notes."""
+    notes = [name for name, sheet in sheets.items() if not sheet.is_table]
+    return notes if len(notes) < len(sheets) else []
 
 
 def _read_sheet(book: calamine.CalamineWorkbook, name: str) -> _Sheet:
@@ -135,6 +135,7 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str) -> _Sheet:
         rows.pop()
     header = find_header(rows)
     numbers = range(first_row + 1, first_row + 1 + len(rows))
+    columns = sum(name is not None for name in header.names)
     records = tuple(
         Record(
             numbers[index],
@@ -143,7 +144,7 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str) -> _Sheet:
         )
         for index in range(header.start, len(rows))
     )
-    return _Sheet(records, tuple(header_findings(header, numbers, name)), header.index is not None)
+    return _Sheet(records, tuple(header_findings(header, numbers, name)), header.index is not None and columns > 1)
 
 
 def _fill_merged(

@@ -1,0 +1,151 @@
+"""Settings: every source, every name, every problem together, and where each value came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.config import RunConfig, commented_yaml, describe, dump_config, load_config, recipe_paths
+from tunesmith.config.aliases import ALIASES, canonical
+from tunesmith.errors import SettingsError
+
+
+def problems(**sources: object) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        load_config(**sources)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 2
+    return caught.value.problems
+
+
+def test_later_sources_win_and_origins_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("train:\n  epochs: 7\n  batch_size: 3\n")
+    config = load_config(recipe="quickstart", file=file, overrides={"train.batch_size": "9"})
+    assert (config.train.epochs, config.train.batch_size) == (7, 9)
+    assert config.origin("train.epochs") == f"{file}:2"
+    assert config.origin("train.batch_size") == "flag"
+    assert config.origin("method.r").startswith("recipe quickstart (")
+    assert config.origin("seed") == "default"
+
+
+def test_all_problems_at_once_with_place_nearest_and_range(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("train:\n  lerning_rate: 1e-4\n  epochs: -1\nmodel:\n  dtype: int3\n")
+    found = problems(file=file, overrides={"train.bach_size": "4", "data.max_length": "2"})
+    assert len(found) == 5
+    text = "\n".join(found)
+    assert f"{file}:2: unknown setting 'train.lerning_rate', did you mean 'train.learning_rate'?" in text
+    assert f"{file}:3: train.epochs = -1" in text
+    assert "allowed: number, > 0" in text
+    assert "flag: unknown setting 'train.bach_size', did you mean 'train.batch_size'?" in text
+    assert "allowed: auto | float32 | bfloat16 | float16" in text
+    assert "data.max_length = 2" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("epoch", "train.epochs"), ("learning_rat", "train.learning_rate"), ("lora_rnk", "lora_rank"), ("sed", "seed")],
+)
+def test_nearest_without_the_section(name: str, nearest: str) -> None:
+    assert f"did you mean {nearest!r}?" in problems(overrides={name: 1})[0]
+
+
+def test_every_alias_leads_to_a_setting() -> None:
+    names = {setting.name for setting in describe()}
+    for alias in ALIASES:
+        assert canonical(alias, "true")[0] in names, alias
+
+
+def test_names_of_hugging_face_scripts() -> None:
+    config = load_config(
+        overrides={
+            "model_name": "gpt2",
+            "train_file": "train.json",
+            "validation_file": "valid.json",
+            "use_lora": False,
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 2e-4,
+            "lora-r": 8,
+            "bf16": True,
+        }
+    )
+    assert (config.model.path, config.model.dtype, config.method.name) == ("gpt2", "bfloat16", "full")
+    assert (config.data.path, config.data.validation_path) == ("train.json", "valid.json")
+    assert (config.train.epochs, config.train.batch_size, config.train.learning_rate) == (3, 4, 2e-4)
+    assert config.method.r == 8
+
+
+def test_json_file_with_flat_names(tmp_path: Path) -> None:
+    file = tmp_path / "finetune_config.json"
+    file.write_text(json.dumps({"model": "Qwen/Qwen2.5-7B", "iters": 2000, "lora_rank": 96, "batch_size": 2}, indent="\t"))
+    config = load_config(file=file)
+    assert (config.train.max_steps, config.method.r, config.train.batch_size) == (2000, 96, 2)
+    assert config.origin("train.max_steps") == f"{file}:3"
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [("{", "is not valid JSON"), ("[1, 2]", "holds a list"), ('{"nme": 1}', "unknown setting 'nme'")],
+)
+def test_bad_files(tmp_path: Path, content: str, part: str) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        load_config(file=file)
+    assert part in str(caught.value)
+
+
+def test_missing_file_and_unknown_recipe() -> None:
+    with pytest.raises(SettingsError, match="cannot read the settings file nowhere.yaml"):
+        load_config(file="nowhere.yaml")
+    with pytest.raises(SettingsError, match="no recipe 'quikstart', did you mean 'quickstart'"):
+        load_config(recipe="quikstart")
+
+
+@pytest.mark.parametrize("recipe", sorted(recipe_paths()))
+def test_recipes_that_ship_are_valid_and_described(recipe: str) -> None:
+    load_config(recipe=recipe)
+    assert yaml.safe_load(recipe_paths()[recipe].read_text())["description"]
+
+
+def test_stored_settings_come_back_with_their_origins(tmp_path: Path) -> None:
+    config = load_config(overrides={"epochs": 2, "data.columns.question": "Frage"})
+    config = config.resolved("train.learning_rate", 1e-3, "small model")
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    again = load_config(stored=path, overrides={"seed": "7"})
+    assert again.model_dump() == {**config.model_dump(), "seed": 7}
+    assert again.origins == {**config.origins, "seed": "flag"}
+    assert again.origin("train.learning_rate") == "detected: small model"
+
+
+def test_the_commented_file_holds_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "tunesmith.yaml"
+    path.write_text(commented_yaml())
+    assert load_config(file=path).model_dump() == RunConfig().model_dump()
+    assert all(setting.sentence in commented_yaml() for setting in describe())
+
+
+def test_text_stays_text() -> None:
+    config = load_config(overrides={"data.sheet": "2024-01-31", "name": "007", "data.columns": "{question: no}"})
+    assert (config.data.sheet, config.name) == ("2024-01-31", "007")
+
+
+@given(value=st.integers(1, 10**6))
+def test_numbers_from_flags_are_numbers(value: int) -> None:
+    assert load_config(overrides={"train.max_steps": str(value)}).train.max_steps == value
+
+
+@given(text=st.text(min_size=1, max_size=30))
+def test_any_flag_text_is_taken_or_refused_with_a_settings_error(text: str) -> None:
+    try:
+        config = load_config(overrides={"prompt.system": text})
+    except SettingsError:
+        return
+    assert config.prompt.system is None or isinstance(config.prompt.system, str)
