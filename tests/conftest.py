@@ -23,7 +23,6 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
 
 
 def make_tokenizer(chat_template: str | None = CHATML) -> Any:
@@ -36,7 +35,10 @@ def make_tokenizer(chat_template: str | None = CHATML) -> Any:
     backend.decoder = decoders.ByteLevel()
     special = ["<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     backend.train_from_iterator(SENTENCES * 10, trainer)
     tokenizer = PreTrainedTokenizerFast(

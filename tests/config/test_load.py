@@ -83,7 +83,9 @@ def test_names_of_hugging_face_scripts() -> None:
 
 def test_json_file_with_flat_names(tmp_path: Path) -> None:
     file = tmp_path / "finetune_config.json"
-    file.write_text(json.dumps({"model": "Qwen/Qwen2.5-7B", "iters": 2000, "lora_rank": 96, "batch_size": 2}, indent="\t"))
+    file.write_text(
+        json.dumps({"model": "Qwen/Qwen2.5-7B", "iters": 2000, "lora_rank": 96, "batch_size": 2}, indent="\t")
+    )
     config = load_config(file=file)
     assert (config.train.max_steps, config.method.r, config.train.batch_size) == (2000, 96, 2)
     assert config.origin("train.max_steps") == f"{file}:3"
@@ -102,7 +104,7 @@ def test_bad_files(tmp_path: Path, content: str, part: str) -> None:
 
 
 def test_missing_file_and_unknown_recipe() -> None:
-    with pytest.raises(SettingsError, match="cannot read the settings file nowhere.yaml"):
+    with pytest.raises(SettingsError, match=r"cannot read the settings file nowhere\.yaml"):
         load_config(file="nowhere.yaml")
     with pytest.raises(SettingsError, match="no recipe 'quikstart', did you mean 'quickstart'"):
         load_config(recipe="quikstart")

@@ -15,7 +15,7 @@ def test_every_epoch_sees_every_row_once(rows: int, per_step: int, epochs: int, 
     seen = [plan.rows_of(step).tolist() for step in range(plan.total_steps)]
     for epoch in range(epochs):
         steps = seen[epoch * plan.steps_per_epoch : (epoch + 1) * plan.steps_per_epoch]
-        assert sorted(sum(steps, [])) == list(range(rows))
+        assert sorted(row for step in steps for row in step) == list(range(rows))
         assert all(len(step) == per_step for step in steps[:-1])
     assert plan.epoch_at(plan.total_steps) == epochs
 

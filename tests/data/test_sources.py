@@ -72,7 +72,9 @@ def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
     assert "is empty" in failure(write(tmp_path, f"a.{ending}", content)).message
 
 
-@pytest.mark.parametrize(("name", "hint"), [("a.cvs", "did you mean .csv?"), ("a.xls", "save as .xlsx"), ("a", "missing")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("a.cvs", "did you mean .csv?"), ("a.xls", "save as .xlsx"), ("a", "missing")]
+)
 def test_unknown_ending(tmp_path: Path, name: str, hint: str) -> None:
     error = failure(write(tmp_path, name, CSV))
     assert hint in str(error)
@@ -100,7 +102,9 @@ def test_gzip_of_several_members(tmp_path: Path) -> None:
     assert read(DataConfig(), write(tmp_path, "a.csv.gz", packed)).rows_read == 3
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-12], lambda b: b"\x1f\x8b" + b[9:], lambda b: b[:20] + b"xx" + b[22:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-12], lambda b: b"\x1f\x8b" + b[9:], lambda b: b[:20] + b"xx" + b[22:]]
+)
 def test_damaged_gzip(tmp_path: Path, damage: object) -> None:
     content = damage(gzip.compress(CSV.encode() * 50))  # type: ignore[operator]
     assert "not a whole gzip file" in failure(write(tmp_path, "a.csv.gz", content)).message

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHITECTURES
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.api import open_session, train
 from tunesmith.config import load_config
+
+ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
 
 
 @pytest.fixture
@@ -26,7 +27,12 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_train_save_load_generate(
-    arch: str, method: str, table: Path, tmp_path: Path, tiny_model_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    arch: str,
+    method: str,
+    table: Path,
+    tmp_path: Path,
+    tiny_model_dir: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     base_dir = tiny_model_dir(arch)

@@ -25,7 +25,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(("file", "shape"), SHAPES.items(), ids=list(SHAPES))
-def test_training_starts(file: str, shape: str, open_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_starts(
+    file: str, shape: str, open_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     config = load_config(overrides={"data.path": str(open_data / file), "train.max_steps": 1, "data.max_length": 64})
     plans = []

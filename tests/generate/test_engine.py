@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from tunesmith.config.schema import GenerateConfig
+from tunesmith.config import GenerateConfig
 from tunesmith.errors import DataError, SettingsError, TrainingError
 from tunesmith.generate import Completion, Engine
+from tunesmith.generate.text import tidy
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -103,9 +105,7 @@ def test_any_batch_is_transformers_greedy_one_by_one(arch: str, load: Callable[.
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_sliding_attention_and_padding(
-    implementation: str, load: Callable[..., Any], tiny_tokenizer: Any
-) -> None:
+def test_sliding_attention_and_padding(implementation: str, load: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = load("mistral", sliding_window=8, attn_implementation=implementation)
     references = [reference_ids(model, prompt) for prompt in make_prompts()]
     assert references != [reference_ids(load("mistral"), prompt) for prompt in make_prompts()]
@@ -153,15 +153,14 @@ def test_the_same_question_again_is_sampled_again(engine: Engine) -> None:
 def test_stop_strings_end_rows_and_stay_out_of_the_text(engine: Engine, settings: GenerateConfig) -> None:
     prompts = make_prompts()
     plain = engine.generate_ids(prompts, settings, seed=5)
-    # Three characters from the middle of one answer: in most tokenizations they lie across tokens.
-    letters = next(text for text in (completion.text for completion in plain) if text[8:20].isascii() and len(text) > 20)
-    stop = letters[9:12]
+    # Three letters from inside an answer: in most tokenizations they lie across tokens.
+    stop = next(match[1] for completion in plain if (match := re.search(r"..([a-z]{3})", completion.text)))
     stopping = settings.model_copy(update={"stop": [stop]})
     completions = engine.generate_ids(prompts, stopping, seed=5)
     assert sum(completion.finish_reason == "stop" for completion in completions) >= 1
     for before, completion in zip(plain, completions, strict=True):
         assert completion.finish_reason == ("stop" if stop in before.text else "length")
-        assert completion.text == before.text.split(stop)[0].strip()
+        assert completion.text == tidy(before.text.split(stop)[0])
         assert completion.token_ids == before.token_ids[: len(completion.token_ids)]
     for batch_size in (1, 3):
         assert engine.generate_ids(prompts, stopping, seed=5, batch_size=batch_size) == completions
@@ -210,14 +209,16 @@ def test_the_stop_token_ends_the_answer_and_is_no_part_of_it(tiny_tokenizer: Any
     engine = Engine(Scripted([*answer, stop_id, later], len(tiny_tokenizer)), tiny_tokenizer, template(later, stop_id))
     (completion,) = engine.generate_ids([[7]], GenerateConfig())
     assert completion == Completion("yes", tuple(answer), "stop", 1)
-    assert list(engine.stream_ids([7], GenerateConfig())) == ["yes"]
+    assert list(engine.stream_ids([7], GenerateConfig())) == ["y", "es"]
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_answers_are_shortened_to_the_context(arch: str, load: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model, prompts = load(arch), make_prompts([CONTEXT - 3, *[5] * 7])
     # One row of eight ends early and is carried along: its positions would run past GPT-2's table.
-    completions = Engine(model, tiny_tokenizer, template()).generate_ids(prompts, GenerateConfig(max_new_tokens=NEW_TOKENS))
+    completions = Engine(model, tiny_tokenizer, template()).generate_ids(
+        prompts, GenerateConfig(max_new_tokens=NEW_TOKENS)
+    )
     lengths = [3, *[NEW_TOKENS] * 7]
     expected = [cut(reference_ids(model, prompt, n), ()) for prompt, n in zip(prompts, lengths, strict=True)]
     assert outcomes(completions) == expected
@@ -264,6 +265,8 @@ def test_dropout_is_off_and_every_module_is_left_as_it_was(load: Callable[..., A
     assert not torch.is_inference_mode_enabled()
 
 
+# peft 0.21 reads an attribute that transformers 5.23 has renamed.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_is_called_through_and_can_be_disabled(load: Callable[..., Any], tiny_tokenizer: Any) -> None:
     base = load("llama")
     settings = GenerateConfig(max_new_tokens=NEW_TOKENS)
@@ -291,7 +294,10 @@ def test_progress_counts_every_answer_once(engine: Engine) -> None:
     first = engine.generate_ids(prompts, GenerateConfig(max_new_tokens=4), batch_size=1)
     stopping = Engine(engine.model, engine.tokenizer, template(first[0].token_ids[1], first[3].token_ids[0]))
     stopping.generate_ids(
-        prompts, GenerateConfig(max_new_tokens=4), batch_size=5, on_progress=lambda done, total: calls.append((done, total))
+        prompts,
+        GenerateConfig(max_new_tokens=4),
+        batch_size=5,
+        on_progress=lambda done, total: calls.append((done, total)),
     )
     assert calls[-1] == (8, 8)
     assert calls == sorted(set(calls))

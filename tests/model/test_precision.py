@@ -21,7 +21,7 @@ def set_flags(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     [
         (["avx2", "avx512_bf16"], LARGE, torch.bfloat16, "bfloat16: this CPU has avx512_bf16"),
         (["avx512_bf16", "amx_bf16"], LARGE, torch.bfloat16, "bfloat16: this CPU has amx_bf16"),
-        (["avx512_bf16"], TINY, torch.float32, "float32: a model of 100.0K parameters gains nothing from less"),
+        (["avx512_bf16"], TINY, torch.float32, "float32: a model of 100K parameters gains nothing from bfloat16"),
         (["avx2"], LARGE, torch.float32, "float32: this CPU has no fast bfloat16 (neither amx_bf16 nor avx512_bf16)"),
     ],
 )

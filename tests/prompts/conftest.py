@@ -136,6 +136,7 @@ FAMILIES = {
     "no-stop": Family(NO_STOP),
     "base": Family(None),
     "base-bos": Family(None, bos="<s>", eos="</s>", adds_bos=True),
+    "base-quiet": Family(None, bos="<s>", eos="</s>"),  # has a BOS token and never writes it, as GPT-2 and Phi-2
     "base-words": Family(None, bos="<s>", eos="</s>", pieces="words", adds_bos=True),
 }
 

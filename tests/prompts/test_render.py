@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.errors import DataError
@@ -157,6 +157,7 @@ def test_a_conversation_without_an_answer_has_nothing_to_train_on(family_tokeniz
     [
         *(("base-bos", name, 1) for name in ("qa", "alpaca", "plain", "{question} {answer}")),
         *(("base", name, 0) for name in ("qa", "alpaca", "plain", "{question} {answer}")),
+        *(("base-quiet", name, 0) for name in ("qa", "alpaca", "plain", "{question} {answer}")),
         *((family, "chat", 1) for family in ("llama3", "gemma", "mistral")),  # the template writes it
         *((family, "qa", 1) for family in ("llama3", "gemma", "mistral")),
         ("phi3", "chat", 0),  # a tokenizer that adds one, a template that writes none: the template's word holds
@@ -392,6 +393,7 @@ def test_what_is_supervised_reads_as_the_answer_and_its_stop_token(
     family_tokenizer: Tokenizers, family: str, name: str, answer: str
 ) -> None:
     tokenizer = family_tokenizer(family)
+    assume(not any(token.content in answer for token in tokenizer.added_tokens_decoder.values()))
     template = check_template(name, tokenizer)
     encoded = render(Example((Message("user", "Why?"), Message("assistant", answer))), template, tokenizer)
     text = tokenizer.decode(encoded.input_ids[encoded.supervised], clean_up_tokenization_spaces=False)

@@ -135,6 +135,7 @@ def test_a_gradient_that_is_never_finite_is_marked_red(tmp_path: Path) -> None:
     plot_run(run)
     assert has_colour(run, "training_curves.png", RED)
     assert has_colour(run, "training_curves.png", BLUE)
+    assert not has_colour(run, "training_curves.png", ORANGE), "there was no validation to name in the legend"
 
 
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -155,7 +156,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_odd_logs_are_drawn_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     monkeypatch.setattr(plots, "_DPI", 40)  # faster
-    run = make(tmp_path, CASES[case], name="名前 $x_1$ %s")
+    run = make(tmp_path, CASES[case], name="名前 $x_$ %s")
     plot_run(run)
     for figure in FIGURES:
         assert pixels(run, figure).shape == (280, 400, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -51,5 +52,5 @@ def test_rate_is_between_floor_and_peak_and_never_rises_after_warmup(
     schedule = Schedule(shape, peak=peak, total_steps=total, warmup_steps=round(share * total), floor=floor)
     rates = [schedule(step) for step in range(schedule.warmup_steps, total)]
     assert all(peak * floor * (1 - 1e-9) <= rate <= peak * (1 + 1e-9) for rate in rates)
-    assert all(later <= earlier * (1 + 1e-9) for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-9) for earlier, later in itertools.pairwise(rates))
     assert math.isfinite(schedule(total + 10))

@@ -1,0 +1,191 @@
+"""The command line driven in this process, with the api replaced where a real one would be slow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import tunesmith
+from tunesmith.cli import main
+from tunesmith.config import dump_config
+from tunesmith.errors import DataError
+from tunesmith.runs import Run
+from tunesmith.types import Example, Message
+
+EXAMPLES = [
+    Example((Message("user", f"Question {n}?"), Message("assistant", f"Answer {n}.")), row=n, sheet="FAQ")
+    for n in range(2, 8)
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that the command is called in."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("TUNESMITH_TRACE", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(home: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """cli("train", "x.xlsx") -> exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> Outcome:
+        capsys.readouterr()
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+@dataclass
+class Event:
+    kind: str
+    step: int
+    total_steps: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def events(total: int, *, first: int = 0, validate_every: int = 0, stop_early_at: int | None = None) -> Iterator[Event]:
+    """What the loop tells in a run of `total` steps."""
+    yield Event("start", first, total, {"resumed_from": first})
+    step = first
+    while step < (stop_early_at or total):
+        step += 1
+        yield Event("train", step, total, {"loss": 10 / step, "tokens_per_second": 1234.0, "epoch": step / total})
+        if validate_every and (step % validate_every == 0 or step == total):
+            yield Event("eval", step, total, {"validation_loss": 20 / step})
+            yield Event("checkpoint", step, total, {"path": "x"})
+            yield Event("best", step, total, {"validation_loss": 20 / step})
+    if stop_early_at:
+        yield Event("early_stop", step, total, {"best_step": 3, "validation_loss": 0.5})
+    yield Event("end", step, total)
+
+
+class FakeReport:
+    def to_text(self) -> str:
+        return "data     faq.xlsx (xlsx): 6 rows read, 6 kept\nsplit    4 train, 1 validation, 1 test"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": 1, "shape": "qa", "columns": {"question": "Q"}, "rows_read": 6, "rows_kept": 6}
+
+
+class FakeSession:
+    """Answers "<model> answer to <question> after <n> messages", a word at a time."""
+
+    def __init__(self, overrides: dict[str, object]) -> None:
+        self.overrides = overrides
+        self.config = SimpleNamespace(prompt=SimpleNamespace(system=None))
+        self.longest = 100
+        self.interrupt_after: int | None = None
+
+    def conversation(self, question: str) -> list[Message]:
+        return [Message("user", question)]
+
+    def answer(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> str:
+        return "".join(self.stream(messages, base=base))
+
+    def stream(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> Iterator[str]:
+        if len(messages) > self.longest:
+            raise DataError("the prompt is too long")
+        system = f"[{messages[0].content}] " if messages[0].role == "system" else ""
+        text = f"{system}{'base' if base else 'tuned'} answer to {messages[-1].content} after {len(messages)} messages"
+        for number, word in enumerate(text.split(" ")):
+            if number == self.interrupt_after:
+                raise KeyboardInterrupt
+            yield word if number == 0 else f" {word}"
+
+
+class FakeApi(ModuleType):
+    """Stands in for tunesmith.api: the same names, runs that take no time. `raises` is raised by every verb."""
+
+    def __init__(self) -> None:
+        super().__init__("tunesmith.api")
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.raises: BaseException | None = None
+        self.events: list[Event] = list(events(20, validate_every=5))
+        self.session: FakeSession | None = None
+
+    def _called(self, verb: str, **arguments: Any) -> None:
+        self.calls.append((verb, arguments))
+        if self.raises is not None:
+            raise self.raises
+
+    def make_run(self, config: Any, kind: str = "finetune", status: str = "finished", **fields: Any) -> Run:
+        """A run directory as a finished training leaves it, as far as the command line looks."""
+        path = Path(config.output_dir) if config.output_dir else Path("runs") / (config.name or "faq")
+        training = {"step": 20, "tokens": 999, "seconds": 75.0, "best_loss": 1.25, "best_step": 15}
+        manifest = {"kind": kind, "status": status, "training": training, "total_steps": 20, **fields}
+        run = Run.create(path, config_text=dump_config(config), manifest=manifest)
+        run.model_dir.mkdir()
+        return run
+
+    def inspect(self, config: Any) -> Any:
+        self._called("inspect", config=config)
+        return SimpleNamespace(train=EXAMPLES, validation=[], test=[], report=FakeReport())
+
+    def train(self, config: Any, *, resume: str | None = None, announce: Any = None, observers: Any = ()) -> Any:
+        self._called("train", config=config, resume=resume)
+        run = Run.open(resume) if resume else self.make_run(config)
+        encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
+        announce(SimpleNamespace(run=run, config=config, data=FakeReport(), encoding=encoding, trainable=1000,
+                                 parameters=50_000, steps=20, resumed_from=0))  # fmt: skip
+        for event in self.events:
+            for observe in observers:
+                observe(event)
+        if resume:
+            training = {"step": 20, "tokens": 999, "seconds": 75.0, "best_loss": 1.25, "best_step": 15}
+            run.update_manifest(status="finished", training=training, total_steps=20)
+        return SimpleNamespace(run=run, config=config)
+
+    def pretrain(self, config: Any, *, resume: str | None = None, observers: Any = ()) -> Any:
+        self._called("pretrain", config=config, resume=resume)
+        run = self.make_run(config, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
+        for event in self.events:
+            for observe in observers:
+                observe(event)
+        return SimpleNamespace(run=run)
+
+    def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
+        self._called("evaluate", reference=reference, overrides=overrides)
+        row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
+        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1)
+        tuned = SimpleNamespace(
+            metrics={"perplexity": 8.0, "exact_match": 1.0}, rows=[{**row, "prediction": "Me."}], row_count=1
+        )
+        for who in ("base", "tuned"):
+            on_progress(who, 1, 1)
+        return SimpleNamespace(
+            run=Run.open(reference), base=base, tuned=tuned, to_json=lambda: {"schema_version": 1, "rows": 1}
+        )
+
+    def open_session(self, reference: str, overrides: dict[str, object] | None = None) -> FakeSession:
+        self._called("open_session", reference=reference, overrides=overrides)
+        self.session = self.session or FakeSession(overrides or {})
+        return self.session
+
+
+@pytest.fixture
+def api(home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
+    fake = FakeApi()
+    monkeypatch.setitem(sys.modules, "tunesmith.api", fake)
+    monkeypatch.setattr(tunesmith, "api", fake, raising=False)
+    return fake

@@ -1,0 +1,264 @@
+"""Tidy text, rows that cannot be trained on, oddities that are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.data.clean import normalise_question, question_key, tidy
+from tunesmith.data.examples import Unusable, build_example
+from tunesmith.data.notices import notices
+from tunesmith.types import Example, Message, Record
+
+
+@pytest.mark.parametrize(
+    ("text", "tidied"),
+    [
+        ("  What  is\tit? ", "What is\tit?"),
+        ("a \t b", "a b"),
+        ("line\r\nline\rline", "line\nline\nline"),
+        ("one\n\n\n\ntwo", "one\n\ntwo"),
+        ("one  \ntwo \n", "one\ntwo"),
+        ("Steps:\n  - first\n    - deeper  thing", "Steps:\n  - first\n    - deeper thing"),
+        ("    def f():\n        return  1", "def f():\n    return 1"),
+        ("\u00a0Whiteboard\u00a0app\u00a0 now", "Whiteboard app now"),
+        ("\ufefftext", "text"),
+        ("Run:\n```\na  =  1\n\n\n\nb\n```\nthen  stop", "Run:\n```\na  =  1\n\n\n\nb\n```\nthen stop"),
+        ("~~~\na  b\n```\nc  d\n~~~\ne  f", "~~~\na  b\n```\nc  d\n~~~\ne f"),
+        (" \n\t ", ""),
+    ],
+)
+def test_tidy(text: str, tidied: str) -> None:
+    assert tidy(text) == tidied
+
+
+SPACED = st.text(alphabet="ab \t\n\r\u00a0`~", max_size=40)
+
+
+@given(SPACED | st.text(max_size=40))
+def test_tidy_text_is_left_as_it_is(text: str) -> None:
+    once = tidy(text)
+    assert tidy(once) == once
+    assert once == once.strip()
+
+
+@given(SPACED)
+def test_tidying_loses_no_word(text: str) -> None:
+    assert tidy(text).split() == text.replace("\ufeff", "").split()
+
+
+def test_questions_are_the_same_but_for_case_punctuation_and_space() -> None:
+    assert normalise_question("  What's a PRESS?! ") == normalise_question("what s a press")
+    assert normalise_question("Straße") == normalise_question("STRASSE")
+    assert normalise_question("C++") != normalise_question("C")
+    assert normalise_question("???") == "???"
+
+
+def test_key_of_a_conversation_is_all_that_is_asked() -> None:
+    first = Example(messages=(Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Thanks!")))
+    other = Example(messages=(Message("user", "Bye"), Message("assistant", "Yes?"), Message("user", "Thanks!")))
+    assert question_key(first) != question_key(other)
+    assert question_key(Example(messages=(Message("user", "Sum up", "a text"),))) == "sum up a text"
+    assert question_key(Example(messages=(Message("system", "Cheer!"), Message("assistant", "Go")))) == "cheer go"
+    assert question_key(Example(text="Some Text.")) == "some text"
+
+
+QA = {"question": "Q", "answer": "A"}
+
+
+def build(cells: dict[str, Any], shape: str = "qa", columns: dict[str, str] = QA) -> Example | Unusable:
+    return build_example(Record(7, cells, "S"), shape, columns)
+
+
+def messages(cells: dict[str, Any], shape: str, columns: dict[str, str]) -> list[tuple[str, str]]:
+    example = build(cells, shape, columns)
+    assert isinstance(example, Example)
+    return [(message.role, message.content) for message in example.messages]
+
+
+def test_question_and_answer_become_two_turns_with_their_place() -> None:
+    assert build({"Q": " What  is it? ", "A": "A press.\n"}) == Example(
+        messages=(Message("user", "What is it?"), Message("assistant", "A press.")), row=7, sheet="S"
+    )
+
+
+def test_context_input_and_system_have_their_places() -> None:
+    columns = {"instruction": "I", "output": "O", "input": "C", "system": "S"}
+    example = build({"I": "Sum up", "O": "Short.", "C": "Long text", "S": "Be brief"}, "instruction", columns)
+    assert example == Example(
+        messages=(
+            Message("system", "Be brief"),
+            Message("user", "Sum up", "Long text"),
+            Message("assistant", "Short."),
+        ),
+        row=7,
+        sheet="S",
+    )
+    assert messages({"I": "Sum up", "O": "x", "C": " ", "S": ""}, "instruction", columns)[0] == ("user", "Sum up")
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"Q": "", "A": " ", "note": "\n"}, "blank row"),
+        ({"Q": None, "A": None}, "blank row"),
+        ({"Q": "", "A": "", "note": "x"}, "empty question"),
+        ({"Q": " \t", "A": "x"}, "empty question"),
+        ({"Q": "x", "A": "\u00a0"}, "empty answer"),
+        ({"Q": "x"}, "empty answer"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(cells: dict[str, Any], reason: str) -> None:
+    assert build(cells) == Unusable(reason)
+
+
+@pytest.mark.parametrize(
+    ("shape", "parts", "reasons"),
+    [
+        ("instruction", ("instruction", "output"), ("empty instruction", "empty output")),
+        ("prompt", ("prompt", "completion"), ("empty prompt", "empty completion")),
+        ("label", ("text", "label"), ("empty text", "empty label")),
+    ],
+)
+def test_reasons_are_told_in_the_words_of_the_shape(
+    shape: str, parts: tuple[str, str], reasons: tuple[str, str]
+) -> None:
+    columns = {part: part for part in parts}
+    for empty, reason in zip(parts, reasons, strict=True):
+        cells = {part: "" if part == empty else "x" for part in parts}
+        assert build(cells, shape, columns) == Unusable(reason)
+
+
+def test_plain_text_keeps_everything_but_line_ends() -> None:
+    example = build({"text": "  a  b\r\n\r\n\r\nc "}, "text", {"text": "text"})
+    assert example == Example(text="  a  b\n\n\nc ", row=7, sheet="S")
+    assert build({"text": " \n", "id": "1"}, "text", {"text": "text"}) == Unusable("empty text")
+
+
+def test_label_is_the_answer() -> None:
+    assert messages({"t": "Where is it?", "l": "late"}, "label", {"text": "t", "label": "l"}) == [
+        ("user", "Where is it?"),
+        ("assistant", "late"),
+    ]
+
+
+MESSAGES = {"messages": "m"}
+SHAREGPT = {"conversations": "c"}
+
+
+def turn(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+def test_openai_messages() -> None:
+    turns = [turn("developer", "Be kind."), turn("user", [{"type": "text", "text": "Hi"}]), turn("assistant", "Hello")]
+    expected = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello")]
+    assert messages({"m": turns}, "messages", MESSAGES) == expected
+
+
+def test_messages_written_as_text() -> None:
+    text = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'
+    assert messages({"m": text}, "messages", MESSAGES) == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_sharegpt_roles() -> None:
+    names = ["system", "human", "function_call", "observation", "gpt"]
+    turns = [{"from": name, "value": name} for name in names]
+    roles = ["system", "user", "assistant", "tool", "assistant"]
+    assert [role for role, _ in messages({"c": turns}, "sharegpt", SHAREGPT)] == roles
+
+
+def test_tool_calls_are_what_the_assistant_says() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"q": 5}'}}
+    turns = [turn("user", "Find"), {"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert messages({"m": turns}, "messages", MESSAGES)[1] == (
+        "assistant",
+        '[{"name": "search", "arguments": "{\\"q\\": 5}"}]',
+    )
+
+
+def test_chosen_answer_ends_the_conversation() -> None:
+    columns = {"conversations": "c", "chosen": "ok"}
+    cells = {"c": [{"from": "human", "value": "Hi"}], "ok": {"from": "gpt", "value": "Hello"}}
+    assert messages(cells, "sharegpt", columns) == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_what_follows_the_last_answer_is_left_out() -> None:
+    turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("tool", "d")]
+    assert messages({"m": turns}, "messages", MESSAGES) == [("user", "a"), ("assistant", "b")]
+
+
+def test_a_conversation_without_a_question_is_kept() -> None:
+    turns = [turn("system", "Cheer."), turn("assistant", "You are great!")]
+    assert messages({"m": turns}, "messages", MESSAGES) == [("system", "Cheer."), ("assistant", "You are great!")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ([turn("user", "a")], "no answer turn"),
+        ([turn("user", "a"), turn("assistant", "  ")], "no answer turn"),
+        ([turn("user", "a"), turn("robot", "b")], "malformed conversation"),
+        ([turn("user", "a"), "b"], "malformed conversation"),
+        ([turn("user", {"x": 1}), turn("assistant", "b")], "malformed conversation"),
+        ([turn("user", [{"type": "image_url"}]), turn("assistant", "b")], "malformed conversation"),
+        ("Hi there", "malformed conversation"),
+        ("", "empty conversation"),
+    ],
+)
+def test_conversations_that_cannot_be_trained_on(cell: Any, reason: str) -> None:
+    assert build({"m": cell, "id": "1"}, "messages", MESSAGES) == Unusable(reason)
+
+
+def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Example:
+    return Example(messages=(Message("user", question), Message("assistant", answer)), row=row, sheet=sheet)
+
+
+@pytest.mark.parametrize(
+    ("code", "question", "answer"),
+    [
+        ("mojibake", "x", "a person\u00e2\u20ac\u2122s thoughts"),
+        ("mojibake", "x", "caf\u00c3\u00a9"),
+        ("mojibake", "x\ufffd", "y"),
+        ("placeholders", "x", "I am {{name}}."),
+        ("end_marker", "x", "Yes.###eos_token###"),
+        ("end_marker", "x", "Yes.<|endoftext|>"),
+        ("end_marker", "x", "Yes.</s>"),
+        ("template_inside", "Below is ..\n\n### Instruction:\nSay hi", "y"),
+        ("escaped_newlines", "x", "One.\\nTwo."),
+    ],
+)
+def test_oddities_are_told_with_rows(code: str, question: str, answer: str) -> None:
+    examples = [qa("a", "b", 2), qa(question, answer, 3)]
+    found = list(notices(examples))
+    assert [(finding.code, finding.rows) for finding in found] == [(code, (3,))]
+    assert "1 row has" in found[0].message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Où est le café naïf, s’il vous plaît ?",
+        "Ärger über Öl — „gut“",
+        "<<3*4=12>>",
+        "C:\\new\\nice",
+        "{name}",
+        "## Title",
+    ],
+)
+def test_ordinary_text_is_not_odd(text: str) -> None:
+    assert list(notices([qa(text, text)])) == []
+
+
+def test_oddities_are_told_by_sheet_where_there_are_several() -> None:
+    examples = [qa("a", "{{x}}", 2, "One"), qa("b", "{{y}}", 2, "Two")]
+    messages_found = [finding.message for finding in notices(examples, one_place=False)]
+    assert [message.split(":")[0] for message in messages_found] == ['sheet "One"', 'sheet "Two"']
+
+
+def test_different_answers_to_one_question_are_told() -> None:
+    examples = [qa("Who?", "Me", 2), qa("who", "You", 3), qa("When?", "Now", 4)]
+    assert [(finding.code, finding.rows) for finding in notices(examples)] == [("several_answers", (2, 3))]
