@@ -29,7 +29,7 @@ TABLE: dict[str, tuple[int, tuple[str, ...]]] = {
     "generate": (3, ("config", "prompts", "model")),
     "advise": (3, ("config", "runs", "model")),
     "export": (3, ("config", "runs", "prompts", "model")),
-    "train": (4, ("config", "runs", "data", "model")),
+    "train": (4, ("config", "runs", "prompts", "data", "model")),
     "evaluate": (4, ("config", "runs", "data", "model", "generate")),
     "serve": (4, ("config", "runs", "prompts", "generate")),
     "api": (

@@ -1,5 +1,6 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
+from tunesmith.config.aliases import ALIASES
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
 from tunesmith.config.schema import (
@@ -16,6 +17,7 @@ from tunesmith.config.schema import (
 )
 
 __all__ = [
+    "ALIASES",
     "DataConfig",
     "EvalConfig",
     "GenerateConfig",

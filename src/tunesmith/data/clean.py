@@ -11,7 +11,7 @@ from tunesmith.types import Example
 
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _INNER_SPACES = re.compile(r"(?<=\S)[ \t]{2,}")
-_PASTED = {0xA0: " ", 0xFEFF: None}  # no-break space and byte order mark: they come with pasting, nobody types them
+_NO_BREAK_SPACE, _BYTE_ORDER_MARK = "\u00a0", "\ufeff"  # they come with pasting, nobody types them
 
 
 def normalise_newlines(text: str) -> str:
@@ -27,10 +27,12 @@ def tidy(text: str) -> str:
     >>> tidy("  How  do I\\r\\n\\r\\n\\r\\nprint?  ")
     'How do I\\n\\nprint?'
     """
-    text = textwrap.dedent(normalise_newlines(text).translate(_PASTED)).strip()
+    text = normalise_newlines(text).replace(_NO_BREAK_SPACE, " ").replace(_BYTE_ORDER_MARK, "")
+    if "\n" not in text:
+        return _INNER_SPACES.sub(" ", text.strip())
     lines: list[str] = []
     fence: str | None = None
-    for line in text.split("\n"):
+    for line in textwrap.dedent(text).strip().split("\n"):
         mark = _FENCE.match(line)
         if fence is not None:
             lines.append(line)

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import guess_parts
 from tunesmith.data.names import name_weight, normalise_name

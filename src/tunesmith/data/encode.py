@@ -66,54 +66,70 @@ def encode(
     Raises:
         DataError: `truncation` is "error" and an example is too long.
     """
-    encoded: list[Encoded] = []
-    rows: dict[str, list[int]] = {"prompt": [], "answer": [], "split": []}
-    dropped: dict[str, list[int]] = {}
+    account = _Account()
     for example in examples:
         try:
             whole = render(example, template, tokenizer, train_on=train_on)
         except DataError as error:  # such as a chat template that wants roles to alternate
-            dropped.setdefault(error.cause or error.message, []).append(example.row)
+            account.drop(error.cause or error.message, example)
             continue
         if len(whole) <= max_length:
-            fitted = [whole]
+            account.keep(whole)
         elif example.text is not None:
-            rows["split"].append(example.row)
-            fitted = list(_pieces(whole, max_length))
+            account.note("split", example)
+            for piece in _pieces(whole, max_length):
+                account.keep(piece)
         elif truncation == "error":
             raise DataError(
                 f"row {example.row} is {len(whole)} tokens long, over data.max_length = {max_length}",
                 fix="raise --data.max_length, or choose --data.truncation prompt, answer or drop",
             )
+        elif truncation == "drop":
+            account.drop("too long", example)
         elif truncation == "answer":
-            rows["answer"].append(example.row)
-            fitted = [_cut_answer(whole, max_length, template.stop_id)]
-        elif truncation == "prompt":
-            shorter = _shorten_prompt(example, template, tokenizer, max_length=max_length, train_on=train_on)
-            if shorter is not None:
-                rows["prompt"].append(example.row)
-            fitted = [shorter] if shorter is not None else []
+            account.note("answer", example)
+            account.keep(_cut_answer(whole, max_length, template.stop_id))
         else:
-            fitted = []
-        if not fitted:
-            reason = "too long" if truncation == "drop" else "answer alone is too long"
-            dropped.setdefault(reason, []).append(example.row)
-        for row in fitted:
-            if row.target_tokens:
-                encoded.append(row)
+            shorter = _shorten_prompt(example, template, tokenizer, max_length=max_length, train_on=train_on)
+            if shorter is None:
+                account.drop("answer alone is too long", example)
             else:
-                dropped.setdefault("no answer token left", []).append(example.row)
-    report = EncodeReport(
-        sequences=len(encoded),
-        tokens=sum(map(len, encoded)),
-        target_tokens=sum(row.target_tokens for row in encoded),
-        longest=max(map(len, encoded), default=0),
-        shortened_prompt=tuple(rows["prompt"]),
-        cut_answer=tuple(rows["answer"]),
-        split_text=tuple(rows["split"]),
-        dropped={reason: tuple(numbers) for reason, numbers in dropped.items()},
-    )
-    return encoded, report
+                account.note("prompt", example)
+                account.keep(shorter)
+    return account.encoded, account.report()
+
+
+@dataclass(slots=True)
+class _Account:
+    """Sequences kept, and the rows that were changed or left out."""
+
+    encoded: list[Encoded] = field(default_factory=list)
+    changed: dict[str, list[int]] = field(default_factory=dict)
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+
+    def keep(self, row: Encoded) -> None:
+        if row.target_tokens:
+            self.encoded.append(row)
+        else:
+            self.dropped.setdefault("no answer token left", []).append(row.row)
+
+    def note(self, change: str, example: Example) -> None:
+        self.changed.setdefault(change, []).append(example.row)
+
+    def drop(self, reason: str, example: Example) -> None:
+        self.dropped.setdefault(reason, []).append(example.row)
+
+    def report(self) -> EncodeReport:
+        return EncodeReport(
+            sequences=len(self.encoded),
+            tokens=sum(map(len, self.encoded)),
+            target_tokens=sum(row.target_tokens for row in self.encoded),
+            longest=max(map(len, self.encoded), default=0),
+            shortened_prompt=tuple(self.changed.get("prompt", ())),
+            cut_answer=tuple(self.changed.get("answer", ())),
+            split_text=tuple(self.changed.get("split", ())),
+            dropped={reason: tuple(rows) for reason, rows in self.dropped.items()},
+        )
 
 
 def _pieces(whole: Encoded, max_length: int) -> Iterator[Encoded]:

@@ -55,7 +55,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # "Question_ID", "Incorrect Answers", "answer_annotation", "Source".
 OTHER_WORDS = (
     "id", "uid", "uuid", "guid", "key", "index", "idx", "nr", "no", "number", "num", "count", "length", "size", "rank",
-    "date", "time", "timestamp", "created", "updated", "source", "url", "link", "href", "file", "path", "author", "by",
+    "date", "time", "timestamp", "created", "updated", "source", "url", "link", "href", "file", "path", "author",
     "lang", "language", "locale", "score", "rating", "vote", "split", "version", "status", "metadata", "meta",
     "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor", "suggested", "annotation", "anno",
     "quelle", "datum", "autor", "sprache",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunesmith.config.schema import DataConfig, RunConfig
+from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
@@ -248,7 +248,11 @@ def _file_report(part: _Part) -> FileReport:
 def _place(parts: Sequence[_Part], part: _Part, sheet: str | None, row: int) -> Place:
     """A row number, with its sheet and its file in front where there are several."""
     name: Place = f"{sheet}!{row}" if sheet is not None and len(part.detection.by_sheet) > 1 else row
-    return f"{Path(part.table.path).name}:{name}" if len(parts) > 1 else name
+    if len(parts) == 1:
+        return name
+    file_names = [Path(other.table.path).name for other in parts]
+    file_name = Path(part.table.path).name
+    return f"{file_name if file_names.count(file_name) == 1 else part.table.path}:{name}"
 
 
 def _empty_sides(sides: Split, config: RunConfig) -> Iterable[Finding]:

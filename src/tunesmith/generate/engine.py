@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from tunesmith.config.schema import GenerateConfig
+from tunesmith.config import GenerateConfig
 from tunesmith.errors import DataError, SettingsError, TrainingError
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy

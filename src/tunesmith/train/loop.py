@@ -90,7 +90,12 @@ def fit(
         torch.manual_seed(
             _step_seed(plan.seed, state.step)
         )  # dropout: a function of the step, so resume needs no RNG state
-        loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
+        try:
+            loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
+        except TrainingError:
+            state.step += 1
+            tell("train", loss=math.nan, learning_rate=rate)  # seen in the log and the pictures, never smoothed away
+            raise
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
@@ -120,6 +125,7 @@ def fit(
             is_best = _judge(state, validation_loss, settings)
             tell("eval", validation_loss=validation_loss, epoch=plan.epoch_at(state.step), seconds=state.seconds)
         if is_best or stopping or last or state.stopped_early or state.step % settings.save_steps == 0:
+            tell("saving")
             folder = checkpoints.save(model, optimizer, state)
             tell("checkpoint", path=str(folder))
         if is_best:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tunesmith.runs import MetricsLog
 
-EventKind = Literal["start", "train", "eval", "checkpoint", "best", "early_stop", "end"]
+EventKind = Literal["start", "train", "eval", "saving", "checkpoint", "best", "early_stop", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ def log_metrics(log: MetricsLog) -> Observer:
     def observe(event: Event) -> None:
         if event.kind == "start":
             log.truncate_after(event.step)
+        elif event.kind == "saving":
+            log.sync()  # a checkpoint never outlives the lines before it
         elif event.kind in ("train", "eval"):
             log.append({"step": event.step, "kind": event.kind, **event.values})
 

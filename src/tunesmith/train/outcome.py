@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from torch import nn
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, EncodeReport
 from tunesmith.errors import Stopped
-from tunesmith.runs import Run
+from tunesmith.runs import Run, plot_run
 from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded, Finding
@@ -56,6 +57,18 @@ class TrainResult:
     config: RunConfig
     state: TrainingState
     total_steps: int
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """The run is `running` inside; when training fails, it is `failed` and its pictures show how far it came."""
+    run.update_manifest(status="running")
+    try:
+        yield
+    except BaseException:
+        run.update_manifest(status="failed")
+        plot_run(run)
+        raise
 
 
 def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest) -> None:

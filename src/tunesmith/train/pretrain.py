@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -28,10 +30,11 @@ from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import Likelihood, MeanNll, raise_if_stopped
+from tunesmith.train.outcome import Likelihood, MeanNll, raise_if_stopped, recorded
 from tunesmith.train.signals import listen_for_stop
 from tunesmith.types import Encoded, Example
 
+_LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
 
 
@@ -58,34 +61,15 @@ def pretrain(
         DataError: a file is missing or damaged.
         Stopped: a signal asked for it; the run can be resumed.
     """
-    settings = config.pretrain
-    corpus = read_corpus(settings.documents, settings.qa, holdout=settings.holdout)
+    corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)
-    template = check_template("chat", tokenizer)
-    end = tokenizer.added_tokens_encoder[END_OF_TEXT]
-    train_rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), settings.context)
-    held_out = [
-        row for text in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([text], settings.context)
-    ]
-
+    rows, held_out = _rows(corpus, tokenizer, config)
     device = choose_device(config.model.device)
-    model: PreTrainedModel = new_model(settings, tokenizer, seed=config.seed)
-    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
-    dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
-    config = config.resolved("model.dtype", str(dtype).removeprefix("torch."), reason)
-    if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    pad_id = tokenizer.pad_token_id
-
-    def measure(rows: Sequence[Encoded]) -> Likelihood:
-        with autocast(device, dtype):
-            return mean_nll(model, rows, batch_size=config.eval.batch_size, pad_id=pad_id)
-
-    probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
-    plan = resolve.plan_steps(config, len(train_rows))
+    model, dtype = _model(config, tokenizer, device)
+    plan = resolve.plan_steps(config, len(rows))
     if config.train.learning_rate is None:
-        config = config.resolved("train.learning_rate", 3e-3, "pre-training a small model from scratch")
+        config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
     config = resolve.resolve_cadence(config, plan)
     checkpoints = Checkpoints(
         run.checkpoints_dir,
@@ -93,15 +77,21 @@ def pretrain(
         keep=config.train.save_total_limit,
     )
 
-    run.update_manifest(
-        status="running", train_tokens=sum(map(len, train_rows)), held_out_documents=len(corpus.held_out)
-    )
-    with listen_for_stop() as stop:
+    def compute() -> AbstractContextManager[object]:
+        return autocast(device, dtype)
+
+    def measure(chosen: Sequence[Encoded]) -> Likelihood:
+        with compute():
+            return mean_nll(model, chosen, batch_size=config.eval.batch_size, pad_id=tokenizer.pad_token_id)
+
+    probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
+    run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
+    with recorded(run), listen_for_stop() as stop:
         state = fit(
             model,
-            train_rows,
+            rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, pad_id=pad_id, autocast=lambda: autocast(device, dtype)),
+            settings=resolve.loop_settings(config, plan, pad_id=tokenizer.pad_token_id, autocast=compute),
             checkpoints=checkpoints,
             validate=lambda: measure(probe).mean,
             observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
@@ -134,6 +124,27 @@ def _tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> PreTrainedTokeniz
             new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
+
+
+def _model(
+    config: RunConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
+) -> tuple[PreTrainedModel, torch.dtype]:
+    """A new model on its device and the number format it is trained in."""
+    model = new_model(config.pretrain, tokenizer, seed=config.seed)
+    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
+    if config.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])[0]
+
+
+def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
+    """Training blocks, and the blocks of each held-out document."""
+    length = config.pretrain.context
+    end = tokenizer.added_tokens_encoder[END_OF_TEXT]
+    template = check_template("chat", tokenizer)
+    rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), length)
+    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([ids], length)]
+    return rows, held_out
 
 
 def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, end: int) -> list[NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, load_weights
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import MeanNll, Plan, TrainResult, raise_if_stopped
+from tunesmith.train.outcome import MeanNll, Plan, TrainResult, raise_if_stopped, recorded
 from tunesmith.train.signals import listen_for_stop
 
 
@@ -109,8 +109,7 @@ def train(
         with compute():
             return mean_nll(model, held_out, batch_size=config.eval.batch_size, pad_id=pad_id).mean
 
-    run.update_manifest(status="running")
-    with listen_for_stop() as stop:
+    with recorded(run), listen_for_stop() as stop:
         state = fit(
             model,
             rows,

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-import tunesmith
+from tunesmith import __version__
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, StepPlan
 from tunesmith.model import LoadedModel, default_learning_rate
@@ -113,4 +113,4 @@ def package_versions() -> dict[str, str]:
     """Versions that a result may depend on."""
     python = ".".join(map(str, sys.version_info[:3]))
     packages = {name: metadata.version(name) for name in _PACKAGES}
-    return {"tunesmith": tunesmith.__version__, "python": python, **packages}
+    return {"tunesmith": __version__, "python": python, **packages}
