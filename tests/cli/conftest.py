@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from tunesmith.cli import main
 from tunesmith.config import dump_config
 from tunesmith.errors import DataError
 from tunesmith.runs import Run
-from tunesmith.types import Example, Message
+from tunesmith.types import Example, Finding, Message
 
 EXAMPLES = [
     Example((Message("user", f"Question {n}?"), Message("assistant", f"Answer {n}.")), row=n, sheet="FAQ")
@@ -121,11 +122,14 @@ class FakeApi(ModuleType):
         super().__init__("tunesmith.api")
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.raises: BaseException | None = None
+        self.warns: str | None = None
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
+        if self.warns is not None:
+            warnings.warn(self.warns, FutureWarning, stacklevel=2)
         if self.raises is not None:
             raise self.raises
 
@@ -146,8 +150,19 @@ class FakeApi(ModuleType):
         self._called("train", config=config, resume=resume)
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
-        announce(SimpleNamespace(run=run, config=config, data=FakeReport(), encoding=encoding, trainable=1000,
-                                 parameters=50_000, steps=20, resumed_from=0))  # fmt: skip
+        findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)
+        announce(
+            SimpleNamespace(
+                run=run,
+                config=config,
+                data=FakeReport(),
+                encoding=encoding,
+                findings=findings,
+                trainable=1000,
+                parameters=50_000,
+                steps=20,
+            )
+        )
         for event in self.events:
             for observe in observers:
                 observe(event)
@@ -189,3 +204,8 @@ def api(home: Path, monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     monkeypatch.setitem(sys.modules, "tunesmith.api", fake)
     monkeypatch.setattr(tunesmith, "api", fake, raising=False)
     return fake
+
+
+@pytest.fixture
+def make_events() -> Callable[..., list[Event]]:
+    return lambda *arguments, **options: list(events(*arguments, **options))

@@ -33,7 +33,13 @@ OWN = {"recipe": True, "config": True, "output_dir": True, "resume": True, "seed
         (
             "--dataset_path d.jsonl --batch_size 4 --epochs 3 --lora_r 8 --gradient_checkpointing",
             "",
-            {"dataset_path": "d.jsonl", "batch_size": "4", "epochs": "3", "lora_r": "8", "gradient_checkpointing": "true"},
+            {
+                "dataset_path": "d.jsonl",
+                "batch_size": "4",
+                "epochs": "3",
+                "lora_r": "8",
+                "gradient_checkpointing": "true",
+            },
         ),
         ("--num-train-epochs 3 --lora-r 8", "", {"num_train_epochs": "3", "lora_r": "8"}),
         # true or false: a value only where one is written
@@ -57,9 +63,14 @@ OWN = {"recipe": True, "config": True, "output_dir": True, "resume": True, "seed
         # everything after -- is the command's own
         ("run -- --train.epochs 3", "run -- --train.epochs 3", {}),
         # lists
-        ("--pretrain.documents a.txt --pretrain.documents 'b c.txt'", "", {"pretrain.documents": '["a.txt", "b c.txt"]'}),
+        (
+            "--pretrain.documents a.txt --pretrain.documents 'b c.txt'",
+            "",
+            {"pretrain.documents": '["a.txt", "b c.txt"]'},
+        ),
         ("--generate.stop '[x, y]'", "", {"generate.stop": "[x, y]"}),
-        ("--generate.stop '[x, y]' --generate.stop z", "", {"generate.stop": '["x", "y", "z"]'}),
+        ("--generate.stop '[x, y]' --generate.stop z", "", {"generate.stop": '["z"]'}),
+        ("--generate.stop z --generate.stop '[x, y]'", "", {"generate.stop": "[x, y]"}),
         ("--data.columns.question Frage", "", {"data.columns.question": "Frage"}),
     ],
 )
@@ -90,7 +101,8 @@ def test_what_cannot_be_read_is_told_together(line: str, problems: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("flag", "nearest"), [("--epoch", "train.epochs"), ("--learning_rat", "learning_rate"), ("--train.epoch", "train.epochs")]
+    ("flag", "nearest"),
+    [("--epoch", "train.epochs"), ("--learning_rat", "learning_rate"), ("--train.epoch", "train.epochs")],
 )
 def test_a_misspelt_setting_is_answered_with_the_nearest(flag: str, nearest: str) -> None:
     _, overrides = split_overrides([flag, "3"], OWN)

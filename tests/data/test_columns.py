@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import Table, detect_columns
 from tunesmith.data.columns import SHAPES
 from tunesmith.data.names import PART_NAMES, normalise_name
@@ -61,6 +61,7 @@ def named(*names: str) -> Table:
             "qa",
             {"question": "question", "answer": "Correct Answer"},
         ),
+        (["Question", "Answer", "IsContextOnly"], "qa", {"question": "Question", "answer": "Answer"}),
         (["question", "context", "answer"], "qa", {"question": "question", "answer": "answer", "context": "context"}),
         (["instruction", "output"], "instruction", {"instruction": "instruction", "output": "output"}),
         (
@@ -137,6 +138,8 @@ def test_the_text_of_a_label_is_the_one_that_people_wrote() -> None:
     plain = [f"the parcel number {index} annotated by hand, at length" for index in range(20)]
     table = labelled("said_by_user", "intent", said_in_brackets=marked, text_annotation=plain)
     assert detect_columns(table, DataConfig()).columns["text"] == "said_by_user"
+    table = labelled("said", "intent", original=marked)
+    assert detect_columns(table, DataConfig()).columns["text"] == "said"
 
 
 def test_a_column_called_target_with_sentences_is_no_label() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
 from tunesmith.data.readers.delimited import read_csv
 from tunesmith.data.readers.source import Source
@@ -104,6 +104,7 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         ("Scenario,Response\nBot_Age,I have none.\n", ("Scenario", "Response")),
         ("ham,Go until jurong point.\nspam,Free entry in a comp\nham,Ok lar\n", ("column1", "column2")),
         ("What is this?,A press.\nWho is it?,Me.\n", ("column1", "column2")),
+        ("How?,This way\nWho?,Me there\n", ("column1", "column2")),
         ("1,2\n3,4\n", ("column1", "column2")),
         ("FAQ of 2024,,\n,,\nNr,Frage,Antwort\n1,Wo?,Hier\n2,Wann?,Jetzt\n", ("Nr", "Frage", "Antwort")),
         ("Text,,Text\n1,2,3\n", ("Text", "column2", "Text (2)")),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
 from tunesmith.data.readers.jsons import read_jsonl
 from tunesmith.data.readers.source import Source

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.config.schema import RunConfig
+from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, prepare
 
 QA = {"question": "question", "answer": "answer"}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import read
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.source import Source

@@ -12,7 +12,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tunesmith.config.schema import RunConfig
+from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, prepare
 from tunesmith.data.report import rows_text
 from tunesmith.errors import DataError
@@ -274,7 +274,7 @@ def test_preparing_is_a_pure_function(tmp_path: Path) -> None:
 def test_inspecting_data_needs_no_torch(tmp_path: Path) -> None:
     path = csv_file(tmp_path, numbered(5))
     program = (
-        "import sys\nfrom tunesmith.config.schema import RunConfig\nfrom tunesmith.data import prepare\n"
+        "import sys\nfrom tunesmith.config import RunConfig\nfrom tunesmith.data import prepare\n"
         f"config = RunConfig()\nconfig.data.path = {str(path)!r}\nprepare(config)\n"
         "print([name for name in ('torch', 'transformers', 'pyarrow') if name in sys.modules])"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import READERS, read
 from tunesmith.errors import DataError, SettingsError
 

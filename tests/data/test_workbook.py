@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config.schema import DataConfig
+from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.workbook import read_xlsx

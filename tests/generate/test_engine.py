@@ -203,6 +203,21 @@ def test_scripted_answer_is_read_until_its_stop_string_and_characters_stay_whole
     assert whole.token_ids == tuple(written)
 
 
+@pytest.mark.parametrize("max_new_tokens", [5, 9], ids=["ends by length", "ends by stop token"])
+def test_a_last_character_in_byte_tokens_is_not_lost(max_new_tokens: int, byte_fallback_tokenizer: Any) -> None:
+    tokenizer = byte_fallback_tokenizer
+    written = [*tokenizer.encode("ab", add_special_tokens=False), *tokenizer.encode("日", add_special_tokens=False)[1:]]
+    script = [*written, tokenizer.bos_token_id]
+    engine = Engine(Scripted(script, len(tokenizer)), tokenizer, template(tokenizer.bos_token_id))
+    for stop in ([], ["###"], ["日"]):
+        settings = GenerateConfig(max_new_tokens=max_new_tokens, stop=stop)
+        (completion,) = engine.generate_ids([[7]], settings)
+        assert completion.text == ("ab" if stop == ["日"] else "ab日")
+        assert "".join(engine.stream_ids([7], settings)) == completion.text
+        if stop == ["日"]:
+            assert completion.finish_reason == "stop"
+
+
 def test_the_stop_token_ends_the_answer_and_is_no_part_of_it(tiny_tokenizer: Any) -> None:
     answer = tiny_tokenizer.encode("yes", add_special_tokens=False)
     stop_id, later = tiny_tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])

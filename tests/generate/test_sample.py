@@ -64,17 +64,20 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     logits = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log()
     assert filter_top_p(logits, 0.7).isfinite().tolist() == [[False, True, False, True]]
     assert filter_top_p(logits, 1e-9).isfinite().tolist() == [[False, True, False, False]]
+    # Four equal tokens: two of them reach one half, exactly.
+    assert filter_top_p(torch.zeros(1, 4), 0.5).isfinite().sum() == 2
 
 
-def test_filters_follow_each_other_as_in_transformers() -> None:
+@pytest.mark.parametrize(("top_k", "top_p"), [(3, 0.99), (50, 0.6)])
+def test_filters_follow_each_other_as_in_transformers(top_k: int, top_p: float) -> None:
     logits = random_logits(4.0, rows=6)
     expected = TemperatureLogitsWarper(0.7)(NO_IDS, logits)
-    expected = TopPLogitsWarper(0.8)(NO_IDS, TopKLogitsWarper(12)(NO_IDS, expected))
+    expected = TopPLogitsWarper(top_p)(NO_IDS, TopKLogitsWarper(top_k)(NO_IDS, expected))
     # Draws on a fine grid find every token that can be drawn, each as often as it is likely.
     draws = torch.arange(4000) / 4000
     for row in range(6):
         repeated = logits[row].expand(4000, -1)
-        tokens = next_tokens(repeated, temperature=0.7, top_k=12, top_p=0.8, draws=draws)
+        tokens = next_tokens(repeated, temperature=0.7, top_k=top_k, top_p=top_p, draws=draws)
         shares = torch.bincount(tokens, minlength=101) / 4000
         torch.testing.assert_close(shares, expected[row].softmax(-1), rtol=0, atol=2 / 4000)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-from transformers import PreTrainedTokenizerFast
 
 from tunesmith.generate.text import REPLACEMENT, GrowingText, decode, tidy
 
@@ -21,27 +20,6 @@ TEXTS = [
     "a\n\n b  .  c ,d\t",
     "",
 ]
-
-
-@pytest.fixture(scope="module")
-def byte_fallback_tokenizer() -> Any:
-    """As Llama 2's: the space is a letter, unknown characters are spelt in byte tokens, the first space is dropped."""
-    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz.,:", "▁a", "ab"]
-    backend = Tokenizer(
-        models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=[("▁", "a"), ("a", "b")],
-            unk_token="<unk>",
-            byte_fallback=True,
-            fuse_unk=True,
-        )
-    )
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    backend.add_special_tokens([AddedToken("<s>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
 
 
 @pytest.fixture(params=["byte_level", "byte_fallback"])
@@ -122,6 +100,27 @@ def test_a_character_that_misses_bytes_at_the_end_is_left_out(tokenizer: Any) ->
     assert "".join(pieces) == growing.text == "ab"
 
 
+def test_the_first_of_two_stop_strings_in_one_token_ends_the_text(tiny_tokenizer: Any) -> None:
+    token = next(
+        token for token in tiny_tokenizer.get_vocab() if len(token) > 3 and token.isalpha() and token.isascii()
+    )
+    growing, _ = grow(tiny_tokenizer, [tiny_tokenizer.convert_tokens_to_ids(token)], [token[2:], token[1:3]])
+    assert growing.stopped
+    assert growing.text == token[0]
+
+
+def test_special_tokens_are_no_text(tokenizer: Any) -> None:
+    first, second = (tokenizer.encode(word, add_special_tokens=False) for word in ("ab", "ba"))
+    growing, pieces = grow(tokenizer, [*first, tokenizer.bos_token_id, *second], [])
+    assert "".join(pieces) == growing.text == decode(tokenizer, [*first, *second]).strip()
+    assert "<" not in growing.text
+
+
 def test_only_surrounding_white_space_is_stripped_and_nothing_is_tidied(tiny_tokenizer: Any) -> None:
     ids = tiny_tokenizer.encode(" it 's  so .\n", add_special_tokens=False)
-    assert tidy(decode(tiny_tokenizer, ids)) == "it 's  so ."
+    tidying = copy.deepcopy(tiny_tokenizer)
+    tidying.clean_up_tokenization_spaces = True
+    tidying.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
+    assert tidying.decode(ids) == " it's  so.\n"
+    for tokenizer in (tiny_tokenizer, tidying):
+        assert tidy(decode(tokenizer, ids)) == "it 's  so ."

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -38,6 +38,8 @@ def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     hidden_trains=st.booleans(),
     has_bias=st.booleans(),
 )
+@example(positions=7, chunk=3, head_trains=True, hidden_trains=True, has_bias=True)
+@example(positions=7, chunk=3, head_trains=False, hidden_trains=True, has_bias=False)
 @settings(max_examples=60, deadline=None)
 def test_equals_log_softmax_in_values_and_gradients(
     positions: int, chunk: int | None, head_trains: bool, hidden_trains: bool, has_bias: bool

@@ -151,9 +151,7 @@ def test_the_folder_holds_what_a_reader_of_peft_folders_expects(adapter: Path, t
     assert (config["peft_type"], config["task_type"], config["lora_alpha"]) == ("LORA", "CAUSAL_LM", 32)
 
 
-def test_a_model_card_that_is_there_stays(
-    tiny_model_dir: Callable[[str], Path], tmp_path: Path, batch: Batch
-) -> None:
+def test_a_model_card_that_is_there_stays(tiny_model_dir: Callable[[str], Path], tmp_path: Path, batch: Batch) -> None:
     base = load_base(str(tiny_model_dir("llama")), dtype="float32")
     (tmp_path / "README.md").write_text("mine")
     save_adapter(tune(base, batch), tmp_path, tokenizer=base.tokenizer, base_path="x")
@@ -199,9 +197,7 @@ def test_an_adapter_with_nan_is_neither_loaded_nor_merged(adapter: Path) -> None
         load_adapter(adapter)
 
 
-def test_the_base_is_found_beside_the_adapter(
-    adapter: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_base_is_found_beside_the_adapter(adapter: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     change_config(adapter, base_model_name_or_path="../../base")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -220,6 +216,11 @@ def test_a_changed_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     assert "trained on sha256:" in str(caught.value.cause)
     change_config(adapter, revision=None)  # an adapter that records no base is taken at its word
     load_adapter(adapter)
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(ResourceError, match=r"there is no folder 'some-run/model'"):
+        load_adapter("some-run/model")
 
 
 def test_a_missing_base_is_one_clear_error(adapter: Path, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def expect_equal(model: Any, batch: Batch) -> None:
     assert our_gradients.keys() == their_gradients.keys()
     assert any(gradient.abs().max() > 1e-3 for gradient in our_gradients.values())
     for name, gradient in our_gradients.items():
-        torch.testing.assert_close(gradient, their_gradients[name], atol=2e-4, rtol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, their_gradients[name], atol=2e-4, rtol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -121,9 +123,7 @@ def test_an_adapter_on_the_head_is_not_passed_over(tiny_model_dir: Callable[[str
     expect_equal(model, batch)
 
 
-def test_the_short_way_never_forms_the_logits_of_the_batch(
-    tiny_model_dir: Callable[[str], Path], batch: Batch
-) -> None:
+def test_the_short_way_never_forms_the_logits_of_the_batch(tiny_model_dir: Callable[[str], Path], batch: Batch) -> None:
     model = load_base(str(tiny_model_dir("llama")), dtype="float32").model
     calls: list[object] = []
     model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))

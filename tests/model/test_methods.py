@@ -37,7 +37,9 @@ def load(tiny_model_dir: Callable[[str], Path], arch: str, dtype: str = "float32
 
 def adapted_paths(model: Any) -> set[str]:
     """Paths, in the base model, of the layers that PEFT gave an adapter."""
-    return {name.removeprefix("base_model.model.") for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    return {
+        name.removeprefix("base_model.model.") for name, module in model.named_modules() if hasattr(module, "lora_A")
+    }
 
 
 @pytest.mark.parametrize("arch", TARGETS)
@@ -50,7 +52,9 @@ def test_parts_of_a_layer_by_name(tiny_model_dir: Callable[[str], Path], arch: s
     assert find_target_modules(model, "all") == sorted(everything)
 
 
-@pytest.mark.parametrize(("arch", "wanted"), [("gpt2", "attention"), ("gpt2", "mlp"), ("phi3", "all"), ("llama", "all")])
+@pytest.mark.parametrize(
+    ("arch", "wanted"), [("gpt2", "attention"), ("gpt2", "mlp"), ("phi3", "all"), ("llama", "all")]
+)
 def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
     tiny_model_dir: Callable[[str], Path], arch: str, wanted: str
 ) -> None:
@@ -60,7 +64,9 @@ def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
     expected = {
         path
         for path, module in base.named_modules()
-        if isinstance(module, (nn.Linear, methods.Conv1D)) and module is not head and any(word in path for word in words)
+        if isinstance(module, (nn.Linear, methods.Conv1D))
+        and module is not head
+        and any(word in path for word in words)
     }
     model = apply_method(base, MethodConfig(target_modules=wanted), dtype=torch.float32)
     assert adapted_paths(model) == expected
@@ -77,7 +83,12 @@ def test_names_may_be_a_list_or_a_text_with_commas(tiny_model_dir: Callable[[str
 
 @pytest.mark.parametrize(
     ("wanted", "fix"),
-    [(["q_prj"], "did you mean q_proj?"), ("q_proj,nonsense9", "set it to all"), ("lm_head", "set it to all"), ([""], "set it to all")],
+    [
+        (["q_prj"], "did you mean q_proj?"),
+        ("q_proj,nonsense9", "set it to all"),
+        ("lm_head", "set it to all"),
+        ([""], "set it to all"),
+    ],
 )
 def test_a_name_that_selects_nothing(tiny_model_dir: Callable[[str], Path], wanted: Any, fix: str) -> None:
     with pytest.raises(SettingsError, match=r"matches no linear layer.*down_proj, gate_proj, k_proj") as caught:

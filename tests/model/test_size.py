@@ -30,15 +30,18 @@ def test_tied_weights_count_once() -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0"), (950, "950"), (999, "999"), (1000, "1.0K"), (44_200, "44.2K"), (999_600, "1.0M"), (1_234_567, "1.2M")]
-    + [(124_439_808, "124M"), (99_960_000, "100M"), (7_241_732_096, "7.2B")],
+    [
+        *[(0, "0"), (950, "950"), (999, "999"), (1000, "1.0K"), (44_200, "44.2K"), (999_600, "1.0M")],
+        *[(1_234_567, "1.2M"), (99_960_000, "100M"), (124_439_808, "124M"), (7_241_732_096, "7.2B")],
+    ],
 )
 def test_counts_read_well(number: int, text: str) -> None:
     assert format_count(number) == text
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(512, "512 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1048576.0 TiB")]
+    ("number", "text"),
+    [(512, "512 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1048576.0 TiB")],
 )
 def test_bytes_read_well(number: int, text: str) -> None:
     assert format_bytes(number) == text
@@ -64,5 +67,5 @@ def test_the_reason_names_method_size_and_rate() -> None:
 
 
 def test_a_method_without_rates_asks_for_one() -> None:
-    with pytest.raises(SettingsError, match="train.learning_rate"):
+    with pytest.raises(SettingsError, match="no default learning rate for method 'prefix'"):
         default_learning_rate("prefix", 10)

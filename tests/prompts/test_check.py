@@ -197,6 +197,29 @@ def test_a_saved_folder_renders_the_same_ids(
     assert render_prompt([Message("user", "Le café?")], template, tokenizer) == served
 
 
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_saved_hybrid_model_is_asked_the_way_it_was_trained(
+    make_family: Callable[..., Any], tmp_path: Path, thinking: bool
+) -> None:
+    """Who reads the folder back does not know whether the answers were thought about."""
+    from transformers import AutoTokenizer
+
+    tokenizer = make_family("qwen3")
+    template = check_template("chat", tokenizer, thinking=thinking)
+    template.attach(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    again = check_template("chat", loaded)
+    assert again.source == template.source
+    prompt = loaded.decode(render_prompt(TALK[:1], again, loaded))
+    assert prompt.endswith("assistant\n" if thinking else "assistant\n<think>\n\n</think>\n\n")
+    # A tool that sets the switch the other way gets the trained prompt all the same.
+    served = loaded.apply_chat_template(
+        [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True, enable_thinking=not thinking
+    )
+    assert served.endswith("</think>\n\n") != thinking
+
+
 def test_rendering_is_fast_enough_for_a_large_file(family_tokenizer: Tokenizers) -> None:
     """5,000 rows a second is the aim; a tenth of it still catches a template that is compiled for every row."""
     tokenizer = family_tokenizer("chatml")

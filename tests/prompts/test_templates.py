@@ -112,10 +112,8 @@ def test_context_goes_where_the_template_has_a_place_for_it_and_is_appended_else
 def test_auto_takes_the_chat_template_then_the_shape_of_the_data(family_tokenizer: Tokenizers) -> None:
     assert check_template("auto", family_tokenizer("chatml"), shape="instruction").name == "chat"
     base = family_tokenizer("base")
-    chosen = {
-        shape: check_template("auto", base, shape=shape).name for shape in (None, "qa", "instruction", "messages")
-    }
-    assert chosen == {None: "qa", "qa": "qa", "instruction": "alpaca", "messages": "qa"}
+    chosen = {shape: check_template("auto", base, shape=shape).name for shape in (None, "qa", "instruction", "text")}
+    assert chosen == {None: "qa", "qa": "qa", "instruction": "alpaca", "text": "plain"}
 
 
 def test_every_source_tells_what_it_is_and_where_it_comes_from() -> None:

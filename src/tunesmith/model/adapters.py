@@ -16,11 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ResourceError, TrainingError
 from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
-from tunesmith.model.source import BUILTIN_PREFIX, Source, read_json, refuse_code
+from tunesmith.model.source import BUILTIN_PREFIX, TOKENIZER_FILES, Source, read_json, refuse_code
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 SUPPORTED_ADAPTERS = ("LORA",)
 
 
@@ -69,6 +68,8 @@ def load_adapter(folder: str | Path, *, dtype: str = "auto", device: str = "auto
         SettingsError: an unknown dtype or device.
     """
     folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ResourceError(f"there is no folder {str(folder)!r}", fix="give the model/ folder of a finished run")
     if not (folder / ADAPTER_CONFIG).is_file():
         return load_base(str(folder), dtype=dtype, device=device)
     config = read_json(folder / ADAPTER_CONFIG)

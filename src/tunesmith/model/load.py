@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,7 +22,10 @@ from tunesmith.model.size import count_parameters
 from tunesmith.model.source import Source, compute_fingerprint, find_source
 
 # What the library raises for files that are cut short, of another shape, of a newer format or too large for memory.
-LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, MemoryError, SafetensorError)
+LOADING_ERRORS = (
+    *(OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, MemoryError),
+    *(SafetensorError, StrictDataclassError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,12 @@ def load_base(path: str, *, revision: str | None = None, dtype: str = "auto", de
     choose_dtype(dtype, target, total_parameters=0)  # a wrong name is told before anything is downloaded
     source = find_source(path, revision)
     with quiet():
-        tokenizer = load_tokenizer(source)
         with explained(path):
             number_format, reason = choose_dtype(dtype, target, total_parameters=_count_without_loading(source))
+        tokenizer = load_tokenizer(source)
+        with explained(path):
             model = _load_weights(source, number_format)
-            model.to(target)  # type: ignore[arg-type]  # transformers' wrapper of it hides the signature
+            model.to(target)  # type: ignore[arg-type]  # the wrapper around it hides its signature
     model.requires_grad_(False)
     fingerprint = source.commit if source.folder is None else compute_fingerprint(source.folder)
     return LoadedModel(

@@ -56,7 +56,8 @@ def apply_method(
                 fix="set train.gradient_checkpointing to false",
             )
         # The non-reentrant kind passes gradients through frozen embeddings, so these need none of their own.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with quiet():  # transformers 5.23 warns of a new name that 5.3 does not have
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return prepared
 
 
@@ -92,7 +93,9 @@ def find_target_modules(model: PreTrainedModel, wanted: str | list[str]) -> list
 
 def _apply_lora(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PeftModel:
     """LoRA (arXiv:2106.09685): frozen weights plus (alpha / r) * B @ A, with A, B in float32 and B = 0 at the start."""
-    model.to(dtype)  # type: ignore[arg-type]  # transformers' wrapper of it hides the signature
+    if model.dtype != dtype:
+        for parameter in model.parameters():  # not model.to(): rotary frequencies are buffers and must stay float32
+            parameter.data = parameter.data.to(dtype)
     targets = find_target_modules(model, method.target_modules)
     modules = [module for path, module in model.named_modules() if any(_ends_with(path, name) for name in targets)]
     config = LoraConfig(

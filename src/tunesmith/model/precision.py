@@ -74,7 +74,8 @@ def _choose_dtype_for(device: torch.device, total_parameters: int) -> tuple[torc
     if not fast:
         return torch.float32, "float32: this CPU has no fast bfloat16 (neither amx_bf16 nor avx512_bf16)"
     if total_parameters < SMALLEST_BFLOAT16_MODEL:
-        return torch.float32, f"float32: a model of {format_count(total_parameters)} parameters gains nothing from less"
+        size = format_count(total_parameters)
+        return torch.float32, f"float32: a model of {size} parameters gains nothing from bfloat16"
     return torch.bfloat16, f"bfloat16: this CPU has {fast[0]}"
 
 

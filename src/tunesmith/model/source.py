@@ -24,6 +24,10 @@ BUILTIN_PREFIX = "builtin:"
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json"),
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 HUB_TIMEOUT_SECONDS = 5.0
 # Above this many bytes of weights only their headers and sizes are hashed: reading all would take longer than loading.
@@ -154,7 +158,8 @@ def _find_on_hub(repo: str, revision: str | None) -> Source:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=HUB_TIMEOUT_SECONDS)
         names = [sibling.rfilename for sibling in info.siblings or []]
         _check_files(repo, names)
-        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=info.sha)
+        # By name, so that the cache learns which commit the name stands for; all other files come from that commit.
+        config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=revision))
     except hub_errors.HFValidationError as error:
         raise ResourceError(f"there is no folder {repo!r}, and it is not a hub id", cause=str(error)) from error
     except hub_errors.GatedRepoError as error:
@@ -175,8 +180,8 @@ def _find_on_hub(repo: str, revision: str | None) -> Source:
         ) from error
     except (OSError, hub_errors.HTTPError) as error:  # type: ignore[attr-defined]  # of httpx or httpx2
         return _find_in_cache(repo, revision, unreachable=error)
-    _check_config(repo, read_json(Path(config)))
-    return Source(repo, repo, commit=info.sha)
+    _check_config(repo, read_json(config))
+    return Source(repo, repo, commit=config.parent.name)
 
 
 def _find_in_cache(repo: str, revision: str | None, *, unreachable: Exception) -> Source:
@@ -211,6 +216,12 @@ def _check_files(where: str, names: Iterable[str]) -> None:
             else "give the folder that holds config.json, *.safetensors and the tokenizer",
         )
     if any(name.endswith(".safetensors") for name in top):
+        if not set(TOKENIZER_FILES) & set(top):  # transformers would make up an empty vocabulary
+            raise ResourceError(
+                f"{where!r} has no tokenizer; looked for: {', '.join(TOKENIZER_FILES)}",
+                cause=f"found there: {_list_names(top)}",
+                fix="put the tokenizer files of the model beside its config.json",
+            )
         return
     pickles = [name for name in top if name.endswith(PICKLES) and name != "training_args.bin"]
     if pickles:

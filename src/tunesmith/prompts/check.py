@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.prompts.probe import ANSWERS, QUESTIONS, Fault, find_rules, write_text
 from tunesmith.prompts.render import Template, render, render_prompt
-from tunesmith.prompts.templates import TEMPLATES, add_generation_prompt, choose_source, fix_source
+from tunesmith.prompts.templates import TEMPLATES, add_generation_prompt, choose_source, fix_source, trains_thinking
 from tunesmith.prompts.tokens import find_stops
 from tunesmith.types import Encoded, Example, Finding, Message
 
@@ -29,10 +29,12 @@ def check_template(
         SettingsError: no such template, or the exact fault that the probe found.
     """
     name, source = choose_source(name, tokenizer, shape=shape)
-    source, findings = fix_source(source, thinking=thinking)
+    findings: list[Finding] = []
+    if name == "chat":
+        source, findings = fix_source(source, thinking=thinking)
     try:
         rules = find_rules(source, tokenizer)
-        if rules.lead.strip() and not thinking:
+        if rules.lead.strip() and not trains_thinking(source):
             source = add_generation_prompt(source, rules.lead)
             findings.append(
                 Finding("note", "template-prompt", f"{rules.lead!r} was added to what the template asks an answer with")

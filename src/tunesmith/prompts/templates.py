@@ -46,7 +46,8 @@ PLACEHOLDERS = {
 # Llama 3's own fallback when it knows no date. A template that writes today's date would train on one prompt and be
 # asked with another the day after, and a resumed run would see other token ids than the interrupted one.
 FIXED_DATE = datetime.date(2024, 7, 26)
-_NO_THINKING = "{%- set enable_thinking = false -%}"
+# Written at the head of a source, so that a saved folder is read back the way it was trained.
+_THINKING = {True: "{%- set enable_thinking = true -%}", False: "{%- set enable_thinking = false -%}"}
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
@@ -110,10 +111,11 @@ def compile_text(text: str) -> str:
 
 
 def fix_source(source: str, *, thinking: bool) -> tuple[str, list[Finding]]:
-    """Take out of a template what would make its text depend on the day or on a switch that other tools set otherwise.
+    """Take out of a chat template what would make its text depend on the day or on a switch that other tools set.
 
-    Dates become `FIXED_DATE`. Hybrid reasoning models (Qwen3, SmolLM3) get their switch fixed to "no thinking" unless
-    `thinking`, so that the empty thinking block belongs to the prompt and not to what is trained.
+    Dates become `FIXED_DATE`. The switch of hybrid reasoning models (Qwen3, SmolLM3) is fixed: off unless `thinking`,
+    so that the empty thinking block belongs to the prompt and not to what is trained. A source that was fixed before,
+    in a saved folder, stays as it is.
     """
     findings = []
     dated = re.sub(
@@ -123,8 +125,11 @@ def fix_source(source: str, *, thinking: bool) -> tuple[str, list[Finding]]:
         findings.append(
             Finding("note", "template-date", f"the chat template writes the date; it is fixed at {FIXED_DATE:%d %b %Y}")
         )
-    if "enable_thinking" in dated and not thinking and not dated.startswith(_NO_THINKING):
-        dated = _NO_THINKING + dated
+    if dated.startswith(tuple(_THINKING.values())):
+        return dated, findings
+    if thinking or "enable_thinking" in dated:
+        dated = _THINKING[thinking] + dated
+    if "enable_thinking" in source and not thinking:
         findings.append(
             Finding(
                 "note",
@@ -133,6 +138,11 @@ def fix_source(source: str, *, thinking: bool) -> tuple[str, list[Finding]]:
             )
         )
     return dated, findings
+
+
+def trains_thinking(source: str) -> bool:
+    """Whether a source was fixed for answers that think, so what it writes before an answer is part of the answer."""
+    return source.startswith(_THINKING[True])
 
 
 def add_generation_prompt(source: str, lead: str) -> str:

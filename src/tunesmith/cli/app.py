@@ -1,0 +1,215 @@
+"""From arguments to an exit code: finds the command, takes settings out, parses the rest, answers errors.
+
+Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 141 when the reader of a pipe has gone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+from tunesmith.cli.ask import ask
+from tunesmith.cli.chat import chat
+from tunesmith.cli.data import inspect
+from tunesmith.cli.eval import evaluate
+from tunesmith.cli.init import init
+from tunesmith.cli.overrides import split_overrides
+from tunesmith.cli.pretrain import pretrain
+from tunesmith.cli.quickstart import quickstart
+from tunesmith.cli.recipes import recipes
+from tunesmith.cli.runs import runs
+from tunesmith.cli.settings import settings
+from tunesmith.cli.terminal import console, live
+from tunesmith.cli.train import train
+from tunesmith.errors import SettingsError, Stopped, TunesmithError
+
+TRACE = "TUNESMITH_TRACE"
+_HELP = """From a spreadsheet to a small language model that is tuned, measured against
+its base, and yours to run. Every command explains itself: tunesmith train --help
+
+    tunesmith quickstart                       the whole path on a sample
+    tunesmith train faq.xlsx                   on a file of yours
+    tunesmith eval faq                         tuned against base
+    tunesmith ask faq "How do I reset it?"     one answer"""
+
+GROUPS = {"data": "Look at data before training on it."}
+COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
+    ("quickstart",): quickstart,
+    ("train",): train,
+    ("data", "inspect"): inspect,
+    ("eval",): evaluate,
+    ("ask",): ask,
+    ("chat",): chat,
+    ("runs",): runs,
+    ("recipes",): recipes,
+    ("settings",): settings,
+    ("init",): init,
+    ("pretrain",): pretrain,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (by default this process's) and return its exit code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    _quiet_libraries()
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions and TRACE not in os.environ:
+                warnings.simplefilter("ignore")  # libraries warn their own developers; ours are told as findings
+            code = run(tokens)
+        sys.stdout.flush()
+        return code or 0
+    except TunesmithError as error:
+        return _answer(error)
+    except KeyboardInterrupt:
+        _message("stopped")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains while it exits
+        return 141
+    except Exception as error:
+        return _answer_internal(error)
+
+
+def run(tokens: Sequence[str]) -> int | None:
+    """Find and run the command.
+
+    Raises:
+        SettingsError: there is no such command, or its arguments cannot be read.
+    """
+    app, words = build_app(), find_command(tokens)
+    rest = list(tokens[len(words) :])
+    overrides: dict[str, str] = {}
+    wants_help = any(token in ("--help", "-h") for token in _before_separator(rest))
+    if words in COMMANDS and not wants_help:
+        own, takes_overrides = _options(app, words)
+        if takes_overrides:
+            rest, overrides = split_overrides(rest, own)
+    try:
+        command, bound, ignored = app.parse_args([*words, *rest], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise _usage_error(error, words) from error
+    named: dict[str, Any] = {"overrides": overrides} if "overrides" in ignored else {}
+    code: int | None = command(*bound.args, **bound.kwargs, **named)
+    return code
+
+
+def build_app() -> App:
+    """The commands with their help."""
+    from tunesmith import __version__
+
+    everything = Parameter(negative="", show_default=False)
+    shared: dict[str, Any] = {"help_format": "plaintext", "default_parameter": everything}
+    out = console(sys.stdout)
+    app = App(name="tunesmith", help=_HELP, version=__version__, version_flags=["--version"], console=out, **shared)
+    groups = {name: App(name=name, help=text, version_flags=[], **shared) for name, text in GROUPS.items()}
+    for place, (words, function) in enumerate(COMMANDS.items()):
+        parent = app
+        if len(words) > 1:
+            parent = groups[words[0]]
+            parent.sort_key = place
+        parent.command(function, name=words[-1], sort_key=place)
+    for group in groups.values():
+        app.command(group)
+    return app
+
+
+def find_command(tokens: Sequence[str]) -> tuple[str, ...]:
+    """The words that name a command or a group of them: ("train",), ("data", "inspect"), ("data",) or none.
+
+    Raises:
+        SettingsError: the first word is no command; the message names the nearest and all.
+    """
+    if not tokens or tokens[0].startswith("-"):
+        return ()
+    first = tokens[0]
+    if first not in GROUPS:
+        _check_known(first, [*(words[0] for words in COMMANDS)], "tunesmith")
+        return (first,)
+    if len(tokens) == 1 or tokens[1].startswith("-"):
+        return (first,)
+    _check_known(tokens[1], [words[1] for words in COMMANDS if words[0] == first], f"tunesmith {first}")
+    return (first, tokens[1])
+
+
+def _check_known(word: str, known: Sequence[str], parent: str) -> None:
+    names = list(dict.fromkeys(known))
+    if word not in names:
+        close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+        nearest = f", did you mean {close[0]!r}?" if close else ""
+        raise SettingsError(f"there is no command '{parent} {word}'{nearest}", fix=f"commands: {', '.join(names)}")
+
+
+def _before_separator(tokens: Sequence[str]) -> Sequence[str]:
+    return tokens[: tokens.index("--")] if "--" in tokens else tokens
+
+
+def _options(app: App, words: Sequence[str]) -> tuple[dict[str, bool], bool]:
+    """A command's options by Python name, whether each takes a value, and whether it takes settings besides."""
+    command = app
+    for word in words:
+        command = command[word]
+    arguments = command.assemble_argument_collection()
+    named = [argument for argument in arguments if argument.parse and argument.name.startswith("--")]
+    own = {argument.name[2:].replace("-", "_"): argument.token_count()[0] > 0 for argument in named}
+    return own, any(argument.name == "--overrides" for argument in arguments)
+
+
+def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
+    name = " ".join(["tunesmith", *words])
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        wanted = error.argument.name
+        message = f"{wanted} needs a value" if wanted.startswith("-") else f"{name} needs {wanted}"
+    elif isinstance(error, UnusedCliTokensError):
+        message = f"unexpected: {' '.join(error.unused_tokens or [])}"
+    else:
+        message = str(error).strip().rstrip(".")
+        message = message[:1].lower() + message[1:]
+    return SettingsError(message, fix=f"{name} --help shows how it is written")
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of the libraries below us, unless somebody asked for them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not live(sys.stderr):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _answer(error: TunesmithError) -> int:
+    if TRACE in os.environ:
+        traceback.print_exception(error)
+    if isinstance(error, Stopped):
+        _message(error.message if error.fix is None else f"{error.message}\n  {error.fix}")
+    else:
+        _message(str(error), label="error")
+    return error.exit_code
+
+
+def _answer_internal(error: Exception) -> int:
+    if TRACE in os.environ:
+        traceback.print_exception(error)
+        return 1
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    _message(f"{what[:400]} (run again with {TRACE}=1 for the traceback)", label="internal error")
+    return 1
+
+
+def _message(text: str, *, label: str | None = None) -> None:
+    from rich.text import Text
+
+    from tunesmith.cli.terminal import plain
+
+    line = Text(f"{label}: ", style="bold red") if label else Text()
+    try:
+        console(sys.stderr).print(line.append(Text(plain(text), style="default")), soft_wrap=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -1,0 +1,204 @@
+"""What is said of a run before, after and besides training. Shared by train, pretrain, quickstart and eval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tunesmith.cli.overrides import Place, Sources
+from tunesmith.cli.terminal import (
+    commands,
+    count_text,
+    facts,
+    hanging,
+    plain,
+    seconds_text,
+    shell,
+    show,
+    show_json,
+    tell,
+)
+from tunesmith.config import RunConfig
+from tunesmith.errors import SettingsError
+from tunesmith.runs import Run
+
+if TYPE_CHECKING:
+    from tunesmith.types import Finding
+
+_FILES = (
+    ("model", "model"),
+    ("model card", "model/README.md"),
+    ("curves", "training_visuals"),
+    ("measured", "eval"),
+    ("settings", "config.yaml"),
+    ("every step", "metrics.jsonl"),
+    ("checkpoints", "checkpoints"),
+)
+_VERB_OF_KIND = {"finetune": "train", "pretrain": "pretrain"}
+
+
+class _DataReport(Protocol):
+    def to_text(self) -> str: ...
+
+
+class _EncodeReport(Protocol):
+    def to_text(self, max_length: int) -> str: ...
+
+
+class Plan(Protocol):
+    """What `api.train` announces before its first step."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def data(self) -> _DataReport: ...
+    @property
+    def encoding(self) -> _EncodeReport: ...
+    @property
+    def findings(self) -> Sequence[Finding]: ...
+    @property
+    def trainable(self) -> int: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+
+def announce(plan: Plan) -> None:
+    """The data report, the plan, and each setting that is not a default with its origin."""
+    config = plan.config
+    share = plan.trainable / plan.parameters
+    method: str = config.method.name
+    if method == "lora":
+        method += f", rank {config.method.r}, alpha {config.method.alpha:g}"
+    rows = [
+        ("run", str(plan.run.path)),
+        ("model", f"{config.model.path}, {count_text(plan.parameters)} parameters"),
+        ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})"),
+        ("numbers", _dtype_text(config)),
+        ("data", plan.encoding.to_text(config.data.max_length)),
+        ("steps", _steps_text(config, plan.steps)),
+    ]
+    tell("", hanging(plan.data.to_text()), "", facts(rows, title="plan"), "")
+    tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
+    for finding in plan.findings:
+        tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
+
+
+def _dtype_text(config: RunConfig) -> str:
+    dtype, reason = config.model.dtype, config.origin("model.dtype").removeprefix("detected: ")
+    return reason if reason.startswith(f"{dtype}:") else f"{dtype} ({reason})"
+
+
+def _steps_text(config: RunConfig, steps: int) -> str:
+    train = config.train
+    window = f"{train.batch_size} rows"
+    if train.gradient_accumulation_steps > 1:
+        window = f"{train.batch_size} x {train.gradient_accumulation_steps} rows"
+    limit = "by train.max_steps" if train.max_steps else f"{train.epochs:g} epochs"
+    return f"{steps} of {window} each ({limit})"
+
+
+def _not_defaults(config: RunConfig) -> list[tuple[str, Text]]:
+    values = config.model_dump(mode="json")
+    rows = []
+    for name, origin in sorted(config.origins.items()):
+        value: Any = values
+        for part in name.split("."):
+            value = value[part]
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        source = origin.split(" (")[0] if origin.startswith("recipe ") else origin
+        rows.append((name, Text(plain(shown)).append(f"  {plain(source)}", style="dim")))
+    return rows
+
+
+def report(run: Run, *, as_json: bool) -> None:
+    """A finished run: what came out, where every file is, what to do next."""
+    training: dict[str, Any] = run.manifest["training"]
+    if as_json:
+        show_json(
+            {
+                "schema_version": 1,
+                "run": str(run.path),
+                "steps": training["step"],
+                "best_validation_loss": training["best_loss"],
+                "seconds": round(training["seconds"], 3),
+            }
+        )
+        return
+    loss = training["best_loss"]
+    best = f"; best validation loss {loss:.4f} at step {training['best_step']}" if loss is not None else ""
+    show(f"{run.name}: {training['step']} steps in {seconds_text(training['seconds'])}{best}", "")
+    show(files(run), "", next_commands(run))
+
+
+def files(run: Run) -> RenderableType:
+    """Where everything is, of what is there."""
+    found = [(label, run.path / name) for label, name in _FILES if (run.path / name).exists()]
+    return facts([(label, f"{path}/" if path.is_dir() else str(path)) for label, path in found], title="files")
+
+
+def next_commands(run: Run, *, measured: bool = False) -> RenderableType:
+    """What can be done with a finished run."""
+    name = reference(run)
+    rows = [
+        (shell("tunesmith", "ask", name, "your question"), "one answer"),
+        (shell("tunesmith", "chat", name), "talk to it"),
+    ]
+    if not measured:
+        rows.insert(0, (shell("tunesmith", "eval", name), "measure it against its base"))
+    return commands(rows)
+
+
+def reference(run: Run) -> str:
+    """The shortest way to name a run on the command line."""
+    is_listed = run.path.absolute().parent == Path("runs").absolute()
+    return run.name if is_listed else str(run.path)
+
+
+def check_reference(name: str) -> None:
+    """Tell a misspelt run at once, not after everything heavy is imported. A folder may also be a bare model.
+
+    Raises:
+        SettingsError: there is no such run or folder.
+    """
+    if not Path(name).is_dir():
+        Run.open(name)
+
+
+def run_to_resume(place: Place, sources: Sources, *, kind: str) -> Run:
+    """The run of --resume. Its own settings go on being used.
+
+    Raises:
+        SettingsError: there is no such run, it is of the other kind, or options are given that only a new run takes.
+    """
+    run = Run.open(str(place.resume))
+    options = {"recipe": sources.recipe, "config": sources.config, "name": place.name, "output-dir": place.output_dir}
+    extra = [f"--{name}" for name, value in options.items() if value is not None]
+    if extra:
+        raise SettingsError(
+            f"--resume does not go with {', '.join(extra)}",
+            cause=f"{run.name} has its settings and its folder already",
+            fix="leave them out; single settings can be changed, such as --train.epochs 8",
+        )
+    if run.manifest.get("kind", kind) != kind:
+        raise SettingsError(
+            f"{run.name} was made by tunesmith {_VERB_OF_KIND[run.manifest['kind']]}",
+            fix=shell("tunesmith", _VERB_OF_KIND[run.manifest["kind"]], "--resume", reference(run)),
+        )
+    return run
+
+
+def is_complete(run: Run) -> bool:
+    """Whether there is nothing left to resume; says so."""
+    if run.manifest["status"] != "finished":
+        return False
+    tell(f"{run.path} is already complete")
+    return True

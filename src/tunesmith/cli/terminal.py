@@ -1,0 +1,250 @@
+"""What the commands print with: data on standard output, messages on standard error, escape codes for terminals only.
+
+Knows how things look, not what they mean. `live(stream)` decides about colour and movement: never in a pipe, never
+with NO_COLOR (no-color.org) or TERM=dumb.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.box import ROUNDED, SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+_PIPE_COLUMNS = 120  # nobody's window is known there; narrower would cut tables that a file can hold
+_WIDE_COLUMNS = 110
+_CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
+_CONTROL |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # answered in one place, by main
+
+
+def live(stream: TextIO) -> bool:
+    """Whether colour and a moving progress bar may be written to it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def console(stream: TextIO) -> Console:
+    """A console that writes plain text unless the stream is a live terminal."""
+    styled = live(stream)
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
+    return _Console(
+        file=stream,
+        width=width,
+        force_terminal=styled,
+        color_system="auto" if styled else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def show(*parts: RenderableType) -> None:
+    """Data: on standard output."""
+    _print(sys.stdout, parts)
+
+
+def tell(*parts: RenderableType) -> None:
+    """Messages: on standard error."""
+    _print(sys.stderr, parts)
+
+
+def _print(stream: TextIO, parts: Sequence[RenderableType]) -> None:
+    to = console(stream)
+    with to.capture() as captured:
+        for part in parts:
+            to.print(part, soft_wrap=isinstance(part, str))
+    text = captured.get()
+    stream.write(text if live(stream) else re.sub(" +$", "", text, flags=re.MULTILINE))
+    stream.flush()
+
+
+def is_wide() -> bool:
+    """Whether standard output has room for a table with sentences in it."""
+    return console(sys.stdout).width >= _WIDE_COLUMNS
+
+
+def show_json(document: Mapping[str, object]) -> None:
+    """Exactly one JSON document on standard output; numbers that JSON cannot hold become null."""
+    ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(_finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def plain(text: str) -> str:
+    """Text of data or models made safe for a terminal: control characters become visible signs.
+
+    >>> plain("a\\x1b[31mb")
+    'a␛[31mb'
+    """
+    return text.replace("\r\n", "\n").translate(_CONTROL)
+
+
+def shorten(text: str, characters: int) -> str:
+    """One line, cut at a word where possible: shorten("how do I reset it", 12) -> "how do I ..."."""
+    line = " ".join(plain(text).split())
+    if len(line) <= characters:
+        return line
+    head = line[: characters - 3]
+    return (head[: head.rfind(" ") + 1] or head) + "..."
+
+
+def seconds_text(seconds: float) -> str:
+    """9.4 s, 1 min 20 s, 2 h 05 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count_text(count: float) -> str:
+    """950, 12.3 k, 1.4 M, 2.7 B."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= limit * 0.9995:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f}"
+
+
+def shell(*words: object) -> str:
+    """Words as one types them: shell("ask", "Who is it?") -> ask "Who is it?"."""
+    return " ".join(_quoted(str(word)) for word in words)
+
+
+def _quoted(word: str) -> str:
+    quoted = shlex.quote(word)
+    return quoted if quoted == word or set(word) & set('"$`\\!') else f'"{word}"'
+
+
+def facts(rows: Iterable[tuple[str, str | Text]], *, title: str | None = None) -> RenderableType:
+    """Label and value in two columns, under an optional title."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for label, value in rows:
+        grid.add_row(Text(label), Text(plain(value)) if isinstance(value, str) else value)
+    return _titled(title, grid)
+
+
+def hanging(text: str) -> RenderableType:
+    """Lines of a label, two spaces or more, and a text: what does not fit continues below the text, not the label."""
+    grid = Table.grid()
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for line in plain(text).rstrip().split("\n"):
+        label = re.match(r"\S*  +", line)
+        start = label.end() if label else 0
+        grid.add_row(Text(line[:start]), Text(line[start:]))
+    return grid
+
+
+def commands(rows: Sequence[tuple[str, str]]) -> RenderableType:
+    """What to type next, and what it does. A command is never broken, so that it can be copied."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, overflow="ignore", style="cyan")
+    grid.add_column(style="dim")
+    for command, purpose in rows:
+        grid.add_row(Text(command), Text(purpose))
+    return _titled("next", grid)
+
+
+def _titled(title: str | None, body: RenderableType) -> RenderableType:
+    if title is None:
+        return body
+    outer = Table.grid()
+    outer.add_row(Text(title, style="bold"))
+    outer.add_row(Padding(body, (0, 0, 0, 2)))
+    return outer
+
+
+def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
+    """An empty table with a header. Columns in `right` hold numbers, those in `fold` long texts that wrap."""
+    made = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        justify: Any = "right" if name in right else "left"
+        made.add_column(name, justify=justify, no_wrap=name not in fold, overflow="fold")
+    return made
+
+
+METRIC_NAMES = {
+    "perplexity": "perplexity",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "bleu": "BLEU",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+}
+_STYLES = {"better": "green", "worse": "red", "same": "dim"}
+
+
+def comparison_table(base: Mapping[str, float], tuned: Mapping[str, float], *, rows: int) -> RenderableType:
+    """Base against tuned: perplexity as it is, every score (0 to 1) out of 100."""
+    made = table("", "base", "tuned", "change", " ", right=("base", "tuned", "change"))
+    for metric, before in base.items():
+        after, is_loss = tuned[metric], metric == "perplexity"
+        gain = before - after if is_loss else after - before
+        verdict = "better" if gain > 0 else "worse" if gain < 0 else "same"
+        scale = 1 if is_loss else 100
+        made.add_row(
+            METRIC_NAMES.get(metric, metric),
+            _number(before * scale, is_loss=is_loss),
+            Text(_number(after * scale, is_loss=is_loss), style="bold"),
+            _number((after - before) * scale, is_loss=is_loss, sign="+"),
+            Text(verdict, style=_STYLES[verdict]),
+        )
+    note = (
+        f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"
+    )
+    outer = Table.grid()
+    outer.add_row(made)
+    outer.add_row(Text(note, style="dim"))
+    return outer
+
+
+def _number(value: float, *, is_loss: bool, sign: str = "") -> str:
+    if math.isnan(value):
+        return "n/a"
+    digits = 2 if is_loss and abs(value) < 1000 else 0 if is_loss else 1
+    return f"{value:{sign},.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
+
+
+def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> RenderableType:
+    """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
+    outer = Table.grid(expand=True)
+    for base, tuned in pairs:
+        place = f"row {base['row']}" if base["sheet"] is None else f"{base['sheet']}, row {base['row']}"
+        heading = Text(shorten(base["question"], 300), style="bold")
+        heading.append(f"  ({plain(place)})", style="not bold dim")
+        expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")
+        both = Table(box=ROUNDED, expand=True, show_header=True, header_style="dim", border_style="dim")
+        both.add_column("base", ratio=1, overflow="fold")
+        both.add_column("tuned", ratio=1, overflow="fold")
+        both.add_row(*(Text(shorten(row["prediction"], 400) or "(nothing)") for row in (base, tuned)))
+        block = Table.grid(expand=True)
+        for part in (heading, expected, both):
+            block.add_row(part)
+        outer.add_row(Padding(block, (0, 0, 1, 0)))
+    return outer

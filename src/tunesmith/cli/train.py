@@ -1,0 +1,101 @@
+"""`tunesmith train`: fine-tune on a file, or continue a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tunesmith.cli.overrides import NO_PLACE, NO_SOURCES, Json, Overrides, Place, Sources, given
+from tunesmith.errors import SettingsError
+
+if TYPE_CHECKING:
+    from tunesmith.config import RunConfig
+    from tunesmith.runs import Run
+
+SETTINGS_FILES = (".yaml", ".yml")
+
+
+def train(
+    file: Annotated[str | None, Parameter(help="Examples: xlsx, csv, tsv, json, jsonl, parquet or txt.")] = None,
+    /,
+    *,
+    model: Annotated[str | None, Parameter(help="Base model: a local folder, a hub id, or builtin:nano.")] = None,
+    method: Annotated[str | None, Parameter(help="lora trains small adapters, full trains every weight.")] = None,
+    sources: Sources = NO_SOURCES,
+    place: Place = NO_PLACE,
+    json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Fine-tune a model on a file of examples.
+
+    Any setting is a flag, by its own name or by the one that other tools use:
+    --train.epochs 3, --num_train_epochs 3. All of them: tunesmith settings
+
+        tunesmith train faq.xlsx
+        tunesmith train faq.xlsx --model org/name --epochs 3 --learning_rate 1e-4
+        tunesmith train --resume faq
+    """
+    from tunesmith.cli.report import is_complete, report, run_to_resume
+    from tunesmith.config import load_config
+
+    settings = given(
+        overrides,
+        data__path=file,
+        model=model,
+        method=method,
+        seed=sources.seed,
+        name=place.name,
+        output_dir=place.output_dir,
+    )
+    if place.resume is None:
+        _check_is_data(file)
+        config = load_config(recipe=sources.recipe, file=sources.config, overrides=settings)
+        check_data_path(config.data.path, file)
+    else:
+        run = run_to_resume(place, sources, kind="finetune")
+        if is_complete(run):
+            report(run, as_json=json)
+            return
+        config = load_config(stored=run.config_path, overrides=settings)
+    report(run_training(config, resume=place.resume), as_json=json)
+
+
+def run_training(config: RunConfig, *, resume: str | None = None) -> Run:
+    """Train, showing the plan and the progress on standard error. Returns the finished run."""
+    from tunesmith.cli.progress import watch_training
+    from tunesmith.cli.report import announce
+    from tunesmith.cli.terminal import tell
+
+    tell(f"reading {config.data.path}, loading {config.model.path} ...")
+    from tunesmith import api
+
+    with watch_training() as watch:
+        return api.train(config, resume=resume, announce=announce, observers=[watch]).run
+
+
+def check_data_path(path: str | None, file: str | None) -> None:
+    """A command that reads examples needs one file.
+
+    Args:
+        path: data.path as resolved. file: the argument of the command.
+
+    Raises:
+        SettingsError: there is none, or FILE and a flag name different ones.
+    """
+    if path is None:
+        raise SettingsError(
+            "there is no data file",
+            fix="tunesmith train FILE, or set data.path; to try it without data of your own: tunesmith quickstart",
+        )
+    if file is not None and path != file:
+        raise SettingsError(f"two data files are given: {file} and {path}", fix="give one of them")
+
+
+def _check_is_data(file: str | None) -> None:
+    if file is not None and Path(file).suffix.lower() in SETTINGS_FILES:
+        raise SettingsError(
+            f"{file} holds settings, not examples",
+            fix=f"tunesmith train FILE --config {file}, or only --config {file} when it names data.path",
+        )

@@ -1,0 +1,228 @@
+"""eval, ask, chat and data inspect: what is asked of the api and what reaches the user."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith.cli.chat import COMMANDS, Conversation
+from tunesmith.config import load_config
+from tunesmith.errors import DataError
+
+
+@pytest.fixture
+def faq(api):
+    return api.make_run(load_config(overrides={"name": "faq", "data.path": "faq.xlsx"}))
+
+
+@pytest.fixture
+def pipe(cli, api, faq, monkeypatch: pytest.MonkeyPatch):
+    """pipe("text", "chat", "faq"): the command with text on its standard input."""
+
+    def call(text: str | bytes, *arguments: str):
+        raw = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+        return cli(*arguments)
+
+    return call
+
+
+# --- eval
+
+
+def test_eval_shows_table_and_answers_on_standard_output(cli, api, faq) -> None:
+    outcome = cli("eval", "faq", "--eval.max_rows", "5", "--max_new_tokens", "9")
+    assert outcome.code == 0
+    assert api.calls == [("evaluate", {"reference": "faq", "overrides": {"eval.max_rows": "5", "max_new_tokens": "9"}})]
+    table = [line.split() for line in outcome.out.splitlines()]
+    assert ["perplexity", "80.00", "8.00", "-72.00", "better"] in table
+    assert ["exact", "match", "0.0", "100.0", "+100.0", "better"] in table
+    for text in ("Who?  (FAQ, row 3)", "expected: Me.", "the first test row", "│ You.", "tunesmith chat faq"):
+        assert text in outcome.out
+    assert "1 answer by the tuned model" in outcome.err
+
+
+def test_eval_json_is_the_summary_alone(cli, api, faq) -> None:
+    assert json.loads(cli("eval", "faq", "--json").out) == {"schema_version": 1, "rows": 1}
+
+
+# --- ask
+
+
+def test_ask_prints_the_answer_alone(cli, api, faq) -> None:
+    assert cli("ask", "faq", "Who?").out == "tuned answer to Who? after 1 messages\n"
+    assert cli("ask", "faq", "Who?", "--base").out == "base answer to Who? after 1 messages\n"
+    assert cli("ask", "faq", "--", "--base").out == "tuned answer to --base after 1 messages\n"
+
+
+def test_ask_takes_settings(cli, api, faq) -> None:
+    cli("ask", "faq", "Who?", "--temperature", "0.7")
+    assert api.calls == [("open_session", {"reference": "faq", "overrides": {"temperature": "0.7"}})]
+
+
+def test_ask_reads_a_question(pipe) -> None:
+    assert pipe("  Grüße\nzwei?\n", "ask", "faq", "-").out == "tuned answer to Grüße\nzwei? after 1 messages\n"
+    outcome = pipe(b"\xff\xfe", "ask", "faq", "-")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert pipe("\n", "ask", "faq", "-").code == 2
+
+
+def test_ask_json(cli, api, faq) -> None:
+    document = json.loads(cli("ask", "faq", "Who?", "--base", "--json").out)
+    assert document.pop("seconds") >= 0
+    assert document == {
+        "schema_version": 1,
+        "run": "faq",
+        "model": "base",
+        "question": "Who?",
+        "answer": "base answer to Who? after 1 messages",
+    }
+
+
+def test_a_model_folder_can_be_asked(cli, api, home: Path) -> None:
+    (home / "plain").mkdir()
+    assert cli("ask", "plain", "Who?").code == 0
+
+
+# --- chat
+
+
+def test_chat_in_a_pipe_answers_line_by_line(pipe, home: Path) -> None:
+    outcome = pipe("One?\n\nTwo?\n/base\nThree?\n/quit\nFour?\n", "chat", "faq")
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [
+        "tuned answer to One? after 1 messages",
+        "tuned answer to Two? after 3 messages",
+        "base answer to Three? after 5 messages",
+    ]
+    assert outcome.err == "the base model answers from here on\n"
+
+
+def test_chat_commands(pipe, home: Path) -> None:
+    typed = ["/system Be kind", "One?", "/reset", "Two?", "/system", "Three?"]
+    typed += ["/save talk.jsonl", "/save talk.jsonl", "/save", "/nonsense", "/help"]
+    outcome = pipe("\n".join(typed), "chat", "faq", "--base")
+    assert outcome.out.splitlines() == [
+        "[Be kind] base answer to One? after 2 messages",
+        "[Be kind] base answer to Two? after 2 messages",
+        "base answer to Three? after 3 messages",
+    ]
+    saved = json.loads((home / "talk.jsonl").read_text(encoding="utf-8"))
+    assert [(turn["role"], turn["content"].split()[0]) for turn in saved["messages"]] == [
+        ("user", "Two?"), ("assistant", "[Be"), ("user", "Three?"), ("assistant", "base")
+    ]  # fmt: skip
+    assert "saved 4 messages in talk.jsonl" in outcome.err
+    assert "talk.jsonl exists already" in outcome.err
+    assert "/save needs a file name" in outcome.err
+    assert "there is no command /nonsense" in outcome.err
+    assert all(f"/{name} " in outcome.err for name in [*COMMANDS, "quit"])
+
+
+def test_a_saved_conversation_can_be_trained_on(pipe, home: Path) -> None:
+    from tunesmith.data import detect_columns, read
+
+    pipe("One?\nTwo?\n/save talk.jsonl\n", "chat", "faq")
+    config = load_config(overrides={"data.path": "talk.jsonl"}).data
+    assert detect_columns(read(config), config).shape == "messages"
+
+
+def test_chat_in_a_pipe_ends_with_the_error(pipe, api) -> None:
+    api.session = Session = _session(api)
+    Session.longest = 0
+    outcome = pipe("One?\n", "chat", "faq")
+    assert (outcome.code, outcome.out) == (3, "")
+
+
+def _session(api):
+    session = api.open_session("faq", {})
+    api.calls.clear()
+    return session
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_written(api) -> None:
+    session = _session(api)
+    talk, written = Conversation(session, base=False), []
+    session.interrupt_after = 2
+    assert talk.ask("One?", written.append) == "(stopped)"
+    assert written == ["tuned", " answer"]
+    assert [message.content for message in talk.turns] == ["One?", "tuned answer"]
+    session.interrupt_after = 0
+    talk.ask("Two?", written.append)
+    assert len(talk.turns) == 2  # nothing was written: as if it had not been asked
+
+
+def test_the_oldest_turns_are_forgotten_when_the_model_is_full(api) -> None:
+    session = _session(api)
+    talk = Conversation(session, base=False)
+    session.longest = 3
+    for question in ("One?", "Two?"):
+        assert talk.ask(question, lambda piece: None) is None
+    note = talk.ask("Three?", lambda piece: None)
+    assert note is not None
+    assert "oldest 2 messages were forgotten" in note
+    assert [message.content for message in talk.turns if message.role == "user"] == ["Two?", "Three?"]
+
+
+def test_a_question_that_cannot_be_answered_is_not_remembered(api) -> None:
+    session = _session(api)
+    talk = Conversation(session, base=False)
+    session.longest = 0
+    with pytest.raises(DataError):
+        talk.ask("One?", lambda piece: None)
+    assert talk.turns == []
+
+
+def test_chat_on_a_terminal(cli, api, faq, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["/base", KeyboardInterrupt, "One?", EOFError])
+
+    def type_in(prompt: str) -> str:
+        line = next(typed)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", type_in)
+    monkeypatch.setattr("tunesmith.cli.chat.is_interactive", lambda: True)
+    outcome = cli("chat", "faq")
+    assert outcome.code == 0
+    assert outcome.out == "base> base answer to One? after 1 messages\n\n"
+    for text in ("faq, the tuned model. /help lists", "the base model answers", "Ctrl-D or /quit ends"):
+        assert text in outcome.err
+
+
+def test_two_ctrl_c_end_a_chat(cli, api, faq, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    monkeypatch.setattr("tunesmith.cli.chat.is_interactive", lambda: True)
+    assert cli("chat", "faq").code == 130
+
+
+def test_an_error_does_not_end_a_chat_on_a_terminal(cli, api, faq, monkeypatch: pytest.MonkeyPatch) -> None:
+    _session(api).longest = 0
+    typed = iter(["One?", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    monkeypatch.setattr("tunesmith.cli.chat.is_interactive", lambda: True)
+    outcome = cli("chat", "faq")
+    assert outcome.code == 0
+    assert "the prompt is too long" in outcome.err
+
+
+# --- data inspect
+
+
+def test_inspect_shows_the_report_and_rows(cli, api) -> None:
+    out = cli("data", "inspect", "faq.xlsx", "--rows", "2", "--data.sheet", "FAQ").out
+    assert "6 rows read, 6 kept" in out
+    assert out.count("as it will be trained on") == 2
+    assert "Question 3?" in out
+    assert "Question 4?" not in out
+    assert api.calls[0][1]["config"].data.sheet == "FAQ"
+
+
+def test_inspect_json_is_the_report(cli, api) -> None:
+    assert json.loads(cli("data", "inspect", "faq.xlsx", "--json").out)["rows_kept"] == 6
