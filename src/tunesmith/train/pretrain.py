@@ -27,6 +27,7 @@ from tunesmith.model import (
 from tunesmith.prompts import Template, check_template, render
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
+from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
@@ -61,6 +62,7 @@ def pretrain(
         DataError: a file is missing or damaged.
         Stopped: a signal asked for it; the run can be resumed.
     """
+    keep_freed_memory()
     corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)

@@ -14,6 +14,7 @@ from tunesmith.model import apply_method, autocast, count_parameters, load_base,
 from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
+from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.checkpoint import Checkpoints, load_weights
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
@@ -42,6 +43,8 @@ def train(
         DataError: nothing trainable in the data. ResourceError: the model or device is not there.
         SettingsError: a setting does not fit. Stopped: a signal asked for it; the run can be resumed.
     """
+    keep_freed_memory()
+
     # the data: read, cleaned, split
     prepared = prepare(config)
 
