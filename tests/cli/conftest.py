@@ -146,6 +146,17 @@ class FakeApi(ModuleType):
         self._called("inspect", config=config)
         return SimpleNamespace(train=EXAMPLES, validation=[], test=[], report=FakeReport())
 
+    def preview(self, config: Any, prepared: Any, examples: Any) -> Any:
+        self._called("preview", config=config)
+        if config.model.path == "far/away":
+            return None
+        return [
+            SimpleNamespace(
+                example=example, pieces=(("<u>" + example.question, False), (example.answer + "</a>", True))
+            )
+            for example in examples
+        ]
+
     def train(self, config: Any, *, resume: str | None = None, announce: Any = None, observers: Any = ()) -> Any:
         self._called("train", config=config, resume=resume)
         run = Run.open(resume) if resume else self.make_run(config)
@@ -161,6 +172,7 @@ class FakeApi(ModuleType):
                 trainable=1000,
                 parameters=50_000,
                 steps=20,
+                device="cpu",
             )
         )
         for event in self.events:

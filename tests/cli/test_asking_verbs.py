@@ -218,10 +218,16 @@ def test_an_error_does_not_end_a_chat_on_a_terminal(cli, api, faq, monkeypatch: 
 def test_inspect_shows_the_report_and_rows(cli, api) -> None:
     out = cli("data", "inspect", "faq.xlsx", "--rows", "2", "--data.sheet", "FAQ").out
     assert "6 rows read, 6 kept" in out
-    assert out.count("as it will be trained on") == 2
-    assert "Question 3?" in out
+    assert out.count("as the model reads it (trained on: between ⟦ and ⟧)") == 2
+    assert "<u>Question 3?⟦Answer 3.</a>⟧" in out
     assert "Question 4?" not in out
     assert api.calls[0][1]["config"].data.sheet == "FAQ"
+
+
+def test_inspect_without_the_model_shows_the_messages(cli, api) -> None:
+    outcome = cli("data", "inspect", "faq.xlsx", "--model", "far/away")
+    assert "far/away is not on this machine" in outcome.err
+    assert "user       Question 3?" in outcome.out
 
 
 def test_inspect_json_is_the_report(cli, api) -> None:

@@ -47,6 +47,7 @@ def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
         "builtin:nano, 50 k parameters",
         "lora, rank 32, alpha 64: 1 k of them are trained (2.00%)",
         "20 of 16 rows each (3 epochs)",
+        "; on cpu",
         "train.epochs                       3.0  flag",
         "method.r                           32  recipe quickstart",
         "warning: the template is odd; take another",
@@ -210,7 +211,7 @@ def test_the_fake_api_takes_what_the_real_one_takes(api) -> None:
     fake = sys.modules.pop("tunesmith.api")
     real = importlib.import_module("tunesmith.api")
     try:
-        for verb in ("inspect", "train", "pretrain", "evaluate", "open_session"):
+        for verb in ("inspect", "preview", "train", "pretrain", "evaluate", "open_session"):
             theirs = inspect.signature(getattr(real, verb)).parameters
             ours = inspect.signature(getattr(fake, verb)).parameters
             assert list(ours) == list(theirs), verb

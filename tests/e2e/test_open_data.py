@@ -29,7 +29,7 @@ def test_training_starts(
     file: str, shape: str, open_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = load_config(overrides={"data.path": str(open_data / file), "train.max_steps": 1, "data.max_length": 64})
+    config = load_config(overrides={"data.path": str(open_data / file), "train.max_steps": 1, "data.max_rows": 200})
     plans = []
     result = train(config, announce=plans.append)
     assert plans[0].data.shape == shape

@@ -16,7 +16,7 @@ if sys.argv[1] == "keep":
     assert runpy.run_path(sys.argv[2])["keep_freed_memory"]()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-size = 64 * 2**20
+size = 16 * 2**20
 def touch():
     block = libc.malloc(size); ctypes.memset(block, 1, size); libc.free(block)
 touch()

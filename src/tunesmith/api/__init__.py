@@ -1,18 +1,40 @@
-"""The Python API: the verbs behind the command line, and `ModelFinetuner` for scripts."""
+"""The Python API: the verbs behind the command line, and `ModelFinetuner` for scripts.
 
-from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
-from tunesmith.api.session import Session, open_session
-from tunesmith.api.verbs import Comparison, evaluate, inspect, pretrain, run_config, train
+A name is imported when it is first used: looking at data needs no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
+    from tunesmith.api.look import Preview, inspect, preview
+    from tunesmith.api.session import Session, open_session
+    from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
 
 __all__ = [
     "Comparison",
     "FinetuningConfig",
     "ModelFinetuner",
+    "Preview",
     "Session",
     "evaluate",
     "inspect",
     "open_session",
     "pretrain",
+    "preview",
     "run_config",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'tunesmith.api' has no attribute {name!r}")
+    if name in ("Preview", "inspect", "preview"):
+        from tunesmith.api import look
+
+        return getattr(look, name)
+    from tunesmith.api import finetuner, session, verbs
+
+    home = next(module for module in (finetuner, session, verbs) if hasattr(module, name))
+    return getattr(home, name)

@@ -1,4 +1,4 @@
-"""What one can do with Tunesmith, as functions: inspect, train, evaluate, pretrain. The CLI parses, calls and prints.
+"""What one can do with Tunesmith, as functions: train, evaluate, pretrain. The CLI parses, calls and prints.
 
 This is where the parts meet: evaluation is handed to training, and model cards are written.
 """
@@ -14,7 +14,7 @@ from tunesmith import train as training
 from tunesmith.api.facts import card_facts
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import Prepared, encode, prepare
+from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import Evaluation, mean_nll, predictions, summarise
 from tunesmith.evaluate import evaluate as measure
@@ -36,11 +36,6 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         return summarise(self.base, self.tuned)
-
-
-def inspect(config: RunConfig) -> Prepared:
-    """Read, clean and split the data as training would, without a model."""
-    return prepare(config)
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,10 @@ from cyclopts import Parameter
 from tunesmith.cli.overrides import NO_SOURCES, Json, Overrides, Sources, given
 
 if TYPE_CHECKING:
+    from tunesmith.api import Preview
     from tunesmith.types import Example
+
+_BRACKETS = ("⟦", "⟧")
 
 
 def inspect(
@@ -33,7 +37,7 @@ def inspect(
         tunesmith data inspect faq.xlsx --data.sheet FAQ --rows 5
         tunesmith data inspect faq.xlsx --json
     """
-    from tunesmith.cli.terminal import hanging, show, show_json
+    from tunesmith.cli.terminal import hanging, show, show_json, tell
     from tunesmith.cli.train import check_data_path
     from tunesmith.config import load_config
 
@@ -47,18 +51,48 @@ def inspect(
         show_json(prepared.report.to_json())
         return
     show(hanging(prepared.report.to_text()))
-    show_rows(prepared.train[: max(rows, 0)])
+    examples = prepared.train[: max(rows, 0)]
+    previews = api.preview(config, prepared, examples) if examples else []
+    if previews is None:
+        tell(f"{config.model.path} is not on this machine, so the rows are shown without its template")
+        show_messages(examples)
+    else:
+        show_previews(previews)
 
 
-def show_rows(examples: Sequence[Example]) -> None:
-    """The messages of a few training rows."""
+def show_previews(previews: Sequence[Preview]) -> None:
+    """Rows as the model will read them; what is trained on is bold, or between brackets where there is no bold."""
+    from rich.text import Text
+
+    from tunesmith.cli.terminal import live, plain, show
+
+    left, right = ("", "") if live(sys.stdout) else _BRACKETS
+    legend = Text("bold", style="bold green") if live(sys.stdout) else Text(f"between {left} and {right}")
+    for preview in previews:
+        text = Text()
+        for piece, supervised in preview.pieces:
+            shown = plain(piece)
+            text.append(f"{left}{shown}{right}" if supervised else shown, style="bold green" if supervised else "dim")
+        heading = Text(f"{_place(preview.example)}, as the model reads it", style="bold")
+        show("", heading.append(" (trained on: ", style="not bold").append_text(legend).append(")", style="not bold"))
+        text.rstrip()  # the template ends with a new line
+        show(text)
+
+
+def _place(example: Example) -> str:
+    from tunesmith.cli.terminal import plain
+
+    return f"row {example.row}" if example.sheet is None else f"{plain(example.sheet)}, row {example.row}"
+
+
+def show_messages(examples: Sequence[Example]) -> None:
+    """Rows as questions and answers."""
     from rich.text import Text
 
     from tunesmith.cli.terminal import facts, plain, show
 
     for example in examples:
-        place = f"row {example.row}" if example.sheet is None else f"{plain(example.sheet)}, row {example.row}"
-        show("", Text(f"{place}, as it will be trained on", style="bold"))
+        show("", Text(_place(example), style="bold"))
         if example.text is not None:
             show(Text(plain(example.text)))
             continue

@@ -69,6 +69,8 @@ class Plan(Protocol):
     def parameters(self) -> int: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def device(self) -> str: ...
 
 
 def announce(plan: Plan) -> None:
@@ -82,7 +84,7 @@ def announce(plan: Plan) -> None:
         ("run", str(plan.run.path)),
         ("model", f"{config.model.path}, {count_text(plan.parameters)} parameters"),
         ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})"),
-        ("numbers", _dtype_text(config)),
+        ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
         ("data", plan.encoding.to_text(config.data.max_length)),
         ("steps", _steps_text(config, plan.steps)),
     ]

@@ -47,6 +47,7 @@ class Plan:
     parameters: int
     steps: int
     resumed_from: int
+    device: str
 
 
 @dataclass(frozen=True, slots=True)

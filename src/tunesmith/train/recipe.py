@@ -101,6 +101,7 @@ def train(
             parameters=parameters,
             steps=plan.total_steps,
             resumed_from=checkpoints.latest_step(),
+            device=str(base.device),
         )
     )
 

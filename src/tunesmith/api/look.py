@@ -1,0 +1,69 @@
+"""Looking at data before training on it. Light: no weights are loaded, and `inspect` does without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.config import RunConfig
+from tunesmith.data import Prepared, encode, prepare
+from tunesmith.types import Encoded, Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One training row as the model will read it: its text in pieces, and whether each is trained on."""
+
+    example: Example
+    pieces: tuple[tuple[str, bool], ...]
+
+
+def inspect(config: RunConfig) -> Prepared:
+    """Read, clean and split the data as training would, without a model."""
+    return prepare(config)
+
+
+def preview(config: RunConfig, prepared: Prepared, examples: Sequence[Example]) -> list[Preview] | None:
+    """Training rows rendered, shortened and tokenized as training will. Rows that do not fit are left out.
+
+    Returns:
+        None when the model is not on this machine: nothing is downloaded to look at data.
+
+    Raises:
+        ResourceError: the model's folder is not usable. SettingsError: the template cannot be trained on.
+    """
+    path = config.model.path
+    if not path.startswith("builtin:") and not Path(path).expanduser().exists():
+        return None
+    from transformers import AutoTokenizer
+
+    from tunesmith.model import find_source
+    from tunesmith.prompts import check_template
+
+    tokenizer = AutoTokenizer.from_pretrained(find_source(path).location, trust_remote_code=False)
+    thinking = any("<think>" in example.answer for example in prepared.train)
+    template = check_template(config.prompt.template, tokenizer, shape=prepared.report.shape, thinking=thinking)
+    previews: list[Preview] = []
+    for example in examples:
+        rows, _ = encode(
+            [example],
+            template,
+            tokenizer,
+            max_length=config.data.max_length,
+            truncation=config.data.truncation,
+            train_on=config.prompt.train_on,
+        )
+        previews += [Preview(example, _pieces(row, tokenizer)) for row in rows]
+    return previews
+
+
+def _pieces(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, bool], ...]:
+    pairs = zip(row.input_ids.tolist(), row.supervised.tolist(), strict=True)
+    runs = groupby(pairs, key=lambda pair: pair[1])
+    return tuple((str(tokenizer.decode([token for token, _ in run])), supervised) for supervised, run in runs)
