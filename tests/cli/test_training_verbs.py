@@ -41,15 +41,17 @@ def test_train_as_the_guides_write_it(cli, api) -> None:
 
 
 def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
-    messages = cli("train", "faq.xlsx", "--recipe", "quickstart", "--epochs", "3").err
+    messages = cli(
+        "train", "faq.xlsx", "--recipe", "quickstart", "--method", "lora", "--lora_r", "32", "--epochs", "3"
+    ).err
     for text in (
         "6 rows read, 6 kept",
         "builtin:nano, 50 k parameters",
-        "lora, rank 32, alpha 64: 1 k of them are trained (2.00%)",
-        "20 of 16 rows each (3 epochs)",
+        "lora, rank 32, alpha 32: 1 k of them are trained (2.00%)",
+        "20 of 8 x 2 rows each (3 epochs)",
         "; on cpu",
         "train.epochs                       3.0  flag",
-        "method.r                           32  recipe quickstart",
+        "train.batch_size                   8  recipe quickstart",
         "warning: the template is odd; take another",
     ):
         assert text in messages
