@@ -63,6 +63,7 @@ def pretrain(
         Stopped: a signal asked for it; the run can be resumed.
     """
     keep_freed_memory()
+    config = config.resolved("method.name", "full", "pre-training trains every weight")
     corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)
@@ -116,7 +117,8 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
         "seed": config.seed,
         "versions": resolve.package_versions(),
     }
-    return Run.create(folder, config_text=dump_config(config), manifest=manifest)
+    named = config.resolved("model.path", str((folder / "model").absolute()), "made by this run")
+    return Run.create(folder, config_text=dump_config(named), manifest=manifest)
 
 
 def _tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> PreTrainedTokenizerFast:

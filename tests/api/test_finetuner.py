@@ -1,0 +1,68 @@
+"""The Python API, as the guides write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunesmith import FinetuningConfig, ModelFinetuner
+from tunesmith.errors import SettingsError
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> FinetuningConfig:
+    monkeypatch.chdir(tmp_path)
+    rows = "\n".join(f"What is the code of colour {number}?,The code is {number * 7}." for number in range(20))
+    (tmp_path / "train.csv").write_text(f"question,answer\n{rows}\n")
+    return FinetuningConfig(
+        model_name=str(tiny_model_dir("llama")),
+        train_file="train.csv",
+        use_lora=True,
+        num_train_epochs=1,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+    )
+
+
+def test_load_train_evaluate_test_save_generate(config: FinetuningConfig) -> None:
+    finetuner = ModelFinetuner(config)
+    finetuner.load_model()
+    before = finetuner.generate("What is the code of colour 3?", max_new_tokens=6, temperature=0.0)
+    finetuner.train()
+    assert finetuner.evaluate() == pytest.approx(finetuner.result.state.best_loss)
+    scores = finetuner.test([{"question": "What is the code of colour 3?", "answer": "The code is 21."}])
+    assert list(scores) == ["perplexity", "exact_match", "token_f1", "bleu", "rouge1", "rouge2", "rougeL"]
+    folder = finetuner.save_model()
+    assert (folder / "adapter_model.safetensors").exists()
+    answer = finetuner.generate("What is the code of colour 3?", max_new_tokens=6)
+
+    other = ModelFinetuner()
+    other.load_finetuned_model(folder)
+    assert other.generate("What is the code of colour 3?", max_new_tokens=6, temperature=0.0) == answer
+    assert isinstance(before, str)
+
+
+def test_a_loop_over_learning_rates_makes_a_run_each(config: FinetuningConfig) -> None:
+    finetuner, names = ModelFinetuner(config), []
+    for rate in (1e-3, 1e-2):
+        config.learning_rate = rate
+        names.append(finetuner.train().run.name)
+    assert names == ["train", "train-2"]
+    assert config.learning_rate == 1e-2
+
+
+def test_mistakes_are_told_at_once(config: FinetuningConfig) -> None:
+    with pytest.raises(SettingsError, match=r"did you mean '(train\.)?learning_rate'"):
+        FinetuningConfig(learning_rat=1)
+    with pytest.raises(SettingsError, match=r"train\.learning_rate = -1"):
+        config.learning_rate = -1
+    assert config.learning_rate == 1e-2
+    with pytest.raises(SettingsError, match="no tuned model yet"):
+        ModelFinetuner(config).test([])
+    with pytest.raises(SettingsError, match="nothing has been trained yet"):
+        ModelFinetuner(config).evaluate()
+    with pytest.raises(AttributeError, match="was not set"):
+        _ = config.weight_decay

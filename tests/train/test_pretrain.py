@@ -1,0 +1,78 @@
+"""A model from scratch: what it leaves, what it measures, and that it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunesmith.api import pretrain
+from tunesmith.config import RunConfig, load_config
+from tunesmith.errors import Stopped
+from tunesmith.train import Event
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"text": f"The press number {n} prints {n * 3} sheets. " * 6}) for n in range(150)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(lines))
+    (tmp_path / "qa.jsonl").write_text('{"question": "What prints?", "answer": "The press prints."}\n' * 5)
+    shape = {"vocab_size": 400, "context": 64, "hidden_size": 32, "intermediate_size": 64, "layers": 2}
+    return load_config(
+        overrides={
+            **{f"pretrain.{name}": value for name, value in shape.items()},
+            "pretrain.heads": 4,
+            "pretrain.documents": ["docs.jsonl"],
+            "pretrain.qa": ["qa.jsonl"],
+            "pretrain.holdout": 0.1,
+            "name": "scratch",
+            "train.max_steps": 12,
+            "train.batch_size": 4,
+            "train.gradient_accumulation_steps": 1,
+            "train.learning_rate": 5e-3,
+        }
+    )
+
+
+def test_it_learns_and_leaves_a_plain_model(config: RunConfig) -> None:
+    losses: list[float] = []
+    result = pretrain(config, observers=[lambda event: losses.extend(_loss(event))])
+    assert losses[-1] < losses[0] - 0.5
+    assert 0 < result.bits_per_byte < 8
+    tokenizer = AutoTokenizer.from_pretrained(result.run.model_dir)
+    model = AutoModelForCausalLM.from_pretrained(result.run.model_dir)
+    assert model.dtype == torch.bfloat16
+    assert model.config.model_type == "llama"
+    assert len(tokenizer) == model.config.vocab_size == 400
+    assert len({tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|endoftext|>")}) == 3
+    assert tokenizer.decode(tokenizer("Café, naïve!\n\tok").input_ids) == "Café, naïve!\n\tok"
+    assert result.run.manifest["status"] == "finished"
+    assert math.isclose(result.run.manifest["bits_per_byte"], result.bits_per_byte)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
+    whole = pretrain(config)
+    parts = config.replaced("name", "parts", "test")
+
+    def stop_at_five(event: Event) -> None:
+        if event.kind == "train" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped) as caught:
+        pretrain(parts, observers=[stop_at_five])
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert "tunesmith pretrain --resume" in str(caught.value)
+    resumed = pretrain(parts, resume="parts")
+    assert resumed.bits_per_byte == whole.bits_per_byte
+    assert resumed.steps == whole.steps == 12
+
+
+def _loss(event: Event) -> list[float]:
+    return [float(event.values["loss"] or 0)] if event.kind == "train" else []
