@@ -1,4 +1,4 @@
-"""The two small steps around `tunesmith train` that finish the built-in model. See its card for the whole recipe.
+"""What follows `tunesmith pretrain` for the built-in model: soften its attention, measure it. Its card has the recipe.
 
     python tools/finish_nano.py soften runs/nano/model soft          # q_proj x 0.2 in every layer
     python tools/finish_nano.py measure MODEL 'corpus/shard-*.jsonl.gz'   # bits per byte on the held-out documents
