@@ -53,6 +53,7 @@ class Trial:
             autocast=nullcontext,
             batch_size=changes.pop("batch_size", 4),
             pad_id=0,
+            optimizer=changes.pop("optimizer", "adamw"),
             weight_decay=0.01,
             betas=(0.9, 0.999),
             max_grad_norm=1.0,
@@ -122,14 +123,22 @@ def test_loss_is_the_mean_over_supervised_tokens(tmp_path: Path, tiny_model_dir:
     assert trial.losses()[0] == pytest.approx(nll / tokens, rel=1e-5)
 
 
+@pytest.mark.parametrize(("method", "optimizer"), [("lora", "adamw"), ("full", "muon")])
 @pytest.mark.parametrize("stop_after", range(1, STEPS))
-def test_resumed_equals_uninterrupted(tmp_path: Path, tiny_model_dir: Any, stop_after: int) -> None:
-    whole = Trial(tmp_path / "whole", tiny_model_dir("llama"), validate=lambda: 1.0)
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, tiny_model_dir: Any, stop_after: int, method: str, optimizer: str
+) -> None:
+    def trial(name: str) -> Trial:
+        folder = tmp_path / name
+        model = tiny_model_dir("llama")
+        return Trial(folder, model, validate=lambda: 1.0, method=method, optimizer=optimizer)
+
+    whole = trial("whole")
     whole.fit()
-    first = Trial(tmp_path / "parts", tiny_model_dir("llama"), validate=lambda: 1.0)
+    first = trial("parts")
     state = first.fit(stop_after=stop_after)
     assert state.step == stop_after
-    second = Trial(tmp_path / "parts", tiny_model_dir("llama"), validate=lambda: 1.0)
+    second = trial("parts")
     final = second.fit()
     assert final.step == STEPS
     assert first.losses() + second.losses() == whole.losses()

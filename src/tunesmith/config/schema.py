@@ -116,11 +116,19 @@ class TrainConfig(_Section):
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
-    schedule: Literal["linear", "cosine", "constant"] = _setting("linear", "Shape of the rate after warm-up.")
-    min_lr_ratio: float = _setting(0.0, "Where linear and cosine end, as a share of the peak.", ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = _setting(
+        "linear", "Shape of the rate after warm-up."
+    )
+    min_lr_ratio: float = _setting(0.0, "Where a falling rate ends, as a share of the peak.", ge=0, le=1)
+    decay_ratio: float = _setting(
+        0.2, "Share of the steps after warm-up in which warmup_stable_decay falls.", gt=0, le=1
+    )
     warmup_steps: int | None = _setting(None, "Steps of linear warm-up; overrides warmup_ratio.", unit="steps", ge=0)
     warmup_ratio: float = _setting(0.05, "Share of all steps spent warming up.", ge=0, lt=1)
-    weight_decay: float = _setting(0.01, "AdamW decay of matrices; norms and biases have none.", ge=0)
+    optimizer: Literal["adamw", "muon"] = _setting(
+        "adamw", "adamw; muon orthogonalises the updates of matrices, which pays in pre-training."
+    )
+    weight_decay: float = _setting(0.01, "Decay of matrices; norms and biases have none.", ge=0)
     beta1: float = _setting(0.9, "AdamW first-moment decay.", ge=0, lt=1)
     beta2: float = _setting(0.999, "AdamW second-moment decay.", ge=0, lt=1)
     max_grad_norm: float = _setting(1.0, "Gradient norm above which gradients are scaled down; 0 turns it off.", ge=0)

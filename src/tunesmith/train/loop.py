@@ -20,6 +20,7 @@ from tunesmith.errors import TrainingError
 from tunesmith.model import token_nll
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.observe import Event, EventKind, Observer
+from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded
 
@@ -38,6 +39,7 @@ class LoopSettings:
     autocast: Autocast
     batch_size: int
     pad_id: int
+    optimizer: str
     weight_decay: float
     betas: tuple[float, float]
     max_grad_norm: float
@@ -72,7 +74,7 @@ def fit(
     Raises:
         TrainingError: a loss or gradient is not finite; nothing of that step was applied.
     """
-    optimizer = build_optimizer(model, weight_decay=settings.weight_decay, betas=settings.betas)
+    optimizer = build_optimizer(model, settings.optimizer, weight_decay=settings.weight_decay, betas=settings.betas)
     state = checkpoints.restore(model, optimizer) or TrainingState()
 
     def tell(kind: EventKind, **values: float | int | str | None) -> None:
@@ -136,16 +138,6 @@ def fit(
             break
     tell("end")
     return state
-
-
-def build_optimizer(model: nn.Module, *, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with decay on matrices only. The rate is set at every step."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=True)
 
 
 def _accumulate(

@@ -51,6 +51,7 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
         total_steps=plan.total_steps,
         warmup_steps=min(warmup, plan.total_steps),
         floor=train.min_lr_ratio,
+        decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
     )
 
 
@@ -64,6 +65,7 @@ def loop_settings(config: RunConfig, plan: StepPlan, *, pad_id: int, autocast: A
         autocast=autocast,
         batch_size=train.batch_size,
         pad_id=pad_id,
+        optimizer=train.optimizer,
         weight_decay=train.weight_decay,
         betas=(train.beta1, train.beta2),
         max_grad_norm=train.max_grad_norm,
@@ -94,6 +96,7 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
         "rows": plan.rows,
         "rows_per_step": plan.rows_per_step,
         "method": config.method.model_dump(mode="json"),
+        "optimizer": config.train.optimizer,
     }
 
 

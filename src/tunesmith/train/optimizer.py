@@ -1,0 +1,70 @@
+"""Optimizers by name, and which parameters each of them moves. The loop sets the rate at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+Betas = tuple[float, float]
+
+
+def build_optimizer(model: nn.Module, name: str, *, weight_decay: float, betas: Betas) -> Optimizer:
+    """The optimizer of the parameters that require a gradient, at rate 0. Matrices decay, norms and biases do not."""
+    return OPTIMIZERS[name](model, weight_decay, betas)
+
+
+def _adamw(model: nn.Module, weight_decay: float, betas: Betas) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return _adamw_of(trainable, weight_decay, betas)
+
+
+def _muon(model: nn.Module, weight_decay: float, betas: Betas) -> Optimizer:
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices of hidden layers, AdamW for the rest.
+
+    Updates are scaled to the size that AdamW's have (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one
+    learning rate serves both.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        tables.add(id(head.weight))
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [p for p in trainable if p.ndim == 2 and id(p) not in tables]
+    rest = [p for p in trainable if p.ndim != 2 or id(p) in tables]
+    parts: list[Optimizer] = []
+    if matrices:
+        parts.append(Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        parts.append(_adamw_of(rest, weight_decay, betas))
+    return _Joined(parts)
+
+
+OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, Betas], Optimizer]] = {"adamw": _adamw, "muon": _muon}
+
+
+def _adamw_of(parameters: Sequence[nn.Parameter], weight_decay: float, betas: Betas) -> AdamW:
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=True)
+
+
+class _Joined(Optimizer):
+    """Several optimizers over disjoint parameters that look like one: shared groups, one state."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._parts = parts
+        for part in parts:
+            part.state = self.state
+        self.param_groups = [group for part in parts for group in part.param_groups]  # theirs, not copies
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        del closure
+        for part in self._parts:
+            part.step()
