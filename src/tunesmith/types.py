@@ -3,7 +3,7 @@
 Record    one row as the reader found it, every cell still text
 Example   what is trained on: a conversation, or a stretch of plain text
 Encoded   its token ids and which of them carry loss
-Batch     several Encoded rows as padded tensors
+Batch     several Encoded rows as tensors
 Finding   something worth telling the user, with what to do about it
 """
 
@@ -101,14 +101,15 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Right-padded rows. B rows, T = longest row.
+    """Rows laid end to end, without padding. S rows, T tokens in all.
 
-    input_ids, attention_mask: (B, T) int64; supervised: (B, T) bool; rows: source row of each line.
+    input_ids: (T,) int64; supervised: (T,) bool, false at the first token of every row; lengths: tokens of each row;
+    rows: source row of each.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
     supervised: torch.Tensor
+    lengths: tuple[int, ...]
     rows: tuple[int, ...]
 
 

@@ -71,7 +71,7 @@ def test_metrics_rows_and_what_was_asked(engine):
     found = measure(scripted, on_progress=lambda *counts: done.append(counts))
 
     assert list(found.metrics) == METRICS
-    nll = mean_nll(engine.model, encoded(EXAMPLES, engine), batch_size=1, pad_id=engine.tokenizer.pad_token_id)
+    nll = mean_nll(engine.model, encoded(EXAMPLES, engine), tokens_per_batch=1)
     assert found.metrics["perplexity"] == pytest.approx(nll.perplexity, rel=1e-5)
     for name, score in EVALUATORS.items():
         assert found.metrics[name] == score(scripted.answers, [example.answer for example in EXAMPLES])

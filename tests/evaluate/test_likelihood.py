@@ -13,8 +13,6 @@ from tunesmith.evaluate import bits_per_byte, mean_nll
 from tunesmith.evaluate.likelihood import Likelihood
 from tunesmith.types import Encoded
 
-PAD = 0
-
 
 @pytest.fixture
 def model(tiny_model_dir):
@@ -44,7 +42,7 @@ def transformers_sum(model, row):
 
 
 def test_equals_the_sum_of_transformers_losses(model, rows):
-    found = mean_nll(model, rows, batch_size=3, pad_id=PAD)
+    found = mean_nll(model, rows, tokens_per_batch=40)
     total, tokens = sum(transformers_sum(model, row) for row in rows), sum(row.target_tokens for row in rows)
     assert found.tokens == tokens == 58
     assert found.nll == pytest.approx(total, rel=1e-6)
@@ -54,21 +52,21 @@ def test_equals_the_sum_of_transformers_losses(model, rows):
 
 def test_is_not_the_mean_of_row_means(model, rows):
     row_means = [transformers_sum(model, row) / row.target_tokens for row in rows]
-    assert mean_nll(model, rows, batch_size=3, pad_id=PAD).mean != pytest.approx(sum(row_means) / len(rows), rel=1e-3)
+    assert mean_nll(model, rows, tokens_per_batch=40).mean != pytest.approx(sum(row_means) / len(rows), rel=1e-3)
 
 
 def test_does_not_depend_on_batching_or_order(model, rows):
-    one = mean_nll(model, rows, batch_size=1, pad_id=PAD)
-    for batch_size in (2, 8, 100):
-        assert mean_nll(model, rows, batch_size=batch_size, pad_id=PAD).mean == pytest.approx(one.mean, rel=1e-6)
-    assert mean_nll(model, rows[::-1], batch_size=3, pad_id=PAD).mean == pytest.approx(one.mean, rel=1e-6)
+    one = mean_nll(model, rows, tokens_per_batch=1)
+    for tokens in (20, 40, 1000):
+        assert mean_nll(model, rows, tokens_per_batch=tokens).mean == pytest.approx(one.mean, rel=1e-6)
+    assert mean_nll(model, rows[::-1], tokens_per_batch=40).mean == pytest.approx(one.mean, rel=1e-6)
 
 
 def test_sums_in_double_precision(rows, monkeypatch):
     """In float32 the small terms would be rounded off, within a batch and between batches."""
     nll = torch.tensor([[2.0**25, 1, 1, 1]])
     monkeypatch.setattr("tunesmith.evaluate.likelihood.token_nll", lambda model, batch: nll)
-    assert mean_nll(torch.nn.Linear(1, 1), rows, batch_size=4, pad_id=PAD).nll == 2 * (2**25 + 3)
+    assert mean_nll(torch.nn.Linear(1, 1), rows, tokens_per_batch=40).nll == 2 * (2**25 + 3)
 
 
 def test_without_dropout_and_every_module_keeps_its_mode(model, rows):
@@ -76,12 +74,12 @@ def test_without_dropout_and_every_module_keeps_its_mode(model, rows):
     frozen = model.transformer.h[0]
     frozen.eval()  # as an adapter library leaves a part it froze
     before = {name: module.training for name, module in model.named_modules()}
-    first = mean_nll(model, rows, batch_size=4, pad_id=PAD)
+    first = mean_nll(model, rows, tokens_per_batch=40)
     assert {name: module.training for name, module in model.named_modules()} == before
     assert before[""] is True
     assert before["transformer.h.0"] is False
-    assert mean_nll(model, rows, batch_size=4, pad_id=PAD) == first
-    assert mean_nll(model.eval(), rows, batch_size=4, pad_id=PAD) == first
+    assert mean_nll(model, rows, tokens_per_batch=40) == first
+    assert mean_nll(model.eval(), rows, tokens_per_batch=40) == first
     assert not model.training
 
 
@@ -89,7 +87,7 @@ def test_leaves_gradients_alone(model, rows):
     model.lm_head.weight.grad = torch.full_like(model.lm_head.weight, -9)
     recorded = []
     model.transformer.register_forward_hook(lambda *_: recorded.append(torch.is_grad_enabled()))
-    mean_nll(model, rows, batch_size=4, pad_id=PAD)
+    mean_nll(model, rows, tokens_per_batch=40)
     assert recorded == [False, False]
     assert torch.is_grad_enabled()
     assert torch.equal(model.lm_head.weight.grad, torch.full_like(model.lm_head.weight, -9))
@@ -103,7 +101,7 @@ def test_the_mode_is_restored_after_an_error(model, rows, monkeypatch):
     monkeypatch.setattr("tunesmith.evaluate.likelihood.token_nll", fails)
     model.train()
     with pytest.raises(RuntimeError, match="out of memory"):
-        mean_nll(model, rows, batch_size=4, pad_id=PAD)
+        mean_nll(model, rows, tokens_per_batch=40)
     assert model.training
     assert model.transformer.drop.training
 
@@ -113,7 +111,7 @@ def test_nothing_to_score_is_an_error_of_the_data(model, supervised):
     """The first token has no predecessor, so that supervising it alone supervises nothing."""
     rows = [Encoded(np.array([5, 6, 7]), np.array(supervised))] if supervised else []
     with pytest.raises(DataError, match=f"no token to score in {len(rows)} rows") as caught:
-        mean_nll(model, rows, batch_size=4, pad_id=PAD)
+        mean_nll(model, rows, tokens_per_batch=40)
     assert caught.value.fix
 
 

@@ -50,28 +50,30 @@ def make(config: Any) -> Any:
 
 
 def reference_nll(model: Any, batch: Batch) -> Tensor:
-    """The plain way: all logits, all positions, then zero what is not supervised."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-    targets = batch.input_ids[:, 1:]
-    nll = -logits[:, :-1].float().log_softmax(-1).gather(2, targets[..., None]).squeeze(2)
-    return nll * batch.supervised[:, 1:]
+    """The plain way: every row on its own, all logits, all positions, then zero what is not supervised."""
+    parts = []
+    for row in batch.input_ids.split(batch.lengths):
+        logits = model(input_ids=row[None], use_cache=False).logits[0]
+        nll = -logits[:-1].float().log_softmax(-1).gather(1, row[1:, None]).squeeze(1)
+        parts += [nll.new_zeros(1), nll]
+    return torch.cat(parts) * batch.supervised
 
 
 def gradients(model: nn.Module, nll: Tensor) -> dict[str, Tensor]:
     """Of a sum with a weight of its own for every position, so that a shifted position shows."""
     model.zero_grad()
-    (nll * torch.arange(1.0, nll.numel() + 1).view_as(nll)).sum().backward()
+    (nll * torch.arange(1.0, len(nll) + 1)).sum().backward()
     trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: gradient.clone() for name, gradient in trained.items() if gradient is not None}
 
 
 def expect_equal(model: Any, batch: Batch) -> None:
     ours, theirs = token_nll(model, batch), reference_nll(model, batch)
-    assert ours.shape == (3, 8)
+    assert ours.shape == (19,)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    assert (ours[~batch.supervised[:, 1:]] == 0).all()
-    assert (ours[batch.supervised[:, 1:]] > 0).all()
+    assert (ours[~batch.supervised] == 0).all()
+    assert (ours[batch.supervised] > 0).all()
     our_gradients, their_gradients = gradients(model, ours), gradients(model, theirs)
     assert our_gradients.keys() == their_gradients.keys()
     assert any(gradient.abs().max() > 1e-3 for gradient in our_gradients.values())
@@ -130,20 +132,16 @@ def test_the_short_way_never_forms_the_logits_of_the_batch(tiny_model_dir: Calla
     token_nll(model, batch)
     assert not calls
     reference_nll(model, batch)
-    assert calls == [1]  # the hook does see the head at work
+    assert calls == [1, 1, 1]  # the hook does see the head at work
 
 
 def test_padding_changes_nothing(tiny_model_dir: Callable[[str], Path], batch: Batch) -> None:
     model = load_base(str(tiny_model_dir("qwen2")), dtype="float32").model
     together = token_nll(model, batch)
-    for row, length in enumerate((9, 6, 4)):
-        alone = Batch(
-            batch.input_ids[row : row + 1, :length],
-            batch.attention_mask[row : row + 1, :length],
-            batch.supervised[row : row + 1, :length],
-            rows=(row,),
-        )
-        torch.testing.assert_close(token_nll(model, alone)[0], together[row, : length - 1], atol=1e-5, rtol=1e-5)
+    ids, supervised = (tensor.split(batch.lengths) for tensor in (batch.input_ids, batch.supervised))
+    for row, nll in enumerate(together.split(batch.lengths)):
+        alone = Batch(ids[row], supervised[row], (len(nll),), rows=(row,))
+        torch.testing.assert_close(token_nll(model, alone), nll, atol=1e-5, rtol=1e-5)
 
 
 def test_a_batch_without_targets_is_zero_and_can_be_trained_on(
@@ -151,10 +149,10 @@ def test_a_batch_without_targets_is_zero_and_can_be_trained_on(
 ) -> None:
     loaded = load_base(str(tiny_model_dir("gpt2")), dtype="float32")
     model = apply_method(loaded.model, MethodConfig(name="full"), dtype=loaded.dtype)
-    empty = Batch(batch.input_ids, batch.attention_mask, torch.zeros_like(batch.supervised), batch.rows)
+    empty = Batch(batch.input_ids, torch.zeros_like(batch.supervised), batch.lengths, batch.rows)
     nll = token_nll(model, empty)
     nll.sum().backward()
-    assert nll.shape == (3, 8)
+    assert nll.shape == (19,)
     assert (nll == 0).all()
 
 

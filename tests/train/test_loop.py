@@ -51,8 +51,7 @@ class Trial:
         self.settings = LoopSettings(
             schedule=Schedule("cosine", peak=1e-2, total_steps=total_steps, warmup_steps=2),
             autocast=nullcontext,
-            batch_size=changes.pop("batch_size", 4),
-            pad_id=0,
+            tokens_per_batch=changes.pop("tokens_per_batch", 40),
             optimizer=changes.pop("optimizer", "adamw"),
             weight_decay=0.01,
             betas=(0.9, 0.999),
@@ -99,8 +98,8 @@ def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_only_the_division_into_batches_differs(tmp_path: Path, tiny_model_dir: Any, method: str) -> None:
     trials = [
-        Trial(tmp_path / str(size), tiny_model_dir("llama"), batch_size=size, dropout=0.0, method=method)
-        for size in (8, 4, 2, 1)
+        Trial(tmp_path / str(size), tiny_model_dir("llama"), tokens_per_batch=size, dropout=0.0, method=method)
+        for size in (1000, 40, 20, 1)
     ]
     for trial in trials:
         trial.fit()

@@ -111,8 +111,17 @@ class TrainConfig(_Section):
     max_steps: int | None = _setting(
         None, "Stop after this many optimizer steps whatever the epochs.", unit="steps", ge=1
     )
-    batch_size: int = _setting(4, "Rows per forward pass.", unit="rows", ge=1)
-    gradient_accumulation_steps: int = _setting(4, "Forward passes per optimizer step.", ge=1)
+    batch_size: int = _setting(
+        4, "An optimizer step takes batch_size x gradient_accumulation_steps rows.", unit="rows", ge=1
+    )
+    gradient_accumulation_steps: int = _setting(4, "See batch_size; tokens_per_batch decides the memory.", ge=1)
+    tokens_per_batch: int | None = _setting(
+        None,
+        "Most tokens of one forward pass, found for the machine when unset. The rows of a step, and so the result, "
+        "do not depend on it.",
+        unit="tokens",
+        ge=1,
+    )
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )

@@ -1,4 +1,4 @@
-"""Encoded rows -> padded tensors. The only file of this part that needs torch."""
+"""Encoded rows -> tensors. The only file of this part that needs torch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import torch
 from tunesmith.types import Batch, Encoded
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device | str = "cpu") -> Batch:
-    """Right-pad rows to the longest: ids (B, T), attention mask (B, T), supervised (B, T)."""
-    shape = (len(rows), max(map(len, rows)))
-    input_ids = np.full(shape, pad_id, dtype=np.int64)
-    attention_mask = np.zeros(shape, dtype=np.int64)
-    supervised = np.zeros(shape, dtype=np.bool_)
-    for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = row.input_ids
-        attention_mask[index, : len(row)] = 1
-        supervised[index, : len(row)] = row.supervised
+def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> Batch:
+    """Lay rows end to end."""
+    lengths = tuple(map(len, rows))
+    supervised = np.concatenate([row.supervised for row in rows])
+    supervised[np.cumsum((0, *lengths[:-1]))] = False  # nothing in its own row predicts a first token
     return Batch(
-        torch.from_numpy(input_ids).to(device, non_blocking=True),
-        torch.from_numpy(attention_mask).to(device, non_blocking=True),
+        torch.from_numpy(np.concatenate([row.input_ids for row in rows])).to(device, non_blocking=True),
         torch.from_numpy(supervised).to(device, non_blocking=True),
+        lengths,
         tuple(row.row for row in rows),
     )
 
@@ -32,15 +27,22 @@ def batches(
     encoded: Sequence[Encoded],
     *,
     rows: Sequence[int] | None = None,
-    batch_size: int,
-    pad_id: int,
+    tokens: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """The chosen rows in batches of `batch_size`, longest together: less padding, and memory runs out first if at all.
+    """The chosen rows in batches of at most `tokens` tokens, a longer row alone.
 
-    Losses are sums over tokens, so which rows share a batch changes nothing.
+    The longest come first, so that memory runs out at once if at all, and rows of like length share a batch, which
+    costs least where an architecture has to pad. Losses are sums over tokens: which rows share a batch changes nothing.
     """
     chosen = range(len(encoded)) if rows is None else rows
-    ordered = sorted(chosen, key=lambda index: -len(encoded[index]))
-    for start in range(0, len(ordered), batch_size):
-        yield collate([encoded[index] for index in ordered[start : start + batch_size]], pad_id, device)
+    batch: list[Encoded] = []
+    filled = 0
+    for index in sorted(chosen, key=lambda index: -len(encoded[index])):
+        if batch and filled + len(encoded[index]) > tokens:
+            yield collate(batch, device)
+            batch, filled = [], 0
+        batch.append(encoded[index])
+        filled += len(encoded[index])
+    if batch:
+        yield collate(batch, device)

@@ -16,8 +16,11 @@ from torch import nn
 
 from tunesmith.data import batches
 from tunesmith.errors import DataError
-from tunesmith.model import token_nll
+from tunesmith.model import packing, token_nll
 from tunesmith.types import Encoded
+
+# A pass without gradients keeps little: this many tokens of a 1 B model take well under 1 GiB.
+TOKENS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def bits_per_byte(nll: float, text_bytes: int) -> float:
     return nll / (math.log(2) * text_bytes)
 
 
-def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, batch_size: int, pad_id: int) -> Likelihood:
+def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Likelihood:
     """Likelihood of the supervised tokens, without dropout and without gradients.
 
     The modes (training or not) of the model and its modules are as before afterwards, whatever happens. To compute in
@@ -69,8 +72,8 @@ def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, batch_size: int, p
         )
     device = next(model.parameters()).device
     nll = 0.0
-    with _without_training(model), torch.no_grad():
-        for batch in batches(encoded, batch_size=batch_size, pad_id=pad_id, device=device):
+    with _without_training(model), packing(model), torch.no_grad():
+        for batch in batches(encoded, tokens=tokens_per_batch, device=device):
             nll += token_nll(model, batch).double().sum().item()
     return Likelihood(nll, tokens)
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tunesmith.generate import Engine
 
 # For some architectures scoring holds logits of whole sequences (rows x tokens x vocabulary), writing never does.
-_ROWS_PER_SCORING_PASS = 4
 _ASKED = ("row", "sheet", "question", "reference")
 
 
@@ -93,8 +92,7 @@ def evaluate(
             cause="a row needs a question and an answer that fit the model's context" if examples else None,
             fix="raise data.split.test, or name a file with questions and answers in data.test_path",
         )
-    scoring_rows = min(batch_size, _ROWS_PER_SCORING_PASS)
-    likelihood = mean_nll(engine.model, encoded, batch_size=scoring_rows, pad_id=engine.tokenizer.pad_token_id)
+    likelihood = mean_nll(engine.model, encoded)
     metrics = {"perplexity": likelihood.perplexity}
     rows: list[dict[str, Any]] = []
     tokens_per_second = 0.0

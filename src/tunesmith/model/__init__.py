@@ -1,12 +1,14 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import token_nll
 from tunesmith.model.methods import apply_method
+from tunesmith.model.packing import packing
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
-from tunesmith.model.size import count_parameters, default_learning_rate
+from tunesmith.model.size import count_parameters, default_learning_rate, default_tokens_per_batch
 from tunesmith.model.source import find_source
 
 __all__ = [
@@ -18,12 +20,15 @@ __all__ = [
     "choose_dtype",
     "count_parameters",
     "default_learning_rate",
+    "default_tokens_per_batch",
     "find_source",
+    "fused_adapters",
     "load_adapter",
     "load_base",
     "merge",
     "new_model",
     "new_tokenizer",
+    "packing",
     "save_adapter",
     "token_nll",
 ]

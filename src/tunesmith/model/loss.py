@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tunesmith.kernels import selected_nll
+from tunesmith.model.packing import base_of, boundaries_of, packs
 from tunesmith.types import Batch
 
 # Architectures whose logits are proven to be head(decoder(ids)) and nothing else (tests/model/test_loss.py runs each).
@@ -24,42 +24,70 @@ PLAIN_HEADS = (
 
 
 def token_nll(model: nn.Module, batch: Batch) -> Tensor:
-    """Negative log-likelihood of token t+1 at position t of a PreTrainedModel or PeftModel, zero where unsupervised.
+    """Negative log-likelihood of every token of a PreTrainedModel or PeftModel, zero where it is not supervised.
 
     Logits are formed for supervised positions only, in float32 and in chunks (`kernels.selected_nll`), where the head
-    of the model is a plain linear layer on the decoder's output.
+    of the model is a plain linear layer on the decoder's output. Under `packing` no row is padded.
 
-    B rows, T tokens, N supervised tokens, H hidden size, V vocabulary.
+    S rows, T tokens in all, N supervised tokens, L longest row, H hidden size, V vocabulary.
 
     Returns:
-        (B, T-1) float32, with a gradient to whatever of the model is trainable.
+        (T,) float32, with a gradient to whatever of the model is trainable.
     """
-    rows, length = batch.input_ids.shape
-    chosen = batch.supervised[:, 1:].flatten().nonzero().squeeze(1)  # (N,) positions in B*(T-1)
-    targets = batch.input_ids[:, 1:].flatten()[chosen]  # (N,)
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    chosen = batch.supervised.nonzero().squeeze(1)  # (N,) positions of the targets
+    targets = batch.input_ids[chosen]  # (N,)
+    base = base_of(model)
     head = base.get_output_embeddings()
     # An adapter or a quantised layer in place of the head has a forward of its own.
     if base.config.model_type in PLAIN_HEADS and type(head) is nn.Linear:
-        decoded = base.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        hidden = decoded.last_hidden_state[:, :-1].flatten(0, 1)[chosen]  # (N, H)
+        hidden = _decode(base, batch)[chosen - 1]  # (N, H)
         nll = selected_nll(hidden, head.weight, head.bias, targets)  # (N,)
     else:
-        nll = F.cross_entropy(_own_logits(base, batch, chosen), targets, reduction="none")  # (N,)
-    flat = nll.new_zeros(rows * (length - 1)).index_copy(0, chosen, nll)  # (B*(T-1),)
-    return flat.view(rows, length - 1)
+        nll = F.cross_entropy(_own_logits(base, batch, chosen - 1), targets, reduction="none")  # (N,)
+    return nll.new_zeros(len(batch.input_ids)).index_copy(0, chosen, nll)
 
 
-def _own_logits(model: PreTrainedModel, batch: Batch, chosen: Tensor) -> Tensor:
-    """(N, V) float32 from the model's own forward, for columns of the batch in which any row is supervised."""
-    width = batch.input_ids.shape[1] - 1
-    row, column = chosen // width, chosen % width  # (N,)
+def _decode(base: Any, batch: Batch) -> Tensor:
+    """(T, H) output of the decoder."""
+    if packs(base, max(batch.lengths)):
+        starts = boundaries_of(batch.lengths)
+        # the position of a token within its row
+        positions = torch.arange(len(batch.input_ids)) - starts[:-1].repeat_interleave(starts.diff())
+        decoded = base.base_model(
+            input_ids=batch.input_ids[None],
+            position_ids=positions.to(batch.input_ids.device)[None],
+            use_cache=False,
+            boundaries=starts,
+        )
+        packed: Tensor = decoded.last_hidden_state[0]
+        return packed
+    input_ids, attention_mask, row, column = _padded(batch)
+    decoded = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    padded: Tensor = decoded.last_hidden_state[row, column]
+    return padded
+
+
+def _own_logits(base: PreTrainedModel, batch: Batch, positions: Tensor) -> Tensor:
+    """(N, V) float32 from the model's own forward, for columns in which any row has a target."""
+    input_ids, attention_mask, row, column = _padded(batch)
+    row, column = row[positions], column[positions]  # (N,)
     arguments: dict[str, object] = {}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+    if "logits_to_keep" in inspect.signature(base.forward).parameters:
         kept, column = torch.unique(column, return_inverse=True)  # (K,), (N,) into K
         arguments["logits_to_keep"] = kept
-    output = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, return_dict=True, **arguments
-    )
+    output = base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **arguments)
     logits: Tensor = output.logits[row, column]  # (N, V)
     return logits.float()
+
+
+def _padded(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids and mask (S, L), padded on the right with zeros nobody sees; row and column (T,) of every token."""
+    device = batch.input_ids.device
+    lengths = torch.tensor(batch.lengths, device=device)  # (S,)
+    row = torch.arange(len(lengths), device=device).repeat_interleave(lengths)
+    column = torch.arange(len(batch.input_ids), device=device) - (lengths.cumsum(0) - lengths)[row]
+    mask = torch.zeros(len(lengths), max(batch.lengths), dtype=torch.int64, device=device)
+    mask[row, column] = 1
+    input_ids = torch.zeros_like(mask)
+    input_ids[row, column] = batch.input_ids
+    return input_ids, mask, row, column

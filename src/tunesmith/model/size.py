@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import torch
 from torch import nn
 
 from tunesmith.errors import SettingsError
@@ -16,6 +17,8 @@ LEARNING_RATES: dict[str, tuple[tuple[float, float], ...]] = {
     "lora": ((30e6, 2e-3), (1e9, 2e-4)),
     "full": ((30e6, 1e-3), (100e6, 5e-5), (1e9, 1e-5)),
 }
+# Larger passes gain little and hold more activations (bench/README.md shows the curve for a CPU).
+TOKENS_PER_BATCH = {"cpu": 2048, "mps": 4096, "cuda": 16384}
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -65,6 +68,11 @@ def default_learning_rate(method: str, total_parameters: int) -> tuple[float, st
     points = LEARNING_RATES[method]
     rate = _interpolate(points, max(total_parameters, 1))
     return rate, f"{rate:g} suits {method} on a model of {format_count(total_parameters)} parameters"
+
+
+def default_tokens_per_batch(device: torch.device) -> tuple[int, str]:
+    """Most tokens of a forward pass, and why."""
+    return TOKENS_PER_BATCH[device.type], f"a pass of this many tokens keeps a {device.type} busy"
 
 
 def _interpolate(points: tuple[tuple[float, float], ...], size: float) -> float:

@@ -17,7 +17,7 @@ from torch import nn
 
 from tunesmith.data import StepPlan, batches
 from tunesmith.errors import TrainingError
-from tunesmith.model import token_nll
+from tunesmith.model import packing, token_nll
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
@@ -32,13 +32,13 @@ class LoopSettings:
     """How a step is computed and how often the loop looks up.
 
     schedule: learning rate of each step. autocast: context that every forward pass is computed in.
-    batch_size: rows per forward pass. patience: validations without a gain over `threshold` before stopping early.
+    tokens_per_batch: most tokens of a forward pass.
+    patience: validations without a gain over `threshold` before stopping early.
     """
 
     schedule: Callable[[int], float]
     autocast: Autocast
-    batch_size: int
-    pad_id: int
+    tokens_per_batch: int
     optimizer: str
     weight_decay: float
     betas: tuple[float, float]
@@ -93,7 +93,8 @@ def fit(
             _step_seed(plan.seed, state.step)
         )  # dropout: a function of the step, so resume needs no RNG state
         try:
-            loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
+            with packing(model):
+                loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
         except TrainingError:
             state.step += 1
             tell("train", loss=math.nan, learning_rate=rate)  # seen in the log and the pictures, never smoothed away
@@ -152,7 +153,7 @@ def _accumulate(
     targets = sum(rows[index].target_tokens for index in window)
     device = next(model.parameters()).device
     total = 0.0
-    for batch in batches(rows, rows=window, batch_size=settings.batch_size, pad_id=settings.pad_id, device=device):
+    for batch in batches(rows, rows=window, tokens=settings.tokens_per_batch, device=device):
         with settings.autocast():
             loss = token_nll(model, batch).sum() / targets
         value = loss.item()

@@ -31,7 +31,7 @@ class Likelihood(Protocol):
 class MeanNll(Protocol):
     """Measures a model on encoded rows. Passed in from above, because evaluation stands on top of training."""
 
-    def __call__(self, model: nn.Module, encoded: Sequence[Encoded], *, batch_size: int, pad_id: int) -> Likelihood: ...
+    def __call__(self, model: nn.Module, encoded: Sequence[Encoded]) -> Likelihood: ...
 
 
 @dataclass(frozen=True, slots=True)

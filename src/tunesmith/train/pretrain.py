@@ -85,7 +85,7 @@ def pretrain(
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return mean_nll(model, chosen, batch_size=config.eval.batch_size, pad_id=tokenizer.pad_token_id)
+            return mean_nll(model, chosen)
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
     run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
@@ -94,7 +94,7 @@ def pretrain(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, pad_id=tokenizer.pad_token_id, autocast=compute),
+            settings=resolve.loop_settings(config, plan, autocast=compute),
             checkpoints=checkpoints,
             validate=lambda: measure(probe).mean,
             observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],

@@ -56,7 +56,6 @@ def train(
     thinking = any("<think>" in example.answer for example in prepared.train)
     template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking)
     template.attach(base.tokenizer)
-    pad_id = base.tokenizer.pad_token_id
 
     # token ids: what is too long, what carries loss
     max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
@@ -111,14 +110,14 @@ def train(
 
     def validate() -> float:
         with compute():
-            return mean_nll(model, held_out, batch_size=config.eval.batch_size, pad_id=pad_id).mean
+            return mean_nll(model, held_out).mean
 
     with recorded(run), listen_for_stop() as stop:
         state = fit(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, pad_id=pad_id, autocast=compute),
+            settings=resolve.loop_settings(config, plan, autocast=compute),
             checkpoints=checkpoints,
             validate=validate if held_out else None,
             observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],

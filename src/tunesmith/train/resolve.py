@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith import __version__
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, StepPlan
-from tunesmith.model import LoadedModel, default_learning_rate
+from tunesmith.model import LoadedModel, default_learning_rate, default_tokens_per_batch
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
 
@@ -26,6 +26,9 @@ def resolve_settings(config: RunConfig, base: LoadedModel, *, template_name: str
     if config.train.learning_rate is None:
         rate, reason = default_learning_rate(config.method.name, parameters)
         config = config.resolved("train.learning_rate", rate, reason)
+    if config.train.tokens_per_batch is None:
+        tokens, reason = default_tokens_per_batch(base.device)
+        config = config.resolved("train.tokens_per_batch", tokens, reason)
     return config
 
 
@@ -55,16 +58,15 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
     )
 
 
-def loop_settings(config: RunConfig, plan: StepPlan, *, pad_id: int, autocast: Autocast) -> LoopSettings:
-    """The loop's own view of the settings. `train.eval_steps` and `save_steps` must be resolved."""
+def loop_settings(config: RunConfig, plan: StepPlan, *, autocast: Autocast) -> LoopSettings:
+    """The loop's own view of the settings, which must be resolved."""
     train = config.train
-    if train.eval_steps is None or train.save_steps is None:
-        raise ValueError("train.eval_steps and train.save_steps are not resolved")
+    if train.eval_steps is None or train.save_steps is None or train.tokens_per_batch is None:
+        raise ValueError("train.eval_steps, save_steps and tokens_per_batch are not resolved")
     return LoopSettings(
         schedule=schedule_for(config, plan),
         autocast=autocast,
-        batch_size=train.batch_size,
-        pad_id=pad_id,
+        tokens_per_batch=train.tokens_per_batch,
         optimizer=train.optimizer,
         weight_decay=train.weight_decay,
         betas=(train.beta1, train.beta2),

@@ -1,0 +1,189 @@
+"""Causal attention over sequences laid end to end: no padding, no mask, no token that sees another sequence.
+
+Knows tensors only. Shapes: T tokens of all sequences, S sequences, H query heads, K key/value heads (H a multiple of K;
+query head h reads key/value head h // (H / K)), D numbers per head. `boundaries` (S+1,) int64 holds where each sequence
+starts, and T at the end.
+
+CPU    blocks of queries against the keys before them: scores in float32, softmax and its gradient by PyTorch's fused
+       kernels, the other products in the tensors' own format. Nothing quadratic outlives a block; the backward pass
+       computes the probabilities anew, as FlashAttention does (Dao et al. 2022, arXiv:2205.14135, section 3.1).
+CUDA   torch.nn.attention.varlen (FlashAttention), for the half-precision formats that it takes.
+else   scaled_dot_product_attention, one sequence after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Queries whose scores exist at once. On two cores with avx512_bf16, 64 to 128 were fastest from 50 to 1,024 tokens.
+_BLOCK = 128
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, *, scale: float, dropout: float = 0.0
+) -> Tensor:
+    """softmax(scale * query @ key.T) @ value within each sequence, each token seeing itself and the tokens before it.
+
+    Args:
+        query: (T, H, D). key, value: (T, K, D).
+        boundaries: (S+1,) int64 on the CPU.
+        dropout: share of the probabilities set to zero; this one costs a slower path.
+
+    Returns:
+        (T, H, D).
+    """
+    device = query.device.type
+    if dropout == 0.0 and device == "cpu":
+        out: Tensor = _attend(query, key, value, boundaries, scale)
+        return out
+    if dropout == 0.0 and device == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
+        return _varlen(query, key, value, boundaries, scale)
+    query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))  # (1, H or K, T, D)
+    parts = [
+        F.scaled_dot_product_attention(
+            query[:, :, start:end],
+            key[:, :, start:end],
+            value[:, :, start:end],
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scale,
+            enable_gqa=True,
+        )
+        for start, end in pairwise(boundaries.tolist())
+    ]
+    return torch.cat(parts, dim=2).squeeze(0).transpose(0, 1)
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
+    # Imported here: the module is there on every platform, the kernels behind it are not.
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = int(boundaries.diff().max())
+    offsets = boundaries.to(query.device, torch.int32, non_blocking=True)
+    out = varlen_attn(
+        query, key, value, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+# Custom operators, because a compiler must not look inside: the loop depends on the lengths of the sequences.
+
+
+@torch.library.custom_op("tunesmith::attend", mutates_args=(), device_types="cpu")
+def _attend(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
+    queries, keys = _for_scores(query, key, scale)  # (K, G, T, D), (K, D, T)
+    values = value.transpose(0, 1).contiguous()  # (K, T, D)
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    out_by_head = _by_head(out, key.shape[1])  # (K, G, T, D), a view
+    for start, first, last in _blocks(boundaries):
+        weights = _probabilities(queries, keys, start, first, last).to(value.dtype)  # (K, G*m, n)
+        block = out_by_head[:, :, first:last]
+        block.copy_(torch.bmm(weights, values[:, start:last]).view(block.shape))
+    return out
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("tunesmith::attend_backward", mutates_args=(), device_types="cpu")
+def _attend_backward(
+    of_out: Tensor, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value.
+
+    With P the probabilities: dV = P.T dO; dP = dO V.T; dS = P * (dP - rowsum(P * dP)); dQ = scale dS K;
+    dK = scale dS.T Q.
+    """
+    heads = key.shape[1]
+    queries, keys = _for_scores(query, key, scale)
+    scaled = _by_head(query * scale, heads)  # (K, G, T, D)
+    keys_by_head = key.transpose(0, 1).contiguous()  # (K, T, D)
+    values = value.permute(1, 2, 0).contiguous()  # (K, D, T)
+    incoming = _by_head(of_out, heads)  # (K, G, T, D)
+    of_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    of_query_by_head = _by_head(of_query, heads)
+    # sums over blocks: kept in the scores' format until the end
+    of_key, of_value = (keys.new_zeros(heads, len(key), key.shape[2]) for _ in range(2))  # (K, T, D)
+    for start, first, last in _blocks(boundaries):
+        probabilities = _probabilities(queries, keys, start, first, last)  # (K, G*m, n)
+        of_block = incoming[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
+        of_value[:, start:last] += torch.bmm(probabilities.to(value.dtype).transpose(1, 2), of_block)
+        of_probabilities = torch.bmm(of_block, values[:, :, start:last]).to(probabilities.dtype)  # (K, G*m, n)
+        of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
+        of_scores = of_scores.to(query.dtype)
+        block = of_query_by_head[:, :, first:last]
+        block.copy_(torch.bmm(of_scores, keys_by_head[:, start:last]).view(block.shape))
+        rows = scaled[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
+        of_key[:, start:last] += torch.bmm(of_scores.transpose(1, 2), rows)
+    of_query *= scale
+    return (
+        of_query,
+        of_key.transpose(0, 1).to(key.dtype).contiguous(),
+        of_value.transpose(0, 1).to(key.dtype).contiguous(),
+    )
+
+
+@_attend_backward.register_fake
+def _(
+    of_out: Tensor, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
+    return query, key, value
+
+
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    *tensors, scale = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.scale = scale  # type: ignore[attr-defined]
+
+
+def _differentiate(ctx: torch.autograd.function.FunctionCtx, of_out: Tensor) -> tuple[Tensor | None, ...]:
+    gradients = _attend_backward(of_out, *ctx.saved_tensors, ctx.scale)  # type: ignore[attr-defined]
+    return *gradients, None, None
+
+
+_attend.register_autograd(_differentiate, setup_context=_save)
+
+
+def _blocks(boundaries: Tensor) -> Iterator[tuple[int, int, int]]:
+    """(start of the sequence, first query, query after the last) of every block."""
+    for start, end in pairwise(boundaries.tolist()):
+        for first in range(start, end, _BLOCK):
+            yield start, first, min(first + _BLOCK, end)
+
+
+def _for_scores(query: Tensor, key: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Scaled queries (K, G, T, D) and keys (K, D, T), in float32 at least: scores in bfloat16 are off by percents."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return _by_head(query.to(wide) * scale, key.shape[1]), key.to(wide).permute(1, 2, 0).contiguous()
+
+
+def _by_head(tensor: Tensor, heads: int) -> Tensor:
+    """(T, H, D) -> (K, G, T, D) with H = K * G: the queries that share a key/value head side by side."""
+    tokens, count, width = tensor.shape
+    return tensor.view(tokens, heads, count // heads, width).permute(1, 2, 0, 3)
+
+
+def _probabilities(queries: Tensor, keys: Tensor, start: int, first: int, last: int) -> Tensor:
+    """(K, G*m, n) for the m queries first..last against the n keys start..last."""
+    heads, groups, _, width = queries.shape
+    rows = last - first
+    scores = torch.bmm(queries[:, :, first:last].reshape(heads, groups * rows, width), keys[:, :, start:last])
+    own = scores.view(heads, groups, rows, last - start)[..., first - start :]  # (K, G, m, m)
+    own.masked_fill_(_later(rows), -torch.inf)
+    return scores.softmax(-1)
+
+
+@lru_cache(maxsize=_BLOCK)
+def _later(count: int) -> Tensor:
+    """(m, m) bool, true where the key comes after the query."""
+    return torch.ones(count, count, dtype=torch.bool).triu_(1)
