@@ -73,7 +73,7 @@ def pretrain(
     plan = resolve.plan_steps(config, len(rows))
     if config.train.learning_rate is None:
         config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
-    config = resolve.resolve_cadence(config, plan)
+    config = resolve.resolve_loop(config, plan, device)
     checkpoints = Checkpoints(
         run.checkpoints_dir,
         identity=resolve.identity_of(config, plan, data=corpus.sha256, base=None),

@@ -76,7 +76,7 @@ def train(
     trainable, parameters = count_parameters(model)
     config = resolve.resolve_settings(config, base, template_name=template.name, parameters=parameters)
     plan = resolve.plan_steps(config, len(rows))
-    config = resolve.resolve_cadence(config, plan)
+    config = resolve.resolve_loop(config, plan, base.device)
 
     # the run directory: nothing is written before everything above has worked
     if isinstance(destination, Run):

@@ -7,6 +7,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from tunesmith import __version__
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, StepPlan
@@ -26,14 +28,14 @@ def resolve_settings(config: RunConfig, base: LoadedModel, *, template_name: str
     if config.train.learning_rate is None:
         rate, reason = default_learning_rate(config.method.name, parameters)
         config = config.resolved("train.learning_rate", rate, reason)
-    if config.train.tokens_per_batch is None:
-        tokens, reason = default_tokens_per_batch(base.device)
-        config = config.resolved("train.tokens_per_batch", tokens, reason)
     return config
 
 
-def resolve_cadence(config: RunConfig, plan: StepPlan) -> RunConfig:
-    """Steps between validations and between checkpoints, when they were left open."""
+def resolve_loop(config: RunConfig, plan: StepPlan, device: torch.device) -> RunConfig:
+    """Tokens of a pass, steps between validations and between checkpoints, where they were left open."""
+    if config.train.tokens_per_batch is None:
+        tokens, reason = default_tokens_per_batch(device)
+        config = config.resolved("train.tokens_per_batch", tokens, reason)
     if config.train.eval_steps is None:
         steps = max(1, math.ceil(plan.total_steps / _EVALUATIONS_PER_RUN))
         config = config.resolved("train.eval_steps", steps, f"{plan.total_steps} steps / {_EVALUATIONS_PER_RUN}")
