@@ -39,6 +39,8 @@ def packed_attention(
         (T, H, D).
     """
     device = query.device.type
+    if torch.is_autocast_enabled(device):  # as scaled_dot_product_attention does
+        query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
     if dropout == 0.0 and device == "cpu":
         out: Tensor = _attend(query, key, value, boundaries, scale)
         return out
