@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.model import apply_method, fused_adapters, load_base, packing, token_nll
+from tunesmith.model import apply_method, load_base, packing, token_nll
+from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.packing import PACKABLE
 from tunesmith.types import Batch, Encoded
 

@@ -141,6 +141,9 @@ class TrainConfig(_Section):
     beta1: float = _setting(0.9, "AdamW first-moment decay.", ge=0, lt=1)
     beta2: float = _setting(0.999, "AdamW second-moment decay.", ge=0, lt=1)
     max_grad_norm: float = _setting(1.0, "Gradient norm above which gradients are scaled down; 0 turns it off.", ge=0)
+    compile: Literal["auto", "on", "off"] = _setting(
+        "auto", "Compile the decoder layers; auto does when the run is long enough to repay it."
+    )
     gradient_checkpointing: bool = _setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )

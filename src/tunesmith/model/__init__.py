@@ -1,28 +1,29 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
-from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import token_nll
 from tunesmith.model.methods import apply_method
-from tunesmith.model.packing import packing
+from tunesmith.model.packing import packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import count_parameters, default_learning_rate, default_tokens_per_batch
 from tunesmith.model.source import find_source
+from tunesmith.model.speed import accelerated, choose_compile
 
 __all__ = [
     "END_OF_TEXT",
     "LoadedModel",
+    "accelerated",
     "apply_method",
     "autocast",
+    "choose_compile",
     "choose_device",
     "choose_dtype",
     "count_parameters",
     "default_learning_rate",
     "default_tokens_per_batch",
     "find_source",
-    "fused_adapters",
     "load_adapter",
     "load_base",
     "merge",
@@ -31,4 +32,5 @@ __all__ = [
     "packing",
     "save_adapter",
     "token_nll",
+    "why_padded",
 ]

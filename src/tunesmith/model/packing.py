@@ -29,7 +29,7 @@ _NAME = "tunesmith_packed"
 def packing(model: nn.Module) -> Iterator[str | None]:
     """Inside, `token_nll` computes the rows of a batch end to end. Yields None, or why it pads them instead."""
     base = base_of(model)
-    problem = _problem(base)
+    problem = why_padded(model)
     before = base.config._attn_implementation
     if problem is None:
         base.config._attn_implementation = _NAME
@@ -41,8 +41,7 @@ def packing(model: nn.Module) -> Iterator[str | None]:
 
 def packs(base: PreTrainedModel, longest: int) -> bool:
     """Whether rows of at most `longest` tokens are computed end to end now."""
-    window = getattr(base.config, "sliding_window", None)
-    return base.config._attn_implementation == _NAME and (window is None or longest <= window)
+    return base.config._attn_implementation == _NAME and _within_window(base, longest)
 
 
 def boundaries_of(lengths: tuple[int, ...]) -> Tensor:
@@ -55,13 +54,22 @@ def base_of(model: nn.Module) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _problem(base: PreTrainedModel) -> str | None:
+def why_padded(model: nn.Module, longest: int = 0) -> str | None:
+    """Why rows of up to `longest` tokens cannot be computed end to end, or None when they can."""
+    base = base_of(model)
     kind = base.config.model_type
     if kind not in PACKABLE:
         return f"packing is not proven for the architecture {kind!r}"
     if base.config._attn_implementation not in ("sdpa", _NAME):
         return f"the model was loaded with {base.config._attn_implementation} attention"
+    if not _within_window(base, longest):
+        return f"rows of up to {longest} tokens are longer than the model's sliding window"
     return None
+
+
+def _within_window(base: PreTrainedModel, longest: int) -> bool:
+    window = getattr(base.config, "sliding_window", None)
+    return window is None or longest <= window
 
 
 def _attention(
@@ -70,19 +78,16 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
     boundaries: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention: query (1, H, T, D), key and value (1, K, T, D) -> (1, T, H, D)."""
     if boundaries is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return packed_attention(query, key, value, boundaries, scale=scale, dropout=dropout).unsqueeze(0), None
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    out = packed_attention(query, key, value, boundaries, scale=scale, dropout=kwargs.get("dropout", 0.0))
+    return out.unsqueeze(0), None
 
 
 def _mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

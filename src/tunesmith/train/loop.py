@@ -17,7 +17,7 @@ from torch import nn
 
 from tunesmith.data import StepPlan, batches
 from tunesmith.errors import TrainingError
-from tunesmith.model import packing, token_nll
+from tunesmith.model import token_nll
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
@@ -93,8 +93,7 @@ def fit(
             _step_seed(plan.seed, state.step)
         )  # dropout: a function of the step, so resume needs no RNG state
         try:
-            with packing(model):
-                loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
+            loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
         except TrainingError:
             state.step += 1
             tell("train", loss=math.nan, learning_rate=rate)  # seen in the log and the pictures, never smoothed away

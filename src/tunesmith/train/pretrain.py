@@ -17,6 +17,7 @@ from tunesmith.config import RunConfig, dump_config
 from tunesmith.data import Corpus, blocks, read_corpus
 from tunesmith.model import (
     END_OF_TEXT,
+    accelerated,
     autocast,
     choose_device,
     choose_dtype,
@@ -73,7 +74,9 @@ def pretrain(
     plan = resolve.plan_steps(config, len(rows))
     if config.train.learning_rate is None:
         config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
-    config = resolve.resolve_loop(config, plan, device)
+    config = resolve.resolve_loop(
+        config, plan, device, parameters=count_parameters(model)[1], mean_length=config.pretrain.context
+    )
     checkpoints = Checkpoints(
         run.checkpoints_dir,
         identity=resolve.identity_of(config, plan, data=corpus.sha256, base=None),
@@ -89,7 +92,7 @@ def pretrain(
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
     run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
-    with recorded(run), listen_for_stop() as stop:
+    with recorded(run), listen_for_stop() as stop, accelerated(model, compiled=config.train.compile == "on"):
         state = fit(
             model,
             rows,

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith.config import RunConfig, dump_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
-from tunesmith.model import apply_method, autocast, count_parameters, load_base, save_adapter
+from tunesmith.model import accelerated, apply_method, autocast, count_parameters, load_base, save_adapter, why_padded
 from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
@@ -20,6 +20,7 @@ from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
 from tunesmith.train.outcome import MeanNll, Plan, TrainResult, raise_if_stopped, recorded
 from tunesmith.train.signals import listen_for_stop
+from tunesmith.types import Finding
 
 
 def train(
@@ -69,6 +70,9 @@ def train(
     if not rows:
         raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
+    reason = why_padded(base.model, max(map(len, rows)))
+    padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+
     # the method, and the settings that depend on all of the above
     model = apply_method(
         base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
@@ -76,7 +80,9 @@ def train(
     trainable, parameters = count_parameters(model)
     config = resolve.resolve_settings(config, base, template_name=template.name, parameters=parameters)
     plan = resolve.plan_steps(config, len(rows))
-    config = resolve.resolve_loop(config, plan, base.device)
+    config = resolve.resolve_loop(
+        config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
+    )
 
     # the run directory: nothing is written before everything above has worked
     if isinstance(destination, Run):
@@ -95,7 +101,7 @@ def train(
             config=config,
             data=prepared.report,
             encoding=encoding,
-            findings=(padding, *template.findings),
+            findings=(padding, *template.findings, *padded),
             trainable=trainable,
             parameters=parameters,
             steps=plan.total_steps,
@@ -112,7 +118,7 @@ def train(
         with compute():
             return mean_nll(model, held_out).mean
 
-    with recorded(run), listen_for_stop() as stop:
+    with recorded(run), listen_for_stop() as stop, accelerated(model, compiled=config.train.compile == "on"):
         state = fit(
             model,
             rows,

@@ -12,7 +12,7 @@ import torch
 from tunesmith import __version__
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, StepPlan
-from tunesmith.model import LoadedModel, default_learning_rate, default_tokens_per_batch
+from tunesmith.model import LoadedModel, choose_compile, default_learning_rate, default_tokens_per_batch
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
 
@@ -31,8 +31,16 @@ def resolve_settings(config: RunConfig, base: LoadedModel, *, template_name: str
     return config
 
 
-def resolve_loop(config: RunConfig, plan: StepPlan, device: torch.device) -> RunConfig:
-    """Tokens of a pass, steps between validations and between checkpoints, where they were left open."""
+def resolve_loop(
+    config: RunConfig, plan: StepPlan, device: torch.device, *, parameters: int, mean_length: float
+) -> RunConfig:
+    """How a step is computed, and the steps between validations and checkpoints, where they were left open.
+
+    mean_length: tokens of an average row.
+    """
+    tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
+    compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
+    config = config.resolved("train.compile", "on" if compiled else "off", reason)
     if config.train.tokens_per_batch is None:
         tokens, reason = default_tokens_per_batch(device)
         config = config.resolved("train.tokens_per_batch", tokens, reason)

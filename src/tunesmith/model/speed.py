@@ -1,0 +1,69 @@
+"""How a model computes while it trains: rows end to end, adapters by one kernel, decoder layers compiled.
+
+None of it changes a result beyond rounding, and all of it is undone afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tunesmith.model.fusion import fused_adapters
+from tunesmith.model.packing import base_of, packing
+
+# Multiplications and additions from which compiling repays itself: it takes up to a minute and gains 3 to 8 % on a CPU
+# that does 400 GFLOP/s (bench/README.md), more on a GPU, which also does its work sooner.
+_WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
+
+
+@contextmanager
+def accelerated(model: nn.Module, *, compiled: bool) -> Iterator[None]:
+    """Inside, `model` trains as fast as is known to be exact.
+
+    Args:
+        compiled: each decoder layer by torch.compile, once for every length; kept on disk for the next run.
+    """
+    layers = _decoder_layers(model) if compiled else []
+    if layers:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))  # its default is in /tmp
+    with packing(model), fused_adapters(model):
+        for layer in layers:
+            layer.compile(dynamic=True)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._compiled_call_impl = None
+
+
+def choose_compile(requested: str, device: torch.device, *, parameters: int, tokens: int) -> tuple[bool, str]:
+    """Resolve auto, on or off for a run over `tokens` tokens, with a sentence that says why.
+
+    The cost of a run is taken as 6 operations for each parameter and token (Kaplan et al. 2020, arXiv:2001.08361).
+    """
+    if requested != "auto":
+        return requested == "on", "as set"
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+        return False, "there is no C++ compiler on this machine"
+    cost = 6.0 * parameters * tokens
+    worth = _WORTH_COMPILING.get(device.type)
+    if worth is None:
+        return False, f"compiling is not tried on {device.type}"
+    if cost < worth:
+        return False, f"the run is too short to repay it ({cost:.1e} of {worth:.0e} operations)"
+    return True, f"the run is long enough to repay it ({cost:.1e} operations)"
+
+
+def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of the architecture, by the class names that it declares as not to be split."""
+    base = base_of(model)
+    names = set(base._no_split_modules or ())
+    blocks = [child for module in base.modules() if isinstance(module, nn.ModuleList) for child in module]
+    return [block for block in blocks if type(block).__name__ in names]

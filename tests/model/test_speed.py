@@ -1,0 +1,138 @@
+"""The faster way of computing: same numbers, nothing left behind, and when compiling is worth it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+
+from tunesmith.config import MethodConfig
+from tunesmith.data import batches
+from tunesmith.model import accelerated, apply_method, choose_compile, load_base, token_nll
+from tunesmith.model.fusion import fused_adapters
+from tunesmith.types import Batch, Encoded
+
+CPU = torch.device("cpu")
+
+
+def adapted(folder: Path, *, dropout: float = 0.0, dtype: str = "float32") -> nn.Module:
+    base = load_base(str(folder), dtype=dtype)
+    model = apply_method(base.model, MethodConfig(name="lora", dropout=dropout), dtype=base.dtype)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture
+def three_batches() -> list[Batch]:
+    draw = np.random.default_rng(0)
+    rows = [Encoded(draw.integers(4, 300, n), np.arange(n) >= n // 3, row=n) for n in (40, 31, 9, 22, 5)]
+    return list(batches(rows, tokens=50))
+
+
+def gradients(model: nn.Module, chosen: list[Batch]) -> dict[str, Tensor]:
+    model.zero_grad()
+    for batch in chosen:
+        token_nll(model, batch).sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def expect_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    assert any(gradient.abs().max() > 1e-2 for gradient in wanted.values())
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "gpt2", "phi", "gemma"])
+def test_same_gradients_and_the_model_is_as_before(
+    tiny_model_dir: Callable[[str], Path], arch: str, three_batches: list[Batch]
+) -> None:
+    model = adapted(tiny_model_dir(arch))
+    names = list(model.state_dict())
+    wanted = gradients(model, three_batches)
+    with accelerated(model, compiled=False):
+        assert list(model.state_dict()) == names
+        expect_close(gradients(model, three_batches), wanted)
+    again = gradients(model, three_batches)
+    assert all(torch.equal(again[name], gradient) for name, gradient in wanted.items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_compiled_layers_give_the_same_gradients(
+    tiny_model_dir: Callable[[str], Path],
+    arch: str,
+    three_batches: list[Batch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = adapted(tiny_model_dir(arch))
+    wanted = gradients(model, three_batches)
+    torch._dynamo.reset()
+    with accelerated(model, compiled=True):
+        expect_close(gradients(model, three_batches), wanted)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one code for all layers and lengths
+
+
+def test_every_linear_layer_of_an_adapter_is_fused(tiny_model_dir: Callable[[str], Path]) -> None:
+    model = adapted(tiny_model_dir("llama"))
+    with fused_adapters(model) as count:
+        assert count == 14
+        assert not any(type(module) is Linear for module in model.modules())
+    assert sum(type(module) is Linear for module in model.modules()) == 14
+
+
+def test_a_disabled_or_merged_adapter_is_left_to_peft(
+    tiny_model_dir: Callable[[str], Path], three_batches: list[Batch]
+) -> None:
+    model = adapted(tiny_model_dir("llama"))
+    assert isinstance(model, PeftModel)
+    with model.disable_adapter():
+        base = token_nll(model, three_batches[0])
+        with fused_adapters(model):
+            assert torch.equal(token_nll(model, three_batches[0]), base)
+    model.merge_adapter()
+    with fused_adapters(model) as count:
+        assert count == 0
+
+
+def test_dropout_acts_in_training_only(tiny_model_dir: Callable[[str], Path], three_batches: list[Batch]) -> None:
+    model = adapted(tiny_model_dir("llama"), dropout=0.5)
+    with fused_adapters(model):
+        first, second = (token_nll(model, three_batches[0]) for _ in range(2))
+        assert torch.equal(first, second)
+        model.train()
+        first, second = (token_nll(model, three_batches[0]) for _ in range(2))
+        assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(10**6, False), (10**9, True)])
+def test_compiling_is_chosen_by_the_length_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, expected: bool
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    compiled, reason = choose_compile("auto", CPU, parameters=10**6, tokens=tokens)
+    assert compiled is expected
+    assert "repay" in reason
+
+
+def test_compiling_needs_a_compiler_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    compiled, reason = choose_compile("auto", CPU, parameters=10**9, tokens=10**9)
+    assert not compiled
+    assert "compiler" in reason
+    assert choose_compile("on", CPU, parameters=1, tokens=1)[0]
+    assert not choose_compile("off", CPU, parameters=10**9, tokens=10**9)[0]
