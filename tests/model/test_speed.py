@@ -82,6 +82,7 @@ def test_compiled_layers_give_the_same_gradients(
     model = adapted(tiny_model_dir(arch))
     wanted = gradients(model, three_batches)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     with accelerated(model, compiled=True):
         expect_close(gradients(model, three_batches), wanted)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one code for all layers and lengths
