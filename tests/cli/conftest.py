@@ -159,6 +159,10 @@ class FakeApi(ModuleType):
 
     def train(self, config: Any, *, resume: str | None = None, announce: Any = None, observers: Any = ()) -> Any:
         self._called("train", config=config, resume=resume)
+        if config.method.name == "auto":
+            config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
+        if config.train.epochs is None:
+            config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
         findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)

@@ -61,9 +61,9 @@ def test_settings_of_a_section(cli) -> None:
     assert names == [setting.name for setting in describe() if setting.name.startswith("data.")]
     run = json.loads(cli("settings", "run", "--json").out)["settings"]
     assert [entry["name"] for entry in run] == ["name", "output_dir", "seed"]
-    (one,) = json.loads(cli("settings", "train.epochs", "--json").out)["settings"]
+    (one,) = json.loads(cli("settings", "train.batch_size", "--json").out)["settings"]
     assert set(one) == {"name", "type", "default", "unit", "sentence", "allowed"}
-    assert one["default"] == 5.0
+    assert one["default"] == 4
 
 
 def test_init_writes_the_defaults_once(cli, home: Path) -> None:
@@ -75,7 +75,7 @@ def test_init_writes_the_defaults_once(cli, home: Path) -> None:
     assert "own.yaml exists already" in refused.err
     assert "epochs: 1" in (home / "own.yaml").read_text(encoding="utf-8")
     assert cli("init", "own.yaml", "--force").code == 0
-    assert "epochs: 5" in (home / "own.yaml").read_text(encoding="utf-8")
+    assert "epochs: null" in (home / "own.yaml").read_text(encoding="utf-8")
     (home / "folder").mkdir()
     assert cli("init", "folder").code == 2
 

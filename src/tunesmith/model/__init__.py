@@ -6,11 +6,18 @@ from tunesmith.model.loss import token_nll
 from tunesmith.model.methods import apply_method
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
-from tunesmith.model.size import count_parameters, default_learning_rate
+from tunesmith.model.size import (
+    SMALL_MODEL_PARAMETERS,
+    count_parameters,
+    default_learning_rate,
+    default_method,
+    format_count,
+)
 from tunesmith.model.source import find_source
 
 __all__ = [
     "END_OF_TEXT",
+    "SMALL_MODEL_PARAMETERS",
     "LoadedModel",
     "apply_method",
     "autocast",
@@ -18,7 +25,9 @@ __all__ = [
     "choose_dtype",
     "count_parameters",
     "default_learning_rate",
+    "default_method",
     "find_source",
+    "format_count",
     "load_adapter",
     "load_base",
     "merge",

@@ -70,6 +70,8 @@ def pretrain(
     rows, held_out = _rows(corpus, tokenizer, config)
     device = choose_device(config.model.device)
     model, dtype = _model(config, tokenizer, device)
+    if config.train.epochs is None:
+        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
     plan = resolve.plan_steps(config, len(rows))
     if config.train.learning_rate is None:
         config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")

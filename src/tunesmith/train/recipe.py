@@ -71,11 +71,17 @@ def train(
         raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
     # the method, and the settings that depend on all of the above
+    config = resolve.resolve_settings(
+        config,
+        base,
+        template_name=template.name,
+        parameters=count_parameters(base.model)[1],
+        encoding=encoding,
+    )
     model = apply_method(
         base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
     )
     trainable, parameters = count_parameters(model)
-    config = resolve.resolve_settings(config, base, template_name=template.name, parameters=parameters)
     plan = resolve.plan_steps(config, len(rows))
     config = resolve.resolve_cadence(config, plan)
 
