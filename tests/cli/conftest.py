@@ -37,7 +37,9 @@ Cli = Callable[..., Outcome]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that the command is called in."""
+    """A folder that the command is called in; of the files that tests name there are only empty ones."""
+    for name in ("faq.xlsx", "faq.jsonl", "d.jsonl"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for name in ("TUNESMITH_TRACE", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
@@ -205,7 +207,14 @@ class FakeApi(ModuleType):
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)
         return SimpleNamespace(
-            run=Run.open(reference), base=base, tuned=tuned, to_json=lambda: {"schema_version": 1, "rows": 1}
+            run=Run.open(reference),
+            base=base,
+            tuned=tuned,
+            changes=[
+                SimpleNamespace(metric="perplexity", base=80.0, tuned=8.0, change=-72.0, verdict="better"),
+                SimpleNamespace(metric="exact_match", base=0.0, tuned=1.0, change=1.0, verdict="better"),
+            ],
+            to_json=lambda: {"schema_version": 1, "rows": 1},
         )
 
     def open_session(self, reference: str, overrides: dict[str, object] | None = None) -> FakeSession:

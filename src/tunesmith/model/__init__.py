@@ -3,7 +3,8 @@
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import token_nll
-from tunesmith.model.methods import apply_method
+from tunesmith.model.memory import memory_errors
+from tunesmith.model.methods import apply_method, recompute_activations
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
@@ -30,9 +31,11 @@ __all__ = [
     "format_count",
     "load_adapter",
     "load_base",
+    "memory_errors",
     "merge",
     "new_model",
     "new_tokenizer",
+    "recompute_activations",
     "save_adapter",
     "token_nll",
 ]

@@ -23,6 +23,7 @@ from tunesmith.model import (
     count_parameters,
     new_model,
     new_tokenizer,
+    recompute_activations,
 )
 from tunesmith.prompts import Template, check_template, render
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
@@ -139,7 +140,7 @@ def _model(
     model = new_model(config.pretrain, tokenizer, seed=config.seed)
     model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
     if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     return model, choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])[0]
 
 
