@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+Place = int | str  # a row number, or "Sheet!row", "file:row" where a number alone would not say which
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -115,10 +116,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something to tell the user: `level` note, warning or problem; `fix` says what to change."""
+    """Something to tell the user: `level` note, warning or problem; `fix` says what to change; `rows` where it is."""
 
     level: Literal["note", "warning", "problem"]
     code: str
     message: str
     fix: str | None = None
-    rows: tuple[int, ...] = field(default=())
+    rows: tuple[Place, ...] = field(default=())

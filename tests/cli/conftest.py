@@ -37,7 +37,9 @@ Cli = Callable[..., Outcome]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that the command is called in."""
+    """A folder that the command is called in; of the files that tests name there are only empty ones."""
+    for name in ("faq.xlsx", "faq.jsonl", "d.jsonl"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for name in ("TUNESMITH_TRACE", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
@@ -159,6 +161,10 @@ class FakeApi(ModuleType):
 
     def train(self, config: Any, *, resume: str | None = None, announce: Any = None, observers: Any = ()) -> Any:
         self._called("train", config=config, resume=resume)
+        if config.method.name == "auto":
+            config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
+        if config.train.epochs is None:
+            config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
         findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)
@@ -201,7 +207,14 @@ class FakeApi(ModuleType):
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)
         return SimpleNamespace(
-            run=Run.open(reference), base=base, tuned=tuned, to_json=lambda: {"schema_version": 1, "rows": 1}
+            run=Run.open(reference),
+            base=base,
+            tuned=tuned,
+            changes=[
+                SimpleNamespace(metric="perplexity", base=80.0, tuned=8.0, change=-72.0, verdict="better"),
+                SimpleNamespace(metric="exact_match", base=0.0, tuned=1.0, change=1.0, verdict="better"),
+            ],
+            to_json=lambda: {"schema_version": 1, "rows": 1},
         )
 
     def open_session(self, reference: str, overrides: dict[str, object] | None = None) -> FakeSession:

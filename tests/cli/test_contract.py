@@ -179,6 +179,15 @@ def test_errors_have_their_exit_code(
     assert not (home / "runs").exists()
 
 
+def test_a_wrong_path_is_told_before_anything_heavy_is_imported(cli, api, home: Path) -> None:
+    (home / "folder").mkdir()
+    for file, says in (("mising.csv", "there is no file mising.csv"), ("folder", "folder is a folder")):
+        outcome = cli("train", file)
+        assert (outcome.code, api.calls) == (3, [])
+        assert says in outcome.err
+        assert "loading" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -61,9 +62,9 @@ def test_settings_of_a_section(cli) -> None:
     assert names == [setting.name for setting in describe() if setting.name.startswith("data.")]
     run = json.loads(cli("settings", "run", "--json").out)["settings"]
     assert [entry["name"] for entry in run] == ["name", "output_dir", "seed"]
-    (one,) = json.loads(cli("settings", "train.epochs", "--json").out)["settings"]
+    (one,) = json.loads(cli("settings", "train.batch_size", "--json").out)["settings"]
     assert set(one) == {"name", "type", "default", "unit", "sentence", "allowed"}
-    assert one["default"] == 5.0
+    assert one["default"] == 4
 
 
 def test_init_writes_the_defaults_once(cli, home: Path) -> None:
@@ -75,7 +76,7 @@ def test_init_writes_the_defaults_once(cli, home: Path) -> None:
     assert "own.yaml exists already" in refused.err
     assert "epochs: 1" in (home / "own.yaml").read_text(encoding="utf-8")
     assert cli("init", "own.yaml", "--force").code == 0
-    assert "epochs: 5" in (home / "own.yaml").read_text(encoding="utf-8")
+    assert "epochs: null" in (home / "own.yaml").read_text(encoding="utf-8")
     (home / "folder").mkdir()
     assert cli("init", "folder").code == 2
 
@@ -117,15 +118,25 @@ def test_long_names_of_runs_are_not_cut(cli, api, monkeypatch: pytest.MonkeyPatc
 # --- terminal
 
 
-def test_the_table_knows_which_direction_is_good() -> None:
-    base = {"perplexity": 10.0, "exact_match": 0.5, "bleu": 0.25, "token_f1": 0.5, "rougeL": 0.1}
-    tuned = {"perplexity": 12.0, "exact_match": 0.25, "bleu": 0.5, "token_f1": 0.5, "rougeL": math.nan}
-    lines = [line.split() for line in drawn(comparison_table(base, tuned, rows=3)).splitlines()]
+def change(metric: str, base: float, tuned: float, verdict: str = "same") -> SimpleNamespace:
+    return SimpleNamespace(metric=metric, base=base, tuned=tuned, change=tuned - base, verdict=verdict)
+
+
+def test_the_table_shows_scores_out_of_100_and_the_verdict_it_is_given() -> None:
+    changes = [
+        change("perplexity", 10.0, 12.0, "worse"),
+        change("exact_match", 0.5, 0.25, "worse"),
+        change("bleu", 0.25, 0.5, "better"),
+        change("token_f1", 0.5, 0.5),
+        change("rougeL", 0.1, math.nan),
+    ]
+    lines = [line.split() for line in drawn(comparison_table(changes, rows=3)).splitlines()]
+    assert ["ROUGE-L", "10.0", "n/a", "n/a", "same"] in lines
     assert ["perplexity", "10.00", "12.00", "+2.00", "worse"] in lines
     assert ["exact", "match", "50.0", "25.0", "-25.0", "worse"] in lines
     assert ["BLEU", "25.0", "50.0", "+25.0", "better"] in lines
     assert ["token", "F1", "50.0", "50.0", "+0.0", "same"] in lines
-    infinite = drawn(comparison_table({"perplexity": math.inf}, {"perplexity": 123456.0}, rows=1))
+    infinite = drawn(comparison_table([change("perplexity", math.inf, 123456.0, "better")], rows=1))
     assert ["perplexity", "inf", "123,456", "-inf", "better"] in [line.split() for line in infinite.splitlines()]
 
 

@@ -58,6 +58,12 @@ def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
     assert messages.index("plan") < messages.index("step")
 
 
+def test_train_says_why_it_chose_method_and_passes(cli, api) -> None:
+    messages = cli("train", "faq.xlsx").err
+    assert "full: 1 k of them are trained (2.00%); 50K parameters are cheap to train whole\n" in messages
+    assert "20 of 4 x 4 rows each (18 passes: 4 rows, small model)\n" in messages
+
+
 def test_train_ends_with_files_and_next_commands_on_standard_output(cli, api) -> None:
     lines = cli("train", "faq.xlsx").out.splitlines()
     assert lines[0] == "faq: 20 steps in 1 min 15 s; best validation loss 1.2500 at step 15"

@@ -41,7 +41,7 @@ def test_all_problems_at_once_with_place_nearest_and_range(tmp_path: Path) -> No
     text = "\n".join(found)
     assert f"{file}:2: unknown setting 'train.lerning_rate', did you mean 'train.learning_rate'?" in text
     assert f"{file}:3: train.epochs = -1" in text
-    assert "allowed: number, > 0" in text
+    assert "allowed: number | null, > 0" in text
     assert "flag: unknown setting 'train.bach_size', did you mean 'train.batch_size'?" in text
     assert "allowed: auto | float32 | bfloat16 | float16" in text
     assert "data.max_length = 2" in text

@@ -253,10 +253,10 @@ def test_ordinary_text_is_not_odd(text: str) -> None:
     assert list(notices([qa(text, text)])) == []
 
 
-def test_oddities_are_told_by_sheet_where_there_are_several() -> None:
-    examples = [qa("a", "{{x}}", 2, "One"), qa("b", "{{y}}", 2, "Two")]
-    messages_found = [finding.message for finding in notices(examples, one_place=False)]
-    assert [message.split(":")[0] for message in messages_found] == ['sheet "One"', 'sheet "Two"']
+def test_oddities_are_told_with_their_sheet_where_there_are_several() -> None:
+    examples = [qa("a", "{{x}}", 2, "One"), qa("b", "{{y}}", 2, "Two"), qa("A?", "other", 7, "Two")]
+    found = {finding.code: finding.rows for finding in notices(examples, several_sheets=True)}
+    assert found == {"placeholders": ("One!2", "Two!2"), "several_answers": ("One!2", "Two!7")}
 
 
 def test_different_answers_to_one_question_are_told() -> None:

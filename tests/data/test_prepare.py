@@ -140,6 +140,21 @@ def test_rows_of_one_sheet_are_numbers_and_of_several_have_the_sheet_in_front(tm
     assert report.columns_by_sheet["Mehr"] == {"question": "Frage", "answer": "Antwort"}
 
 
+def test_findings_name_the_sheet_and_the_file_where_a_number_would_not_do(tmp_path: Path) -> None:
+    head = ("Question", "Answer")
+    path = workbook(tmp_path, {"FAQ": [head, ("a?", "{{x}}")], "Mehr": [head, ("b?", "c"), ("d?", "{{y}}")]})
+    assert [(found.code, found.rows) for found in prepare(config_for(path)).report.findings] == [
+        ("placeholders", ("FAQ!2", "Mehr!3"))
+    ]
+    test = tmp_path / "test.csv"
+    test.write_text("question,answer\nz?,{{z}}\n", encoding="utf-8")
+    found = prepare(config_for(path, data__test_path=test)).report.findings
+    assert [finding.rows for finding in found if finding.code == "placeholders"] == [
+        (f"{path.name}:FAQ!2", f"{path.name}:Mehr!3"),
+        ("test.csv:2",),
+    ]
+
+
 def test_rows_of_skipped_sheets_do_not_count(tmp_path: Path) -> None:
     sheets = {"FAQ": [("Question", "Answer"), ("a?", "b")], "Colours": [("Hue", "Mix"), ("sea green", "some paint")]}
     report = prepare(config_for(workbook(tmp_path, sheets))).report

@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):
         Example((Message("user", "A question without an answer"),), row=11),
         pair("An answer of spaces", "  ", 12),
         Example((Message("assistant", "An answer without a question"),), row=13),
-        pair("long " * 300, "Too long for the model's 256 tokens.", 14),
+        pair("Short?", "An answer too long for the model's 256 tokens. " * 60, 14),
     ]
     fine = EXAMPLES[0]
     found = evaluate(
@@ -140,6 +140,20 @@ def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):
     assert [row["row"] for row in found.rows] == [fine.row]
     assert found.row_count == 1
     assert found.skipped_rows == (11, 12, 13, 14)
+
+
+def test_a_question_that_is_too_long_is_shortened_as_in_training(engine):
+    long = pair("long " * 300, "Its answer is whole.", 14)
+    scripted = Scripted(engine, ["Its answer is whole."])
+    found = evaluate(scripted, [long], encoded([long], engine), settings=SETTINGS, batch_size=2)
+    assert found.skipped_rows == ()
+    assert found.metrics["exact_match"] == 1
+    assert found.rows[0]["question"] == long.question
+    ((((asked,),), *_),) = scripted.calls
+    assert long.question.startswith(asked.content)
+    assert 0 < len(asked.content) < len(long.question)
+    shortened = Example((asked, Message("assistant", long.answer)))
+    assert len(encoded([shortened], engine)[0]) <= engine.context_tokens
 
 
 @pytest.mark.parametrize(

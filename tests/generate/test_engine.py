@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from tunesmith.config import GenerateConfig
-from tunesmith.errors import DataError, SettingsError, TrainingError
+from tunesmith.errors import DataError, ResourceError, SettingsError, TrainingError
 from tunesmith.generate import Completion, Engine
 from tunesmith.generate.text import tidy
 from tunesmith.prompts import Template, render_prompt
@@ -335,3 +336,12 @@ def test_conversations_are_rendered_by_the_one_renderer(load: Callable[..., Any]
     assert completions == engine.generate_ids(prompts, settings)
     assert [completion.prompt_tokens for completion in completions] == [len(prompt) for prompt in prompts]
     assert ["".join(engine.stream(messages, settings)) for messages in conversations] == [c.text for c in completions]
+
+
+def test_running_out_of_memory_is_a_lack_of_resources(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    monkeypatch.setattr(type(engine.model), "forward", Mock(side_effect=full))
+    with pytest.raises(ResourceError, match="not enough memory for writing answers"):
+        engine.generate_ids([(5, 6)], GenerateConfig())
+    with pytest.raises(ResourceError, match=r"eval\.batch_size"):
+        list(engine.stream_ids((5, 6), GenerateConfig()))

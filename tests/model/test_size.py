@@ -11,10 +11,10 @@ from torch import nn
 from tunesmith.errors import SettingsError
 from tunesmith.model.size import (
     LEARNING_RATES,
+    SMALL_MODEL_PARAMETERS,
     count_parameters,
-    count_weight_bytes,
     default_learning_rate,
-    format_bytes,
+    default_method,
     format_count,
 )
 
@@ -25,7 +25,6 @@ def test_tied_weights_count_once() -> None:
     model = nn.ModuleList([embedding, head, nn.Linear(4, 3).to(torch.bfloat16)])
     embedding.weight.requires_grad_(False)
     assert count_parameters(model) == (15, 55)
-    assert count_weight_bytes(model) == 40 * 4 + 15 * 2
 
 
 @pytest.mark.parametrize(
@@ -39,12 +38,10 @@ def test_counts_read_well(number: int, text: str) -> None:
     assert format_count(number) == text
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(512, "512 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 * 2**30, "3.0 GiB"), (2**60, "1048576.0 TiB")],
-)
-def test_bytes_read_well(number: int, text: str) -> None:
-    assert format_bytes(number) == text
+def test_the_method_follows_the_size() -> None:
+    assert default_method(SMALL_MODEL_PARAMETERS)[0] == "full"
+    assert default_method(SMALL_MODEL_PARAMETERS + 1)[0] == "lora"
+    assert "would take 104 GiB" in default_method(7 * 10**9)[1]
 
 
 @pytest.mark.parametrize("method", LEARNING_RATES)

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants, errors
 
 from tunesmith.errors import ResourceError
-from tunesmith.model import find_source, source
+from tunesmith.model import find_source, load_base, source
 from tunesmith.model.source import compute_fingerprint, read_json, refuse_code
 
 
@@ -111,7 +111,8 @@ def test_folders_that_are_no_model(folder: Path, spoil: Callable[[Path], object]
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "auto_map"),
+        ({"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "auto_map"),
+        ({"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "auto_map"),  # writes no text
         ({"_attn_implementation_internal": "evil/kernel"}, "_attn_implementation_internal"),
         ({"text_config": {"deep": [{"_experts_implementation_internal": "x"}]}}, "_experts_implementation_internal"),
         ({"sub": {"trust_remote_code": True}}, "trust_remote_code"),
@@ -260,5 +261,13 @@ def test_a_cached_model_is_used_when_the_hub_cannot_be_reached(monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(folder / "config.json"))
     found = find_source("org/name")
     assert (found.location, found.commit, found.only_cached) == ("org/name", folder.name, True)
-    change_config(folder, auto_map={})
-    assert "auto_map" in refusal("org/name").message
+    change_config(folder, trust_remote_code=True)
+    assert "trust_remote_code" in refusal("org/name").message
+
+
+def test_code_that_transformers_does_not_need_is_left_aside(folder: Path) -> None:
+    """Older microsoft/Phi-3 repositories still name their own code, though transformers has the architecture."""
+    (folder / "evil.py").write_text("raise AssertionError('this code must never run')\n")
+    change_config(folder, auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    assert find_source(str(folder)).folder == folder
+    assert type(load_base(str(folder)).model).__module__.startswith("transformers.")

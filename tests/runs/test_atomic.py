@@ -124,6 +124,20 @@ def test_files_and_folders_have_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "folder").stat().st_mode == (tmp_path / "plain_folder").stat().st_mode
 
 
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_of_a_library_get_ordinary_permissions(tmp_path: Path, umask: int, rights: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "deep").mkdir()
+            for path in (folder / "model.safetensors", folder / "deep" / "optimizer.safetensors"):
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))  # as safetensors makes them
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert [path.stat().st_mode & 0o777 for path in files] == [rights, rights]
+
+
 def test_a_file_survives_a_failure_at_every_step(tmp_path: Path) -> None:
     failures = []
     for at in count(1):

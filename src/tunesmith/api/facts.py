@@ -29,7 +29,7 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
         base=config.model.path,
         base_kind=kind,
         base_revision=manifest["model"]["revision"],
-        method=config.method.name,
+        method="lora" if config.method.name == "lora" else "full",
         method_settings=config.method.model_dump(exclude={"name"}) if config.method.name == "lora" else {},
         steps=training["step"],
         epochs=manifest["epochs"],

@@ -16,7 +16,7 @@ from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, mean_nll, predictions, summarise
+from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write
@@ -33,6 +33,11 @@ class Comparison:
     run: Run
     base: Evaluation
     tuned: Evaluation
+
+    @property
+    def changes(self) -> list[MetricChange]:
+        """What tuning changed, a line for each metric."""
+        return compare_table(self.base, self.tuned)
 
     def to_json(self) -> dict[str, object]:
         return summarise(self.base, self.tuned)

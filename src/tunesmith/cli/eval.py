@@ -60,7 +60,7 @@ def show_comparison(comparison: Comparison) -> None:
     from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show
 
     base, tuned = comparison.base, comparison.tuned
-    show("", comparison_table(base.metrics, tuned.metrics, rows=tuned.row_count), "")
+    show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
     pairs = list(zip(base.rows, tuned.rows, strict=True))[:_ANSWERS]
     if pairs:
         show(f"the first {len(pairs)} test rows" if len(pairs) > 1 else "the first test row", "")

@@ -83,7 +83,7 @@ def announce(plan: Plan) -> None:
     rows = [
         ("run", str(plan.run.path)),
         ("model", f"{config.model.path}, {count_text(plan.parameters)} parameters"),
-        ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})"),
+        ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})" + _why_method(config)),
         ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
         ("data", plan.encoding.to_text(config.data.max_length)),
         ("steps", _steps_text(config, plan.steps)),
@@ -104,8 +104,19 @@ def _steps_text(config: RunConfig, steps: int) -> str:
     window = f"{train.batch_size} rows"
     if train.gradient_accumulation_steps > 1:
         window = f"{train.batch_size} x {train.gradient_accumulation_steps} rows"
-    limit = "by train.max_steps" if train.max_steps else f"{train.epochs:g} epochs"
-    return f"{steps} of {window} each ({limit})"
+    passes = _detected(config, "train.epochs") or f"{train.epochs:g} epochs"
+    return f"{steps} of {window} each ({'by train.max_steps' if train.max_steps else passes})"
+
+
+def _why_method(config: RunConfig) -> str:
+    reason = _detected(config, "method.name")
+    return f"; {reason}" if reason else ""
+
+
+def _detected(config: RunConfig, name: str) -> str:
+    """Why the program chose a value; empty when it did not."""
+    origin = config.origin(name)
+    return origin.removeprefix("detected: ") if origin.startswith("detected: ") else ""
 
 
 def _not_defaults(config: RunConfig) -> list[tuple[str, Text]]:

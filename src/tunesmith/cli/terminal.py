@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -200,20 +200,33 @@ METRIC_NAMES = {
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
-def comparison_table(base: Mapping[str, float], tuned: Mapping[str, float], *, rows: int) -> RenderableType:
+class Change(Protocol):
+    """One metric of base and tuned, and which is better: what `api.Comparison.changes` holds."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def base(self) -> float: ...
+    @property
+    def tuned(self) -> float: ...
+    @property
+    def change(self) -> float: ...
+    @property
+    def verdict(self) -> str: ...
+
+
+def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     """Base against tuned: perplexity as it is, every score (0 to 1) out of 100."""
     made = table("", "base", "tuned", "change", " ", right=("base", "tuned", "change"))
-    for metric, before in base.items():
-        after, is_loss = tuned[metric], metric == "perplexity"
-        gain = before - after if is_loss else after - before
-        verdict = "better" if gain > 0 else "worse" if gain < 0 else "same"
+    for line in changes:
+        is_loss = line.metric == "perplexity"
         scale = 1 if is_loss else 100
         made.add_row(
-            METRIC_NAMES.get(metric, metric),
-            _number(before * scale, is_loss=is_loss),
-            Text(_number(after * scale, is_loss=is_loss), style="bold"),
-            _number((after - before) * scale, is_loss=is_loss, sign="+"),
-            Text(verdict, style=_STYLES[verdict]),
+            METRIC_NAMES.get(line.metric, line.metric),
+            _number(line.base * scale, is_loss=is_loss),
+            Text(_number(line.tuned * scale, is_loss=is_loss), style="bold"),
+            _number(line.change * scale, is_loss=is_loss, sign="+"),
+            Text(line.verdict, style=_STYLES[line.verdict]),
         )
     note = (
         f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"

@@ -22,7 +22,7 @@ def train(
     /,
     *,
     model: Annotated[str | None, Parameter(help="Base model: a local folder, a hub id, or builtin:nano.")] = None,
-    method: Annotated[str | None, Parameter(help="lora trains small adapters, full trains every weight.")] = None,
+    method: Annotated[str | None, Parameter(help="lora (small adapters), full (every weight), auto.")] = None,
     sources: Sources = NO_SOURCES,
     place: Place = NO_PLACE,
     json: Json = False,
@@ -82,7 +82,7 @@ def check_data_path(path: str | None, file: str | None) -> None:
         path: data.path as resolved. file: the argument of the command.
 
     Raises:
-        SettingsError: there is none, or FILE and a flag name different ones.
+        SettingsError: there is none, or FILE and a flag name different ones. DataError: it is not there.
     """
     if path is None:
         raise SettingsError(
@@ -91,6 +91,9 @@ def check_data_path(path: str | None, file: str | None) -> None:
         )
     if file is not None and path != file:
         raise SettingsError(f"two data files are given: {file} and {path}", fix="give one of them")
+    from tunesmith.data import check_file
+
+    check_file(Path(path))  # before torch is imported, which takes seconds
 
 
 def _check_is_data(file: str | None) -> None:

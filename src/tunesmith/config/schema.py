@@ -95,7 +95,9 @@ class PromptConfig(_Section):
 class MethodConfig(_Section):
     """What is trained."""
 
-    name: Literal["lora", "full"] = _setting("lora", "lora trains small adapters, full trains every weight.")
+    name: Literal["auto", "lora", "full"] = _setting(
+        "auto", "lora trains small adapters, full every weight; auto takes full where the model is small enough."
+    )
     r: int = _setting(16, "LoRA rank; 8 to 64 covers most tasks.", ge=1)
     alpha: float = _setting(32, "LoRA scale; the update is multiplied by alpha / r.", gt=0)
     dropout: float = _setting(0.05, "Dropout on the adapter's input.", ge=0, lt=1)
@@ -107,7 +109,12 @@ class MethodConfig(_Section):
 class TrainConfig(_Section):
     """The loop."""
 
-    epochs: float = _setting(5.0, "Passes over the training rows.", unit="epochs", gt=0)
+    epochs: float | None = _setting(
+        None,
+        "Passes over the training rows; unset, by the size of the model and of the data.",
+        unit="epochs",
+        gt=0,
+    )
     max_steps: int | None = _setting(
         None, "Stop after this many optimizer steps whatever the epochs.", unit="steps", ge=1
     )

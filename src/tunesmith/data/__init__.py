@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.corpus import Corpus, blocks, read_corpus
-from tunesmith.data.encode import EncodeReport, encode
+from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
 from tunesmith.data.order import StepPlan
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.data.read import READERS, read
+from tunesmith.data.readers.source import check_file
 from tunesmith.data.report import DataReport
 from tunesmith.data.table import Table
 
@@ -27,11 +28,13 @@ __all__ = [
     "Table",
     "batches",
     "blocks",
+    "check_file",
     "detect_columns",
     "encode",
     "prepare",
     "read",
     "read_corpus",
+    "shorten_prompt",
 ]
 
 

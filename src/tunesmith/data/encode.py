@@ -90,12 +90,12 @@ def encode(
             account.note("answer", example)
             account.keep(_cut_answer(whole, max_length, template.stop_id))
         else:
-            shorter = _shorten_prompt(example, template, tokenizer, max_length=max_length, train_on=train_on)
+            shorter = shorten_prompt(example, template, tokenizer, max_length=max_length)
             if shorter is None:
                 account.drop("answer alone is too long", example)
             else:
                 account.note("prompt", example)
-                account.keep(shorter)
+                account.keep(render(shorter, template, tokenizer, train_on=train_on))
     return account.encoded, account.report()
 
 
@@ -148,21 +148,22 @@ def _cut_answer(whole: Encoded, max_length: int, stop_id: int) -> Encoded:
     return Encoded(ids, supervised, whole.row)
 
 
-def _shorten_prompt(
-    example: Example,
-    template: Template,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    train_on: Literal["answers", "all"],
-) -> Encoded | None:
-    """Drop the oldest turns, then cut the end of the longest question. None when the answer alone is too long."""
+def shorten_prompt(
+    example: Example, template: Template, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+) -> Example | None:
+    """The conversation with its last answer whole, in at most `max_length` tokens; as it is when it fits.
+
+    The oldest turns go first, then the end of the longest question. None when the answer alone is too long.
+
+    Raises:
+        DataError: the template cannot render it.
+    """
     messages = list(example.messages)
     while True:
-        encoded = render(replace(example, messages=tuple(messages)), template, tokenizer, train_on=train_on)
-        excess = len(encoded) - max_length
+        shorter = replace(example, messages=tuple(messages))
+        excess = len(render(shorter, template, tokenizer)) - max_length
         if excess <= 0:
-            return encoded
+            return shorter
         messages = _without_oldest_turn(messages) or _with_shorter_question(messages, tokenizer, excess)
         if not messages:
             return None

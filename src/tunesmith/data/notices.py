@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.data.clean import question_key
-from tunesmith.types import Example, Finding
+from tunesmith.types import Example, Finding, Place, Record
 
 # UTF-8 that was once read as cp1252: the letter of a lead byte, then what the bytes after it look like ("â€™" for "’")
 _CONTINUATION = (
@@ -75,18 +75,25 @@ _CHECKS: Mapping[str, _Check] = {
 }
 
 
-def notices(examples: Sequence[Example], *, one_place: bool = True) -> Iterator[Finding]:
-    """Findings about these examples, one for each check and, unless all come from `one_place`, for each sheet."""
+def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Iterator[Finding]:
+    """Findings about these examples, at most one for each check. Rows of `several_sheets` are named with theirs."""
     for code, check in _CHECKS.items():
         searched = ((example, check.pattern.search(_text_of(example, check.place))) for example in examples)
         found = [(example, match) for example, match in searched if match]
-        for sheet, hits in _by_sheet(found, one_place).items():
-            sample = next(iter(hits))[1][0]
-            yield _finding(code, check, [example for example, _ in hits], sample, sheet)
-    yield from _contradictions(examples, one_place)
+        if found:
+            have = "1 row has" if len(found) == 1 else f"{len(found)} rows have"
+            message = f"{have} {check.message.format(found=found[0][1][0])}"
+            rows = tuple(example_place(example, several_sheets=several_sheets) for example, _ in found)
+            yield Finding(check.level, code, message, check.fix, rows)
+    yield from _contradictions(examples, several_sheets)
 
 
-def _contradictions(examples: Sequence[Example], one_place: bool) -> Iterator[Finding]:
+def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
+    """How a row is named: by its number, with its sheet in front where there are several."""
+    return f"{row.sheet}!{row.row}" if several_sheets and row.sheet is not None else row.row
+
+
+def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterator[Finding]:
     """Questions that have several different answers."""
     answers: dict[str, set[str]] = {}
     keys = [question_key(example) if example.messages else "" for example in examples]
@@ -96,12 +103,12 @@ def _contradictions(examples: Sequence[Example], one_place: bool) -> Iterator[Fi
     several = {key for key, given in answers.items() if len(given) > 1}
     if several:
         have = "1 question has" if len(several) == 1 else f"{len(several)} questions have"
-        rows = tuple(example.row for key, example in zip(keys, examples, strict=True) if key in several)
+        found = (example for key, example in zip(keys, examples, strict=True) if key in several)
         yield Finding(
             "note",
             "several_answers",
             f"{have} several different answers; they stay on the same side of the split",
-            rows=rows if one_place else (),
+            rows=tuple(example_place(example, several_sheets=several_sheets) for example in found),
         )
 
 
@@ -113,19 +120,3 @@ def _text_of(example: Example, place: str) -> str:
         return example.answer
     wanted = [message for message in example.messages if place == "anywhere" or message.role == "user"]
     return "\0".join(f"{message.content}\0{message.context or ''}" for message in wanted)
-
-
-def _by_sheet(
-    found: Sequence[tuple[Example, re.Match[str]]], one_place: bool
-) -> dict[str | None, list[tuple[Example, re.Match[str]]]]:
-    groups: dict[str | None, list[tuple[Example, re.Match[str]]]] = {}
-    for example, match in found:
-        groups.setdefault(None if one_place else example.sheet, []).append((example, match))
-    return groups
-
-
-def _finding(code: str, check: _Check, examples: Sequence[Example], sample: str, sheet: str | None) -> Finding:
-    where = f'sheet "{sheet}": ' if sheet else ""
-    rows = "1 row has" if len(examples) == 1 else f"{len(examples)} rows have"
-    message = check.message.format(found=sample)
-    return Finding(check.level, code, f"{where}{rows} {message}", check.fix, tuple(example.row for example in examples))

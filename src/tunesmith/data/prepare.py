@@ -14,13 +14,13 @@ from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
-from tunesmith.data.notices import notices
+from tunesmith.data.notices import example_place, notices
 from tunesmith.data.read import read
-from tunesmith.data.report import DataReport, FileReport, Place, measure, rows_text
+from tunesmith.data.report import DataReport, FileReport, measure, rows_text
 from tunesmith.data.split import SIDES, Split, split
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError
-from tunesmith.types import Example, Finding, Message, Record
+from tunesmith.types import Example, Finding, Message, Place, Record
 
 DUPLICATE = "exact duplicate"
 OVER_LIMIT = "beyond data.max_rows"
@@ -38,19 +38,23 @@ class Prepared:
 
 @dataclass(slots=True)
 class _Part:
-    """One file on its way: `side` is data, validation or test. `dropped` holds (sheet, row) of every row left out."""
+    """One file on its way: `side` is data, validation or test. `dropped` holds the place of every row left out."""
 
     side: str
     table: Table
     detection: Detection
     rows_read: int
     examples: list[Example]
-    dropped: dict[str, list[tuple[str | None, int]]] = field(default_factory=dict)
+    dropped: dict[str, list[Place]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+
+    def place(self, row: Example | Record) -> Place:
+        """How a row of this file is named."""
+        return example_place(row, several_sheets=len(self.detection.by_sheet) > 1)
 
     def drop(self, reason: str, rows: Iterable[Example | Record]) -> None:
         """Account for rows that are left out."""
-        places = [(row.sheet, row.row) for row in rows]
+        places = [self.place(row) for row in rows]
         if places:
             self.dropped.setdefault(reason, []).extend(places)
 
@@ -117,7 +121,7 @@ def _load(config: DataConfig, path: str | None, side: str) -> _Part:
     part.rows_read = len(records) + sum(map(len, table.unreadable.values()))
     for reason, rows in table.unreadable.items():
         part.drop(reason, (Record(row, {}) for row in rows))
-    unanswered: list[int] = []
+    unanswered: list[Place] = []
     for record in records:
         columns = detection.by_sheet[record.sheet]
         example = build_example(record, detection.shape, columns)
@@ -126,7 +130,7 @@ def _load(config: DataConfig, path: str | None, side: str) -> _Part:
             continue
         part.examples.append(example)
         if detection.shape in {"messages", "sharegpt"} and ends_without_answer(record, columns):
-            unanswered.append(record.row)
+            unanswered.append(part.place(record))
     if unanswered:
         part.findings.append(
             Finding(
@@ -148,7 +152,7 @@ def _clean(part: _Part, *, drop_duplicates: bool) -> None:
         repeated = {id(example) for example in part.examples} - {id(example) for example in kept}
         part.drop(DUPLICATE, (example for example in part.examples if id(example) in repeated))
         part.examples = kept
-    part.findings += notices(part.examples, one_place=len(part.detection.by_sheet) == 1)
+    part.findings += notices(part.examples, several_sheets=len(part.detection.by_sheet) > 1)
 
 
 def _keep_apart(held_out: dict[str, _Part], data: _Part) -> None:
@@ -193,9 +197,7 @@ def _refuse_empty(part: _Part) -> None:
     if part.examples:
         return
     purpose = "train on" if part.side == "data" else f"use for {part.side}"
-    reasons = "; ".join(
-        f"{len(rows)} {reason} ({rows_text([row for _, row in rows])})" for reason, rows in part.dropped.items()
-    )
+    reasons = "; ".join(f"{len(rows)} {reason} ({rows_text(rows)})" for reason, rows in part.dropped.items())
     settings = ", ".join(f"{name} = {column!r}" for name, column in part.detection.columns.items())
     raise DataError(
         f"{part.table.path} has no row to {purpose}",
@@ -206,12 +208,17 @@ def _refuse_empty(part: _Part) -> None:
 
 def _report(parts: Sequence[_Part], sides: Split, config: RunConfig) -> DataReport:
     main = parts[0]
-    findings = [finding for part in parts for finding in part.findings] + list(_empty_sides(sides, config))
+    findings = [
+        replace(finding, rows=tuple(_place(parts, part, row) for row in finding.rows))
+        for part in parts
+        for finding in part.findings
+    ]
+    findings += _empty_sides(sides, config)
     dropped: dict[str, list[Place]] = {}
     for part in parts:
         for reason, rows in part.dropped.items():
-            dropped.setdefault(reason, []).extend(_place(parts, part, sheet, row) for sheet, row in rows)
-    kept = [(example, _place(parts, part, example.sheet, example.row)) for part in parts for example in part.examples]
+            dropped.setdefault(reason, []).extend(_place(parts, part, row) for row in rows)
+    kept = [(example, _place(parts, part, part.place(example))) for part in parts for example in part.examples]
     by_sheet = main.detection.by_sheet
     return DataReport(
         shape=main.detection.shape,
@@ -245,9 +252,8 @@ def _file_report(part: _Part) -> FileReport:
     )
 
 
-def _place(parts: Sequence[_Part], part: _Part, sheet: str | None, row: int) -> Place:
-    """A row number, with its sheet and its file in front where there are several."""
-    name: Place = f"{sheet}!{row}" if sheet is not None and len(part.detection.by_sheet) > 1 else row
+def _place(parts: Sequence[_Part], part: _Part, name: Place) -> Place:
+    """A row as its file names it, with the file in front where there are several."""
     if len(parts) == 1:
         return name
     file_names = [Path(other.table.path).name for other in parts]

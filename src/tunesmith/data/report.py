@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from tunesmith.types import Example, Finding
+from tunesmith.types import Example, Finding, Place
 
 SCHEMA_VERSION = 1
 _ROWS_SHOWN = 3
-
-Place = int | str  # a row number, or "Sheet!row", "file:row" where a number alone would not say which
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """How good a model is: likelihood of the right answers, and answers it writes itself against the right ones."""
 
 from tunesmith.evaluate.likelihood import bits_per_byte, mean_nll
-from tunesmith.evaluate.run import Evaluation, compare_table, evaluate, predictions, summarise
+from tunesmith.evaluate.run import Evaluation, MetricChange, compare_table, evaluate, predictions, summarise
 from tunesmith.evaluate.text import EVALUATORS
 
 __all__ = [
     "EVALUATORS",
     "Evaluation",
+    "MetricChange",
     "bits_per_byte",
     "compare_table",
     "evaluate",

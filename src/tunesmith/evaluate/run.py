@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunesmith.data import encode
+from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.likelihood import mean_nll
 from tunesmith.evaluate.text import EVALUATORS, score_row
-from tunesmith.types import Encoded, Example
+from tunesmith.model import memory_errors
+from tunesmith.types import Encoded, Example, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
@@ -34,7 +35,7 @@ class Evaluation:
     rows: one dict per answered question, in the order of the examples: row, sheet, question, reference, prediction,
         finish_reason, exact_match, token_f1, rougeL.
     row_count: test rows that were measured, plain text included.
-    skipped_rows: source rows without a question or an answer, or too long for the model's context.
+    skipped_rows: source rows without a question or an answer, or whose answer alone is too long for the context.
     tokens_per_second: tokens written per second; 0 when none were.
     seconds: of the whole measurement.
     settings: of generation, and the seed.
@@ -84,7 +85,7 @@ def evaluate(
         DataError: there is nothing to measure.
     """
     started = time.perf_counter()
-    asked, texts, skipped = _sort(examples, engine)
+    asked, prompts, texts, skipped = _sort(examples, engine)
     if not asked and not texts:
         found = f"none of the {len(examples)} test rows can be asked" if examples else "the test set is empty"
         raise DataError(
@@ -92,13 +93,13 @@ def evaluate(
             cause="a row needs a question and an answer that fit the model's context" if examples else None,
             fix="raise data.split.test, or name a file with questions and answers in data.test_path",
         )
-    likelihood = mean_nll(engine.model, encoded)
+    with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
+        likelihood = mean_nll(engine.model, encoded)
     metrics = {"perplexity": likelihood.perplexity}
     rows: list[dict[str, Any]] = []
     tokens_per_second = 0.0
     if asked:
         writing = time.perf_counter()
-        prompts = [example.prompt for example in asked]
         answers = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
         tokens_per_second = sum(len(answer.token_ids) for answer in answers) / (time.perf_counter() - writing)
         rows = [
@@ -160,26 +161,36 @@ def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def _sort(examples: Sequence[Example], engine: Engine) -> tuple[list[Example], list[Example], list[Example]]:
-    """Examples to ask, plain texts, and those that are neither."""
+def _sort(
+    examples: Sequence[Example], engine: Engine
+) -> tuple[list[Example], list[tuple[Message, ...]], list[Example], list[Example]]:
+    """Examples to ask, what each is asked with, plain texts, and those that are neither."""
     asked: list[Example] = []
+    prompts: list[tuple[Message, ...]] = []
     texts: list[Example] = []
     skipped: list[Example] = []
     for example in examples:
-        kind = texts if example.text is not None else asked if _can_be_asked(example, engine) else skipped
-        kind.append(example)
-    return asked, texts, skipped
+        if example.text is not None:
+            texts.append(example)
+        elif prompt := _prompt_that_fits(example, engine):
+            asked.append(example)
+            prompts.append(prompt)
+        else:
+            skipped.append(example)
+    return asked, prompts, texts, skipped
 
 
-def _can_be_asked(example: Example, engine: Engine) -> bool:
+def _prompt_that_fits(example: Example, engine: Engine) -> tuple[Message, ...]:
+    """The question with room for the right answer, shortened as in training; empty when there is none."""
     if not example.prompt or not example.answer.strip():
-        return False
+        return ()
     if engine.context_tokens is None:
-        return True
-    fitting, _ = encode(
-        [example], engine.template, engine.tokenizer, max_length=engine.context_tokens, truncation="drop"
-    )
-    return bool(fitting)
+        return example.prompt
+    try:
+        shorter = shorten_prompt(example, engine.template, engine.tokenizer, max_length=engine.context_tokens)
+    except DataError:  # such as a chat template that wants roles to alternate
+        return ()
+    return shorter.prompt if shorter else ()
 
 
 def _row(example: Example, prediction: str, finish_reason: str) -> dict[str, Any]:

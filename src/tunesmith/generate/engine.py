@@ -24,6 +24,7 @@ from tunesmith.config import GenerateConfig
 from tunesmith.errors import DataError, SettingsError, TrainingError
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy
+from tunesmith.model import memory_errors
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -330,11 +331,16 @@ def _new_token_limits(prompts: Sequence[Sequence[int]], wanted: int, context: in
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off for the duration; afterwards every module is as it was, frozen ones included."""
+    """Dropout off for the duration; afterwards every module is as it was, frozen ones included.
+
+    Raises:
+        ResourceError: memory runs out inside.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with memory_errors("writing answers", fix="lower eval.batch_size or generate.max_new_tokens"):
+            yield
     finally:
         for module in training:
             module.training = True

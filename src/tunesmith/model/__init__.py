@@ -3,16 +3,25 @@
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import token_nll
-from tunesmith.model.methods import apply_method
+from tunesmith.model.memory import memory_errors
+from tunesmith.model.methods import apply_method, recompute_activations
 from tunesmith.model.packing import packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
-from tunesmith.model.size import count_parameters, default_learning_rate, default_tokens_per_batch
+from tunesmith.model.size import (
+    SMALL_MODEL_PARAMETERS,
+    count_parameters,
+    default_learning_rate,
+    default_method,
+    default_tokens_per_batch,
+    format_count,
+)
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile
 
 __all__ = [
     "END_OF_TEXT",
+    "SMALL_MODEL_PARAMETERS",
     "LoadedModel",
     "accelerated",
     "apply_method",
@@ -22,14 +31,18 @@ __all__ = [
     "choose_dtype",
     "count_parameters",
     "default_learning_rate",
+    "default_method",
     "default_tokens_per_batch",
     "find_source",
+    "format_count",
     "load_adapter",
     "load_base",
+    "memory_errors",
     "merge",
     "new_model",
     "new_tokenizer",
     "packing",
+    "recompute_activations",
     "save_adapter",
     "token_nll",
     "why_padded",

@@ -55,10 +55,15 @@ def apply_method(
                 f"the architecture {model.config.model_type!r} cannot recompute activations",
                 fix="set train.gradient_checkpointing to false",
             )
-        # The non-reentrant kind passes gradients through frozen embeddings, so these need none of their own.
-        with quiet():  # transformers 5.23 warns of a new name that 5.3 does not have
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     return prepared
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Gradient checkpointing (arXiv:1604.06174): activations are computed again in the backward pass, in train mode."""
+    # The non-reentrant kind passes gradients through frozen embeddings, so these need none of their own.
+    with quiet():  # transformers 5.23 warns of a new name that 5.3 does not have
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def find_target_modules(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,18 +20,15 @@ LEARNING_RATES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 # Larger passes gain little and hold more activations (bench/README.md shows the curve for a CPU).
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 4096, "cuda": 16384}
-_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+# Up to here all weights train in float32 with AdamW's two moments and their gradients in under a gigabyte (16 bytes a
+# parameter), and a step costs hardly more than with LoRA, which learns less of a small file: docs/defaults.md.
+SMALL_MODEL_PARAMETERS = 50_000_000
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, total) parameters; tied weights count once."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
-
-
-def count_weight_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters as they are held now; tied weights count once."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def format_count(number: int) -> str:
@@ -43,14 +41,12 @@ def format_count(number: int) -> str:
     raise AssertionError("unreachable")
 
 
-def format_bytes(number: int) -> str:
-    """512 -> "512 B", 3221225472 -> "3.0 GiB"."""
-    value = float(number)
-    for unit in _BYTE_UNITS:
-        if value < 1023.95 or unit == _BYTE_UNITS[-1]:
-            return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
+def default_method(total_parameters: int) -> tuple[Literal["lora", "full"], str]:
+    """What `method.name: auto` stands for with a model of this size, and why."""
+    size = f"a model of {format_count(total_parameters)} parameters"
+    if total_parameters <= SMALL_MODEL_PARAMETERS:
+        return "full", f"{size} is cheap to train whole"
+    return "lora", f"{size} would take {16 * total_parameters / 2**30:.0f} GiB to train whole"
 
 
 def default_learning_rate(method: str, total_parameters: int) -> tuple[float, str]:

@@ -120,16 +120,20 @@ def compute_fingerprint(folder: Path) -> str:
 def refuse_code(where: str, content: object) -> None:
     """Refuse settings that make a library run code from a model repository.
 
-    auto_map names Python files to import; `*_internal` keys and attention or expert implementations with a repository
+    auto_map beside a model_type that transformers has itself is left over from before it did (older microsoft/Phi-3
+    repositories): it is never followed, since trust_remote_code stays off. Elsewhere it is refused: it names the
+    Python files to import. `*_internal` keys and attention or expert implementations with a repository
     name reach code with trust_remote_code off (CVE-2026-4372); nested trust flags switch it on.
 
     Raises:
         ResourceError: naming each such key.
     """
-    found = sorted({key for key, value in _walk_keys(content) if _asks_for_code(key, value)})
+    found = {key for key, value in _walk_keys(content) if _asks_for_code(key, value)}
+    if isinstance(content, dict) and str(content.get("model_type")) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        found.discard("auto_map")
     if found:
         raise ResourceError(
-            f"{where} asks for code to be run while the model is loaded: {', '.join(found)}",
+            f"{where} asks for code to be run while the model is loaded: {', '.join(sorted(found))}",
             cause="a model is data here: code from a model repository is never run",
             fix="delete these keys in a local copy if you trust the weights, or choose another model",
         )

@@ -193,8 +193,11 @@ def _move(temporary: Path, target: Path, *, replace: bool) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
+    """Make every file durable, and readable for whom a new file is: safetensors makes its own for the owner alone."""
+    rights = folder.stat().st_mode & 0o666  # of a folder just made: what the umask leaves
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
+            Path(parent, name).chmod(rights)
             with Path(parent, name).open(_SYNC_MODE) as file:
                 os.fsync(file.fileno())
         _sync_folder(Path(parent))

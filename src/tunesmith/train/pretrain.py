@@ -24,6 +24,7 @@ from tunesmith.model import (
     count_parameters,
     new_model,
     new_tokenizer,
+    recompute_activations,
 )
 from tunesmith.prompts import Template, check_template, render
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
@@ -71,6 +72,8 @@ def pretrain(
     rows, held_out = _rows(corpus, tokenizer, config)
     device = choose_device(config.model.device)
     model, dtype = _model(config, tokenizer, device)
+    if config.train.epochs is None:
+        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
     plan = resolve.plan_steps(config, len(rows))
     if config.train.learning_rate is None:
         config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
@@ -140,7 +143,7 @@ def _model(
     model = new_model(config.pretrain, tokenizer, seed=config.seed)
     model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
     if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     return model, choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])[0]
 
 

@@ -74,11 +74,17 @@ def train(
     padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
 
     # the method, and the settings that depend on all of the above
+    config = resolve.resolve_settings(
+        config,
+        base,
+        template_name=template.name,
+        parameters=count_parameters(base.model)[1],
+        encoding=encoding,
+    )
     model = apply_method(
         base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
     )
     trainable, parameters = count_parameters(model)
-    config = resolve.resolve_settings(config, base, template_name=template.name, parameters=parameters)
     plan = resolve.plan_steps(config, len(rows))
     config = resolve.resolve_loop(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)

@@ -10,9 +10,17 @@ from typing import Any
 import torch
 
 from tunesmith import __version__
-from tunesmith.config import RunConfig
-from tunesmith.data import DataReport, StepPlan
-from tunesmith.model import LoadedModel, choose_compile, default_learning_rate, default_tokens_per_batch
+from tunesmith.config import MethodConfig, RunConfig
+from tunesmith.data import DataReport, EncodeReport, StepPlan
+from tunesmith.model import (
+    SMALL_MODEL_PARAMETERS,
+    LoadedModel,
+    choose_compile,
+    default_learning_rate,
+    default_method,
+    default_tokens_per_batch,
+    format_count,
+)
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
 
@@ -20,15 +28,57 @@ _EVALUATIONS_PER_RUN = 10
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
-def resolve_settings(config: RunConfig, base: LoadedModel, *, template_name: str, parameters: int) -> RunConfig:
-    """Fill in what was left to the program; each value's origin says why it was chosen."""
-    config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
+def resolve_settings(
+    config: RunConfig, base: LoadedModel, *, template_name: str, parameters: int, encoding: EncodeReport
+) -> RunConfig:
+    """Fill in what was left to the program; each value's origin says why it was chosen.
+
+    Args:
+        parameters: of the base model. encoding: of the training rows.
+    """
+    if config.model.dtype == "auto":
+        config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
+    if config.method.name == "auto":
+        chosen = _chosen_lora_settings(config)
+        name, reason = ("lora", f"{chosen[0]} is set") if chosen else default_method(parameters)
+        config = config.resolved("method.name", name, reason)
     if config.prompt.template == "auto":
         config = config.resolved("prompt.template", template_name, "by the model's tokenizer and the shape of the data")
     if config.train.learning_rate is None:
         rate, reason = default_learning_rate(config.method.name, parameters)
         config = config.resolved("train.learning_rate", rate, reason)
+    if config.train.epochs is None:
+        epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
+        config = config.resolved("train.epochs", epochs, reason)
     return config
+
+
+def _chosen_lora_settings(config: RunConfig) -> list[str]:
+    """Settings that only LoRA has and that somebody chose: `--lora_r 8` alone asks for LoRA.
+
+    Beside a `method.name: auto` that was written out, as in the file of `tunesmith init`, a default is no choice.
+    """
+    defaults = MethodConfig()
+    is_open = config.origin("method.name") == "default"
+    return [
+        f"method.{name}"
+        for name in MethodConfig.model_fields
+        if name != "name"
+        and config.origin(f"method.{name}") != "default"
+        and (is_open or getattr(config.method, name) != getattr(defaults, name))
+    ]
+
+
+def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
+    """Passes over training rows of so many tokens in all, at least one, and why.
+
+    A small model goes on learning which answer belongs to which question for many passes; keeping the best validation
+    makes the surplus harmless. Large files reach the bound on tokens first. Measured: docs/defaults.md.
+    """
+    size, most, bound = ("small", 18, 600_000) if parameters <= SMALL_MODEL_PARAMETERS else ("larger", 5, 5_000_000)
+    passes = max(1, min(most, round(bound / tokens)))
+    why = f"{size} model" if passes == most else f"about {format_count(bound)} tokens in all for a {size} model"
+    return float(passes), f"{passes} {'pass' if passes == 1 else 'passes'}: {rows} rows, {why}"
 
 
 def resolve_loop(
@@ -89,7 +139,9 @@ def loop_settings(config: RunConfig, plan: StepPlan, *, autocast: Autocast) -> L
 
 
 def plan_steps(config: RunConfig, rows: int) -> StepPlan:
-    """Which rows each step of a run over `rows` sequences sees."""
+    """Which rows each step of a run over `rows` sequences sees. `train.epochs` must be resolved."""
+    if config.train.epochs is None:
+        raise ValueError("train.epochs is not resolved")
     return StepPlan.for_run(
         rows,
         rows_per_step=config.train.batch_size * config.train.gradient_accumulation_steps,

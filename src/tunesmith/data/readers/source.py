@@ -45,6 +45,18 @@ class Source:
     encoding: str | None = None
 
 
+def check_file(path: Path) -> None:
+    """Tell a wrong path without reading anything.
+
+    Raises:
+        DataError: there is nothing at `path`, or a folder.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file", fix=f"name one file in it{_listing(path)}")
+    if not path.exists():
+        raise DataError(f"there is no file {path}", fix=_nearest_file(path))
+
+
 def open_source(
     path: Path, *, sheet: str | None = None, delimiter: str | None = None, encoding: str | None = None
 ) -> Source:
@@ -53,10 +65,7 @@ def open_source(
     Raises:
         DataError: it is missing, a folder, not readable, empty, or a damaged or far too large .gz.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a file", fix=f"name one file in it{_listing(path)}")
-    if not path.exists():
-        raise DataError(f"there is no file {path}", fix=_nearest_file(path))
+    check_file(path)
     try:
         content = path.read_bytes()
     except OSError as error:

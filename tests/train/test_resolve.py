@@ -1,0 +1,80 @@
+"""Settings that a run fills in itself: method and passes, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tunesmith.config import RunConfig, commented_yaml, load_config
+from tunesmith.data import EncodeReport
+from tunesmith.train.resolve import default_epochs, plan_steps, resolve_settings
+
+NANO, LARGE = 15_300_000, 1_100_000_000
+
+
+def resolved(overrides: dict[str, object], *, parameters: int = NANO, **places: Any) -> RunConfig:
+    base: Any = SimpleNamespace(dtype=torch.bfloat16, dtype_reason="bfloat16: this CPU is fast at it")
+    config = load_config(overrides=overrides, **places)
+    encoding = EncodeReport(sequences=392, tokens=19_100)
+    return resolve_settings(config, base, template_name="chat", parameters=parameters, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rows", "tokens", "passes", "reason"),
+    [
+        (NANO, 392, 19_100, 18, "18 passes: 392 rows, small model"),
+        (NANO, 7, 400, 18, "18 passes: 7 rows, small model"),
+        (NANO, 8002, 240_000, 2, "2 passes: 8002 rows, about 600K tokens in all for a small model"),
+        (NANO, 6000, 9_000_000, 1, "1 pass: 6000 rows, about 600K tokens in all for a small model"),
+        (LARGE, 392, 19_100, 5, "5 passes: 392 rows, larger model"),
+        (LARGE, 9000, 2_500_000, 2, "2 passes: 9000 rows, about 5.0M tokens in all for a larger model"),
+    ],
+)
+def test_passes_follow_the_data_and_the_model(
+    parameters: int, rows: int, tokens: int, passes: float, reason: str
+) -> None:
+    assert default_epochs(parameters, rows=rows, tokens=tokens) == (passes, reason)
+
+
+def test_a_small_model_is_trained_whole_and_says_why() -> None:
+    config = resolved({})
+    assert (config.method.name, config.train.epochs, config.train.learning_rate) == ("full", 18, 1e-3)
+    assert config.origin("method.name") == "detected: a model of 15.3M parameters is cheap to train whole"
+    assert config.origin("train.epochs") == "detected: 18 passes: 392 rows, small model"
+
+
+def test_a_larger_model_gets_lora_and_says_why() -> None:
+    config = resolved({}, parameters=LARGE)
+    assert (config.method.name, config.train.epochs) == ("lora", 5)
+    assert config.origin("method.name") == "detected: a model of 1.1B parameters would take 16 GiB to train whole"
+
+
+@pytest.mark.parametrize("parameters", [NANO, LARGE])
+def test_explicit_values_win(parameters: int) -> None:
+    for name in ("lora", "full"):
+        config = resolved({"method": name, "num_train_epochs": "2", "lr": "3e-4"}, parameters=parameters)
+        assert (config.method.name, config.train.epochs, config.train.learning_rate) == (name, 2, 3e-4)
+        assert config.origin("method.name") == config.origin("train.epochs") == "flag"
+
+
+def test_a_setting_that_only_lora_has_asks_for_lora(tmp_path: Path) -> None:
+    config = resolved({"lora_r": 16})
+    assert (config.method.name, config.origin("method.name")) == ("lora", "detected: method.r is set")
+    written = tmp_path / "tunesmith.yaml"
+    written.write_text(commented_yaml(), encoding="utf-8")  # names every setting, at its default
+    assert resolved({}, file=written).method.name == "full"
+    assert resolved({"lora_alpha": 8}, file=written).method.name == "lora"
+
+
+def test_a_number_format_that_was_given_or_stored_keeps_its_origin() -> None:
+    assert resolved({}).origin("model.dtype") == "detected: bfloat16: this CPU is fast at it"
+    assert resolved({"dtype": "bfloat16"}).origin("model.dtype") == "flag"
+
+
+def test_a_plan_without_passes_is_a_mistake_of_the_program() -> None:
+    with pytest.raises(ValueError, match=r"train\.epochs is not resolved"):
+        plan_steps(load_config(), 10)
