@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help ready quickstart test test-all check docs lock clean
+.PHONY: help ready quickstart test test-all check bench docs lock clean
 
 export PYTHON
 BIN := .venv/bin
@@ -31,12 +31,17 @@ check: ready ## lint, format, types, architecture, generated pages
 	$(BIN)/pytest -q tests/architecture/test_layers.py tests/architecture/test_rules.py
 	$(BIN)/python docs/generate.py --check
 
-docs: ready ## write the generated pages: docs/settings.md, docs/cli.md
+bench: ## train side by side with other trainers (hours); ARGS=--quick tries everything out
+	@VENV=.venv-bench EXTRA=bench/requirements.txt tools/install.sh
+	@.venv-bench/bin/python -m bench.train $(ARGS)
+
+docs: ready ## write the generated pages: docs/settings.md, docs/cli.md, docs/performance.md
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m bench.report
 
 lock: ## write requirements.lock anew with the newest versions
 	@tools/lock.sh
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests docs tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests bench docs tools examples -name __pycache__ -type d -prune -exec rm -rf {} +

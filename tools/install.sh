@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Makes .venv with the exact packages of requirements.lock and this project, one line per stage.
 # Does nothing (in milliseconds) when .venv already matches the lock, the project file, the Python and this folder.
+# VENV=... names another folder, EXTRA=... a file of further packages, which may not change those of the lock.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly LOCK=requirements.lock
-readonly STAMP=.venv/installed
-readonly LOG=.venv/install.log
+readonly VENV=${VENV:-.venv}
+readonly EXTRA=${EXTRA:-}
+readonly STAMP=$VENV/installed
+readonly LOG=$VENV/install.log
 
 fail() {
   printf 'error: %s\n' "$1" >&2
@@ -30,7 +33,7 @@ logged() {
   fail "the installation did not finish; the whole log is in $LOG" "see the lines above, then run make again"
 }
 
-pip_install() { logged .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"; }
+pip_install() { logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"; }
 
 # "3.11" of a Python that runs and is in the supported range; nothing otherwise (an old one, a dead pyenv shim).
 supported_version() {
@@ -66,32 +69,35 @@ ensure_venv_module() {
   finish
 }
 
-# What the packages of .venv depend on: the lock, the Python, and this folder (a venv holds absolute paths).
-packages_key() { printf '%s %s %s' "$(sha256sum <"$LOCK" | cut -c1-16)" "$(.venv/bin/python --version 2>&1)" "$PWD"; }
+# What the packages depend on: the lock, the extra ones, the Python, and this folder (a venv holds absolute paths).
+packages_key() {
+  printf '%s %s %s' "$(cat "$LOCK" ${EXTRA:+"$EXTRA"} | sha256sum | cut -c1-16)" "$("$VENV/bin/python" --version 2>&1)" "$PWD"
+}
 
 project_key() { sha256sum <pyproject.toml | cut -c1-16; }
 
 packages_ready() {
-  [[ -x .venv/bin/python && -f "$STAMP" ]] || return 1
-  [[ -z "${PYTHON:-}" || "$("$PYTHON" --version 2>&1)" == "$(.venv/bin/python --version 2>&1)" ]] || return 1
+  [[ -x $VENV/bin/python && -f "$STAMP" ]] || return 1
+  [[ -z "${PYTHON:-}" || "$("$PYTHON" --version 2>&1)" == "$("$VENV/bin/python" --version 2>&1)" ]] || return 1
   [[ "$(sed -n 1p "$STAMP")" == "$(packages_key)" ]]
 }
 
 install_packages() {
   local python
   python=$(choose_python)
-  rm -rf .venv
-  mkdir .venv
+  rm -rf "$VENV"
+  mkdir "$VENV"
   ensure_venv_module "$python"
-  start "new .venv with $("$python" --version) ($python)"
-  logged "$python" -m venv .venv
+  start "new $VENV with $("$python" --version) ($python)"
+  logged "$python" -m venv "$VENV"
   finish
   start "$(grep -c '==' "$LOCK") packages of $LOCK, minutes on a slow line (log: $LOG)"
   # pip would compile every file, on one core, which doubles its time; Python compiles what it imports. Where it may not
   # write what it compiled, everything is compiled now, on every core. What cannot be compiled cannot be imported either.
   pip_install --no-compile -r "$LOCK"
+  [[ -z "$EXTRA" ]] || pip_install --no-compile -r "$EXTRA" -c "$LOCK"
   if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then
-    .venv/bin/python -m compileall -qq -j 0 .venv/lib >>"$LOG" 2>&1 || true
+    "$VENV/bin/python" -m compileall -qq -j 0 "$VENV/lib" >>"$LOG" 2>&1 || true
   fi
   finish
 }

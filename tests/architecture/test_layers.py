@@ -88,6 +88,11 @@ def test_only_base_dependencies_are_imported(modules: dict[str, rules.Module]) -
     expect_none(rules.package_violations(modules, base_packages()))
 
 
+def test_the_benchmark_keeps_the_budgets() -> None:
+    bench = {path.name: path.read_text(encoding="utf-8") for path in (REPO / "bench").glob("*.py")}
+    expect_none(rules.budget_violations(rules.parse(bench)))
+
+
 @pytest.mark.parametrize("rule", rules.RULES)
 def test_rule(rule: str, modules: dict[str, rules.Module]) -> None:
     expect_none(rules.RULES[rule](modules))

@@ -1,0 +1,77 @@
+"""Tunesmith as a contender: what `tunesmith.train.recipe.train` does from the model to the loop, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.job import ALPHA, CONTENDERS, LEARNING_RATE, RANK, SEED, SIZES, Job
+from bench.watch import Watch
+from bench.workload import rows_of, seed_adapter
+from tunesmith.config import RunConfig, load_config
+from tunesmith.model import apply_method, autocast, load_base
+from tunesmith.train import Event, fit, resolve
+from tunesmith.train.allocator import keep_freed_memory
+from tunesmith.train.checkpoint import Checkpoints
+
+
+def train_ours(job: Job, folder: Path, watch: Watch) -> None:
+    """Train on the job's rows once. Whatever the engine does by default, it does here."""
+    keep_freed_memory()
+    rows = rows_of(job)
+    config = _config(job, folder, len(rows) // job.rows_per_step)
+    base = load_base(config.model.path, dtype=config.model.dtype, device=config.model.device)
+    model = apply_method(
+        base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
+    )
+    watch.trainable = seed_adapter(model)
+    watch.compute = str(base.dtype).removeprefix("torch.")
+    watch.notes.append(base.dtype_reason)
+    plan = resolve.plan_steps(config, len(rows))
+
+    def compute() -> AbstractContextManager[object]:
+        return autocast(base.device, base.dtype)
+
+    def observe(event: Event) -> None:
+        if event.kind == "start":
+            watch.start()
+        elif event.kind == "train":
+            watch.step(int(event.values["tokens"] or 0))
+            watch.losses.append(float(event.values["loss"] or 0.0))
+
+    with TemporaryDirectory() as checkpoints:
+        fit(
+            model,
+            rows,
+            plan=plan,
+            settings=resolve.loop_settings(config, plan, pad_id=base.tokenizer.pad_token_id, autocast=compute),
+            checkpoints=Checkpoints(Path(checkpoints), identity={}, keep=1),
+            observers=[observe],
+        )
+
+
+def _config(job: Job, folder: Path, steps: int) -> RunConfig:
+    """The defaults, but for what every contender shares."""
+    contender = CONTENDERS[job.contender]
+    exact = job.kind == "agreement"
+    micro_rows = min(contender.micro_rows, job.rows_per_step // 2)
+    return load_config(
+        overrides={
+            "seed": SEED,
+            "model.path": str(folder),
+            "model.dtype": "float32" if exact else contender.dtype,
+            "model.device": SIZES[job.size].device,
+            "method.r": RANK,
+            "method.alpha": ALPHA,
+            "method.dropout": 0.0 if exact else contender.dropout,
+            "train.epochs": 1,
+            "train.batch_size": micro_rows,
+            "train.gradient_accumulation_steps": job.rows_per_step // micro_rows,
+            "train.learning_rate": LEARNING_RATE,
+            "train.schedule": "constant",
+            "train.warmup_steps": 0,
+            "train.eval_steps": steps,
+            "train.save_steps": steps,
+        }
+    )

@@ -1,0 +1,51 @@
+"""The published numbers are those of results.json."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import report
+from bench.summary import Measurement, summarize
+
+
+@pytest.mark.parametrize("path", [report.PAGE, report.README], ids=lambda path: path.name)
+def test_the_page_agrees_with_results_json(path) -> None:
+    """Fails when results.json or a page was changed alone: python -m bench.report writes them anew."""
+    assert path.read_text(encoding="utf-8") == report.pages(report.read_results())[path]
+
+
+def test_the_readme_has_a_place_for_the_numbers() -> None:
+    text = report.README.read_text(encoding="utf-8")
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+
+
+def test_what_is_said(measurements: list[Measurement]) -> None:
+    summary = summarize(measurements, warmup=1, command="python -m bench.train", date="2026-01-01")
+    assert (
+        "- llama-135m: 750 tokens/s, 10.0x TRL's defaults, 3.0x TRL's best settings, with 50% of the memory of the last"
+        in report.readme_section(summary)
+    )
+    page = " ".join(report.performance_page(summary).split())
+    assert "| trl-best | 250 | 167–333 | 1.00 | 4.00 |" in page
+    assert "| speed against TRL's best, at least | 4 | 3.00 | missed |" in page
+    assert "| trl-best | 2.50e-02 | 2 | 0.00e+00 | NO |" in page
+    assert "| ours | 24 | 64 | 500 | 2.00 |" in page
+    assert "cpu 400 GFLOP/s float32, 2,000 bfloat16" in page
+
+
+def test_a_changed_number_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path, measurements, capsys) -> None:
+    page = tmp_path / "performance.md"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    results = tmp_path / "results.json"
+    for name, path in {"ROOT": tmp_path, "PAGE": page, "README": readme, "RESULTS": results}.items():
+        monkeypatch.setattr(report, name, path)
+    summary = summarize(measurements, warmup=1, command="x", date="2026-01-01")
+    monkeypatch.setattr(report, "read_results", lambda: summary)
+    assert report.main([]) == 0
+    assert report.main(["--check"]) == 0
+    assert readme.read_text().startswith("before\n")
+    assert readme.read_text().endswith("after\n")
+    summary["sizes"]["llama-135m"]["contenders"]["ours"]["tokens_per_second"] = 751
+    assert report.main(["--check"]) == 1
+    assert capsys.readouterr().err.count("does not agree") == 2
