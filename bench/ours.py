@@ -10,7 +10,7 @@ from bench.job import ALPHA, CONTENDERS, LEARNING_RATE, RANK, SEED, SIZES, Job
 from bench.watch import Watch
 from bench.workload import rows_of, seed_adapter
 from tunesmith.config import RunConfig, load_config
-from tunesmith.model import apply_method, autocast, load_base
+from tunesmith.model import accelerated, apply_method, autocast, count_parameters, load_base
 from tunesmith.train import Event, fit, resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.checkpoint import Checkpoints
@@ -29,6 +29,8 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
     watch.compute = str(base.dtype).removeprefix("torch.")
     watch.notes.append(base.dtype_reason)
     plan = resolve.plan_steps(config, len(rows))
+    parameters, mean_length = count_parameters(model)[1], sum(map(len, rows)) / len(rows)
+    config = resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=mean_length)
 
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
@@ -40,12 +42,12 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
             watch.step(int(event.values["tokens"] or 0))
             watch.losses.append(float(event.values["loss"] or 0.0))
 
-    with TemporaryDirectory() as checkpoints:
+    with TemporaryDirectory() as checkpoints, accelerated(model, compiled=config.train.compile == "on"):
         fit(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, pad_id=base.tokenizer.pad_token_id, autocast=compute),
+            settings=resolve.loop_settings(config, plan, autocast=compute),
             checkpoints=Checkpoints(Path(checkpoints), identity={}, keep=1),
             observers=[observe],
         )

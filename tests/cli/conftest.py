@@ -142,6 +142,7 @@ class FakeApi(ModuleType):
         manifest = {"kind": kind, "status": status, "training": training, "total_steps": 20, **fields}
         run = Run.create(path, config_text=dump_config(config), manifest=manifest)
         run.model_dir.mkdir()
+        (run.model_dir / "README.md").write_text("a card")
         return run
 
     def inspect(self, config: Any) -> Any:
@@ -159,8 +160,16 @@ class FakeApi(ModuleType):
             for example in examples
         ]
 
-    def train(self, config: Any, *, resume: str | None = None, announce: Any = None, observers: Any = ()) -> Any:
-        self._called("train", config=config, resume=resume)
+    def train(
+        self,
+        config: Any,
+        *,
+        resume: str | None = None,
+        announce: Any = None,
+        observers: Any = (),
+        allow_drift: bool = False,
+    ) -> Any:
+        self._called("train", config=config, resume=resume, allow_drift=allow_drift)
         if config.method.name == "auto":
             config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
         if config.train.epochs is None:
@@ -189,8 +198,10 @@ class FakeApi(ModuleType):
             run.update_manifest(status="finished", training=training, total_steps=20)
         return SimpleNamespace(run=run, config=config)
 
-    def pretrain(self, config: Any, *, resume: str | None = None, observers: Any = ()) -> Any:
-        self._called("pretrain", config=config, resume=resume)
+    def pretrain(
+        self, config: Any, *, resume: str | None = None, observers: Any = (), allow_drift: bool = False
+    ) -> Any:
+        self._called("pretrain", config=config, resume=resume, allow_drift=allow_drift)
         run = self.make_run(config, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
         for event in self.events:
             for observe in observers:

@@ -145,7 +145,7 @@ def test_a_file_survives_a_failure_at_every_step(tmp_path: Path) -> None:
         folder.mkdir()
         target = folder / "manifest.json"
         target.write_text("old")
-        fault = Fault(at, OSError(errno.EIO, "the disk is broken"))
+        fault = Fault(at, OSError(errno.EBUSY, "the disk is busy"))
         with faulty_disk(fault), suppress(OSError):
             atomic_write(target, "brand new")
         if not fault.failed_at:

@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.config import load_config
 from tunesmith.data import StepPlan
-from tunesmith.errors import SettingsError, TrainingError
+from tunesmith.errors import TrainingError
 from tunesmith.model import apply_method, load_base
 from tunesmith.train import fit
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
@@ -162,7 +162,7 @@ def test_early_stopping_and_best(tmp_path: Path, tiny_model_dir: Any) -> None:
     assert (state.best_step, state.best_loss) == (2, 2.0)  # an equal later loss does not win
     assert state.stopped_early
     assert state.step == 5
-    best = trial.checkpoints.best()
+    best = trial.checkpoints.best(state)
     assert best is not None
     assert best.name == "step-000002"
 
@@ -173,26 +173,14 @@ def test_a_nan_validation_is_never_the_best(tmp_path: Path, tiny_model_dir: Any)
     assert trial.fit().best_step == 2
 
 
-def test_nan_stops_before_the_step_and_names_rows(tmp_path: Path, tiny_model_dir: Any) -> None:
-    trial = Trial(tmp_path, tiny_model_dir("llama"))
-    trial.fit(stop_after=2)
-    with torch.no_grad():
-        next(p for p in trial.model.parameters() if p.requires_grad).fill_(math.nan)
-    good = trial.checkpoints.latest_step()
-    broken = Trial(tmp_path / "broken", tiny_model_dir("llama"))
+def test_nothing_of_a_nan_is_applied_and_the_rows_are_named(tmp_path: Path, tiny_model_dir: Any) -> None:
+    broken = Trial(tmp_path, tiny_model_dir("llama"))
     with torch.no_grad():
         next(p for p in broken.model.parameters() if p.requires_grad).fill_(math.nan)
     with pytest.raises(TrainingError, match="the loss is nan at step 1") as caught:
         broken.fit()
     assert "rows" in (caught.value.cause or "")
     assert broken.checkpoints.list() == []
-    assert good == 2
-
-
-def test_resuming_with_other_data_is_refused(tmp_path: Path, tiny_model_dir: Any) -> None:
-    Trial(tmp_path, tiny_model_dir("llama"), data="old").fit(stop_after=1)
-    with pytest.raises(SettingsError, match="other data or settings"):
-        Trial(tmp_path, tiny_model_dir("llama"), data="new").fit()
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
@@ -215,7 +203,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     again.fit()
     assert again.events[0].step == 2
     assert (tmp_path / "damaged-step-000003").is_dir()
-    assert "step-000003 is damaged" in again.checkpoints.messages[0]
+    assert "step-000003 is damaged" in str(again.events[1].values["message"])
 
 
 def test_old_checkpoints_go_but_never_the_best_or_the_newest(tmp_path: Path, tiny_model_dir: Any) -> None:

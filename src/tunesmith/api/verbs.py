@@ -49,31 +49,48 @@ def train(
     resume: str | None = None,
     announce: Callable[[Plan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
+    allow_drift: bool = False,
 ) -> TrainResult:
     """Fine-tune, save and write the model card.
 
     Args:
-        config: from `load_config`; of a run that is resumed, from `resumed_config`.
-        resume: an unfinished run to continue, by name or folder.
+        config: from `load_config`; of a run that is resumed, from `run_config`.
+        resume: a run to continue, by name or folder; a finished one is returned as it is.
+        allow_drift: continue although data, settings or package versions are not those the run was started with.
 
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
     config = _with_absolute_paths(config)
-    result = training.train(config, destination=destination, mean_nll=mean_nll, announce=announce, observers=observers)
+    result = training.train(
+        config,
+        destination=destination,
+        mean_nll=mean_nll,
+        announce=announce,
+        observers=observers,
+        allow_drift=allow_drift,
+    )
     write_card(result.run.model_dir, card_facts(result.run, result.config))
     return result
 
 
-def pretrain(config: RunConfig, *, resume: str | None = None, observers: Sequence[Observer] = ()) -> PretrainResult:
-    """Train tokenizer and model from scratch on the texts of `config.pretrain`.
+def pretrain(
+    config: RunConfig,
+    *,
+    resume: str | None = None,
+    observers: Sequence[Observer] = (),
+    allow_drift: bool = False,
+) -> PretrainResult:
+    """Train tokenizer and model from scratch on the texts of `config.pretrain`; the other arguments are those of train.
 
     Raises:
         SettingsError, DataError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    return training.pretrain(config, destination=destination, mean_nll=mean_nll, observers=observers)
+    return training.pretrain(
+        config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
+    )
 
 
 def run_config(reference: str, overrides: Mapping[str, object] | None = None) -> RunConfig:

@@ -1,16 +1,20 @@
 """From arguments to an exit code: finds the command, takes settings out, parses the rest, answers errors.
 
-Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 141 when the reader of a pipe has gone.
+Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of a pipe has gone.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
     try:
-        with warnings.catch_warnings():
+        with _listen_for_sigterm(), warnings.catch_warnings():
             if not sys.warnoptions and TRACE not in os.environ:
                 warnings.simplefilter("ignore")  # libraries warn their own developers; ours are told as findings
             code = run(tokens)
@@ -69,14 +73,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code or 0
     except TunesmithError as error:
         return _answer(error)
-    except KeyboardInterrupt:
-        _message("stopped")
-        return 130
+    except KeyboardInterrupt as error:
+        _message("stopped; nothing is half-written")
+        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains while it exits
         return 141
     except Exception as error:
         return _answer_internal(error)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: answered as Ctrl-C is, wherever that is answered."""
+
+
+@contextmanager
+def _listen_for_sigterm() -> Iterator[None]:
+    """By default SIGTERM ends a process without a word. Training listens for itself, from its first step on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def run(tokens: Sequence[str]) -> int | None:

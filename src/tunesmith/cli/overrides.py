@@ -43,6 +43,9 @@ class Place:
     name: Annotated[str | None, Parameter(help="Name of the run; without it, the file's name with a number.")] = None
     output_dir: Annotated[str | None, Parameter(help="Folder of the run; without it, runs/<name>.")] = None
     resume: Annotated[str | None, Parameter(help="Continue this run, by name or folder (last: the newest).")] = None
+    allow_drift: Annotated[
+        bool, Parameter(help="Continue although data, settings or package versions have changed since.")
+    ] = False
 
 
 NO_SOURCES = Sources()

@@ -61,7 +61,7 @@ def pretrain(
     from tunesmith.cli.progress import watch_training
 
     with watch_training() as watch:
-        result = api.pretrain(config, resume=place.resume, observers=[watch])
+        result = api.pretrain(config, resume=place.resume, observers=[watch], allow_drift=place.allow_drift)
     _report(result.run, as_json=json)
 
 

@@ -68,6 +68,9 @@ def _number(event: Event, name: str) -> float | None:
 
 def _news(event: Event) -> str | None:
     """What is worth a line of its own whatever else is shown."""
+    message = event.values.get("message")
+    if isinstance(message, str):
+        return f"step {event.step}: {message}" if event.kind == "train" else message
     if event.kind == "start" and event.step:
         return f"resumed after step {event.step} of {event.total_steps}"
     if event.kind == "early_stop":

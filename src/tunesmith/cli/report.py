@@ -199,7 +199,7 @@ def run_to_resume(place: Place, sources: Sources, *, kind: str) -> Run:
         raise SettingsError(
             f"--resume does not go with {', '.join(extra)}",
             cause=f"{run.name} has its settings and its folder already",
-            fix="leave them out; single settings can be changed, such as --train.epochs 8",
+            fix="leave them out; single settings can be changed, such as --train.epochs 8 --allow-drift",
         )
     if run.manifest.get("kind", kind) != kind:
         raise SettingsError(
@@ -211,7 +211,8 @@ def run_to_resume(place: Place, sources: Sources, *, kind: str) -> Run:
 
 def is_complete(run: Run) -> bool:
     """Whether there is nothing left to resume; says so."""
-    if run.manifest["status"] != "finished":
-        return False
+    is_finetuned = run.manifest.get("kind") != "pretrain"
+    if run.manifest["status"] != "finished" or (is_finetuned and not (run.model_dir / "README.md").exists()):
+        return False  # the card is written after everything else
     tell(f"{run.path} is already complete")
     return True

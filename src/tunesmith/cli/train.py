@@ -59,10 +59,10 @@ def train(
             report(run, as_json=json)
             return
         config = load_config(stored=run.config_path, overrides=settings)
-    report(run_training(config, resume=place.resume), as_json=json)
+    report(run_training(config, resume=place.resume, allow_drift=place.allow_drift), as_json=json)
 
 
-def run_training(config: RunConfig, *, resume: str | None = None) -> Run:
+def run_training(config: RunConfig, *, resume: str | None = None, allow_drift: bool = False) -> Run:
     """Train, showing the plan and the progress on standard error. Returns the finished run."""
     from tunesmith.cli.progress import watch_training
     from tunesmith.cli.report import announce
@@ -72,7 +72,7 @@ def run_training(config: RunConfig, *, resume: str | None = None) -> Run:
     from tunesmith import api
 
     with watch_training() as watch:
-        return api.train(config, resume=resume, announce=announce, observers=[watch]).run
+        return api.train(config, resume=resume, announce=announce, observers=[watch], allow_drift=allow_drift).run
 
 
 def check_data_path(path: str | None, file: str | None) -> None:

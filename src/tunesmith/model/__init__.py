@@ -3,7 +3,7 @@
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import token_nll
-from tunesmith.model.memory import memory_errors
+from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, recompute_activations
 from tunesmith.model.packing import packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
@@ -35,6 +35,7 @@ __all__ = [
     "default_tokens_per_batch",
     "find_source",
     "format_count",
+    "is_out_of_memory",
     "load_adapter",
     "load_base",
     "memory_errors",

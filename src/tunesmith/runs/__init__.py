@@ -1,9 +1,20 @@
 """The run directory: the only link between training and everything that looks at it."""
 
-from tunesmith.runs.atomic import atomic_folder, atomic_write
+from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
 from tunesmith.runs.store import Run
 
-__all__ = ["MetricsLog", "Run", "atomic_folder", "atomic_write", "list_runs", "plot_run"]
+__all__ = [
+    "MetricsLog",
+    "Run",
+    "atomic_folder",
+    "atomic_write",
+    "disk_errors",
+    "list_runs",
+    "plot_run",
+    "recover",
+    "remove_folder",
+    "require_free",
+]

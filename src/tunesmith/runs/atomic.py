@@ -34,6 +34,8 @@ _REASONS = {
     errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --output-dir"),
     errno.EACCES: ("permission denied", "choose a folder that can be written with --output-dir"),
     errno.EPERM: ("permission denied", "choose a folder that can be written with --output-dir"),
+    errno.EFBIG: ("files may not be that large here", "raise the limit (ulimit -f), or choose another disk"),
+    errno.EIO: ("the disk reports an error", "check the disk, or choose another with --output-dir"),
 }
 
 
@@ -91,6 +93,48 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         raise explained from error
     finally:
         _remove(temporary)  # gone already when the move succeeded
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder that others may be reading, all of it at once: it is renamed before its files go.
+
+    Raises:
+        ResourceError: the file system is read-only or closed to us.
+    """
+    with disk_errors(path):
+        aside = _sibling(path, _UNFINISHED)
+        os.rename(path, aside)
+        _sync_folder(path.parent)
+        _remove(aside)
+
+
+def recover(folder: Path) -> None:
+    """Deal with what killed writers left in `folder`: half-made entries go, a folder about to be replaced comes back.
+
+    Only for a folder that one process writes to: what another is writing would go too.
+    """
+    if not folder.is_dir():
+        return
+    with disk_errors(folder):
+        for entry in list(folder.iterdir()):
+            prefix = next((prefix for prefix in (_UNFINISHED, _ASIDE) if entry.name.startswith(prefix)), None)
+            if prefix is not None:
+                _clear_leftovers(folder / entry.name[len(prefix) :].rpartition(".")[0], older_than_seconds=0)
+
+
+def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
+    """Check that the disk of `folder`, which need not exist yet, has room for `purpose`.
+
+    Raises:
+        ResourceError: it has not; the message says how much is needed and how much there is.
+    """
+    free_bytes = shutil.disk_usage(_existing(folder / "any")).free
+    if free_bytes < needed_bytes:
+        raise ResourceError(
+            f"not enough disk space at {folder}: {purpose} takes {_megabytes(needed_bytes)}, "
+            f"{_megabytes(free_bytes)} are free",
+            fix="free some space, lower train.save_total_limit, or choose another disk with --output-dir",
+        )
 
 
 @contextmanager

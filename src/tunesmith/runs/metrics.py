@@ -1,10 +1,12 @@
 """metrics.jsonl, one JSON line a step, and what it adds up to. Does not know where the numbers come from.
 
-Two kinds of line, told apart by `kind`; `step` is the optimizer step, counted from 1 (0 is before training):
+Three kinds of line, told apart by `kind`; `step` is the optimizer step, counted from 1 (0 is before training):
 
 train  loss (nats per supervised token), learning_rate, grad_norm, tokens (of this step), tokens_per_second,
-       epoch (passes done, fractional), seconds (of computing since the run began, carried over a resume)
+       epoch (passes done, fractional), seconds (of computing since the run began, carried over a resume);
+       skipped or spike is true, and message says why, where a step was left out or its loss stands out
 eval   validation_loss (nats per supervised token), seconds, and what else was measured
+event  event (its name) and message: something that happened on the way to the step after `step`
 
 JSON has no NaN: a value that is not finite is null and its name is in the list `nonfinite`, to be drawn and alarmed.
 A line counts once its newline is written; what follows the last newline was torn off by a crash.
@@ -25,8 +27,8 @@ from tunesmith.errors import DataError
 from tunesmith.runs.atomic import atomic_write, disk_errors
 
 Line = dict[str, Any]
-Kind = Literal["train", "eval"]
-KINDS = ("train", "eval")
+Kind = Literal["train", "eval", "event"]
+KINDS = ("train", "eval", "event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,19 @@ class MetricsLog:
                 return int(line["step"])
         return 0
 
-    def truncate_after(self, step: int) -> None:
-        """Drop the lines of steps after `step`, and a torn tail, atomically: what resuming from a checkpoint needs."""
+    def truncate_after(self, step: int, *, validated: bool = True) -> None:
+        """Drop what came after the checkpoint of `step`, and a torn tail, atomically: what resuming needs.
+
+        Args:
+            validated: whether the checkpoint knows of a validation after `step`; if not, that is made again.
+        """
         if self.path.exists():
-            kept = [raw for raw, line in self._parsed(None) if line["step"] <= step]
+            at_step = ("train", "eval") if validated else ("train",)
+            kept = [
+                raw
+                for raw, line in self._parsed(None)
+                if line["step"] < step or (line["step"] == step and line["kind"] in at_step)
+            ]
             atomic_write(self.path, b"".join(raw + b"\n" for raw in kept))
 
     def _raw_lines(self) -> list[bytes]:

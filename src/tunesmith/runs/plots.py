@@ -74,8 +74,11 @@ class _Story:
         return sorted(steps)
 
 
-def plot_run(run: Run) -> list[Path]:
+def plot_run(run: Run, *, status: str | None = None) -> list[Path]:
     """Write the figures and files of training_visuals/ from metrics.jsonl and config.yaml; also in mid-run.
+
+    Args:
+        status: what the run is about to be, when its manifest does not say so yet.
 
     Returns:
         The six paths written.
@@ -97,7 +100,7 @@ def plot_run(run: Run) -> list[Path]:
         "training_curves.png": _render(_draw_curves, story),
         "loss_comparison.png": _render(_draw_comparison, story),
         "lr_schedule.png": _render(_draw_schedule, story),
-        "training_metrics.json": _to_json({"run": run.name, "status": run.manifest["status"], **summary}),
+        "training_metrics.json": _to_json({"run": run.name, "status": status or run.manifest["status"], **summary}),
         "training_metrics.csv": _to_csv(lines),
         "training_config.json": _to_json(run.settings),
     }

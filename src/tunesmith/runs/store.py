@@ -142,6 +142,10 @@ class Run:
             raise ValueError(f"status is {fields['status']!r}, not one of {', '.join(STATUSES)}")
         atomic_write(self.path / _MANIFEST, _to_json({**self.manifest, **fields}))
 
+    def update_config(self, text: str) -> None:
+        """Replace config.yaml, atomically: a run that is resumed with other settings goes on with them."""
+        atomic_write(self.config_path, text)
+
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"

@@ -5,32 +5,37 @@
       LATEST  BEST  one line each, the name of a step folder
 
 Nothing random is stored: every step seeds its own generator from (seed, step) and finds its rows the same way.
+A checkpoint is believed only after every byte of it was compared with its hash. LATEST and BEST are for people; which
+one is the best stands in the state itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tunesmith.errors import SettingsError, TrainingError
-from tunesmith.runs import atomic_folder, atomic_write
+from tunesmith.errors import ResourceError, SettingsError, TrainingError
+from tunesmith.runs import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
 
 _FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything a run remembers besides weights and optimizer. Losses in nats per token, time in seconds."""
+    """Everything a run remembers besides weights and optimizer. Losses in nats per token, time in seconds.
+
+    validation_pending: the validation due after `step` was put off by a stop. anchor: step of the last checkpoint that
+    the plan asked for (a stop makes others): where a roll-back goes, whether or not the run was ever stopped.
+    skipped: steps whose loss or gradient was not finite. rate_factor: what the schedule's rate is multiplied by.
+    recent_losses: what a loss is compared with. tokens_per_batch: what fits into memory, if less than asked for.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -39,36 +44,53 @@ class TrainingState:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
+    validation_pending: bool = False
+    anchor: int | None = None
+    skipped: list[int] = field(default_factory=list)
+    rollbacks: int = 0
+    rate_factor: float = 1.0
+    recent_losses: list[float] = field(default_factory=list)
+    tokens_per_batch: int | None = None
 
 
 class Checkpoints:
     """The checkpoints folder of one run.
 
+    `messages` collects what the user should know of: a damaged checkpoint, accepted differences.
+
     Args:
         folder: where they live; made when the first one is saved.
-        identity: what must be the same when the run is resumed (data hash, seed, rows per step ...).
-        keep: how many to keep. The newest and the best are kept whatever the number.
+        identity: what must be the same when the run is resumed (data hash, settings, versions ...), as JSON has it.
+        keep: how many to keep. The newest, the best and the one to roll back to are kept whatever the number.
+        allow_drift: resume although the identity differs.
     """
 
-    def __init__(self, folder: Path, *, identity: Mapping[str, object], keep: int) -> None:
+    def __init__(self, folder: Path, *, identity: Mapping[str, object], keep: int, allow_drift: bool = False) -> None:
         self.folder = folder
-        self.identity = dict(identity)
+        self.identity = json.loads(json.dumps(identity))
         self.keep = keep
+        self.allow_drift = allow_drift
         self.messages: list[str] = []
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
-        """Write `step-NNNNNN`, point LATEST (and BEST when this step is the best) at it, then drop the oldest."""
-        weights = trainable_weights(model)
-        bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
-        if bad:
-            raise TrainingError(
-                f"{bad[0]} holds NaN or infinity after step {state.step}", fix="lower train.learning_rate"
-            )
-        target = self.folder / f"step-{state.step:06d}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write `step-NNNNNN`, point LATEST (and BEST when this step is the best) at it, then drop the oldest.
+
+        Raises:
+            TrainingError: a number of it is not finite; nothing was written.
+            ResourceError: it could not be written, or did not read back; the older ones are as they were.
+        """
+        weights, moments = trainable_weights(model), _optimizer_tensors(model, optimizer)
+        for name, tensor in [*weights.items(), *moments.items()]:
+            if not torch.isfinite(tensor).all():
+                raise TrainingError(
+                    f"{name} holds NaN or infinity after step {state.step}", fix="lower train.learning_rate"
+                )
+        target = self._folder_of(state.step)
+        with disk_errors(target):
+            self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_folder(target) as folder:
             save_file(weights, folder / "weights.safetensors")
-            save_file(_optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+            save_file(moments, folder / "optimizer.safetensors")
             content = {"state": asdict(state), "identity": self.identity}
             (folder / "state.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             hashes = {name: _sha256(folder / name) for name in _FILES}
@@ -76,66 +98,127 @@ class Checkpoints:
         atomic_write(self.folder / "LATEST", target.name + "\n")
         if state.best_step == state.step:
             atomic_write(self.folder / "BEST", target.name + "\n")
-        self._prune()
+        self._prune(target, state)
         return target
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
         """Load the newest good checkpoint into model and optimizer; None when there is none.
 
-        A damaged one is renamed to `damaged-...` and the one before it is used; `messages` says so.
+        A damaged one is renamed to `damaged-...` and the one before it is used; `messages` says so. When the best one
+        is damaged, the best of the steps still to come takes its place.
 
         Raises:
-            SettingsError: the checkpoint belongs to other data or other settings.
+            SettingsError: the checkpoint belongs to other data, settings or package versions.
         """
-        for folder in reversed(self.list()):
-            problem = _damage(folder)
-            if problem:
-                folder.rename(folder.with_name(f"damaged-{folder.name}"))
-                self.messages.append(f"{folder.name} is damaged ({problem}): set aside, using the one before it")
-                continue
-            content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            self._check_identity(content["identity"], folder)
-            load_weights(model, folder)
-            _load_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
-            return TrainingState(**content["state"])
-        return None
+        recover(self.folder)
+        self._check_identity()
+        return self._load(self._good(self.list()), model, optimizer)
 
-    def best(self) -> Path | None:
-        """Folder of the best checkpoint, if one was named and is undamaged."""
-        pointer = self.folder / "BEST"
-        if not pointer.exists():
+    def roll_back(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int) -> TrainingState | None:
+        """Load the newest good checkpoint up to `step`, then delete the newer ones: they are of a past given up."""
+        state = self._load(self._good([f for f in self.list() if _step_of(f) <= step]), model, optimizer)
+        if state is not None:
+            for folder in self.list():
+                if _step_of(folder) > state.step:
+                    remove_folder(folder)
+        return state
+
+    def check(self, model: nn.Module) -> None:
+        """Whether training can start here, asked before anything is written.
+
+        Raises:
+            SettingsError: the newest checkpoint belongs to other data, settings or versions; all differences are named.
+            ResourceError: the checkpoints still to be kept, and one more while it is written, do not fit on the disk.
+        """
+        self._check_identity()
+        count = max(1, self.keep + 1 - len(self.list()))
+        require_free(self.folder, count * checkpoint_bytes(model), purpose=f"room for {count} checkpoints")
+
+    def best(self, state: TrainingState) -> Path | None:
+        """Folder of the best checkpoint, if there is one and it is undamaged."""
+        if state.best_step is None:
             return None
-        folder = self.folder / pointer.read_text(encoding="utf-8").strip()
-        return folder if folder.is_dir() and not _damage(folder) else None
+        folder = self._folder_of(state.best_step)
+        return None if damage(folder) else folder
 
     def latest_step(self) -> int:
         """Step of the newest checkpoint, 0 when there is none."""
         folders = self.list()
-        return int(folders[-1].name.removeprefix("step-")) if folders else 0
+        return _step_of(folders[-1]) if folders else 0
 
     def list(self) -> list[Path]:
         """Step folders, oldest first."""
-        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+        named = self.folder.glob("step-*") if self.folder.is_dir() else ()
+        return sorted((folder for folder in named if folder.name.removeprefix("step-").isdigit()), key=_step_of)
 
-    def _check_identity(self, stored: Mapping[str, Any], folder: Path) -> None:
-        different = [
-            f"{name}: was {stored.get(name)!r}, is {value!r}"
-            for name, value in self.identity.items()
-            if stored.get(name) != value
-        ]
-        if different:
-            raise SettingsError(
-                f"{folder} cannot be resumed: it belongs to other data or settings",
-                cause="; ".join(different),
-                fix="restore them, or start a new run",
+    def _folder_of(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def _good(self, folders: Sequence[Path]) -> Path | None:
+        """The last one that is whole. Those after it are set aside."""
+        for folder in reversed(folders):
+            problem = damage(folder)
+            if problem is None:
+                return folder
+            self._set_aside(folder, problem)
+        return None
+
+    def _set_aside(self, folder: Path, problem: str) -> None:
+        aside, number = folder.with_name(f"damaged-{folder.name}"), 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"damaged-{folder.name}-{number}")
+        with disk_errors(folder):
+            folder.rename(aside)
+        self.messages.append(f"checkpoint {folder.name} is damaged ({problem}): kept as {aside.name}, not used")
+
+    def _load(self, folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+        if folder is None:
+            return None
+        load_weights(model, folder)
+        _load_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = TrainingState(**content["state"])
+        if state.best_step is not None and self.best(state) is None:
+            self.messages.append(
+                f"the best checkpoint (step {state.best_step}) is lost: the best step from here on takes its place"
             )
+            state.best_loss = state.best_step = None
+        return state
 
-    def _prune(self) -> None:
-        folders = self.list()
-        best = self.best()
-        for folder in folders[: -self.keep]:
-            if folder != best:
-                shutil.rmtree(folder)
+    def _check_identity(self) -> None:
+        for folder in reversed(self.list()):
+            try:
+                content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                stored = content["identity"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged: `restore` sets it aside
+            different = list(_differences(stored, self.identity))
+            if different and not self.allow_drift:
+                raise SettingsError(
+                    f"{folder} cannot be resumed: it belongs to other data, settings or versions:",
+                    problems=tuple(different),
+                    fix="restore them, start a new run, or accept the differences with --allow-drift",
+                )
+            notes = [f"resuming although {difference}" for difference in different]
+            self.messages += [note for note in notes if note not in self.messages]
+            return
+
+    def _prune(self, newest: Path, state: TrainingState) -> None:
+        """Delete all but the newest `keep`, the best and the anchor, once the newest is known to be good."""
+        needed = {newest, *(self._folder_of(step) for step in (state.best_step, state.anchor) if step is not None)}
+        old = [folder for folder in self.list()[: -self.keep] if folder not in needed]
+        problem = damage(newest) if old else None
+        if problem is not None:
+            self._set_aside(newest, problem)
+            raise ResourceError(f"the checkpoint {newest} did not read back as it was written", cause=problem)
+        for folder in old:
+            remove_folder(folder)
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """Size of one checkpoint: the trainable weights, and AdamW's two moments of each in the same format."""
+    return 3 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def trainable_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -163,6 +246,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def _load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     parameters = dict(model.named_parameters())
+    optimizer.state.clear()
     for key, value in tensors.items():
         what, name = key.split("/", 1)
         parameter = parameters[name]
@@ -171,16 +255,31 @@ def _load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors:
         optimizer.state[parameter][what] = value.to(device)
 
 
-def _damage(folder: Path) -> str | None:
+def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None. Every byte is read: a flipped bit counts."""
     try:
         hashes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"]
         for name in _FILES:
             if _sha256(folder / name) != hashes[name]:
                 return f"{name} does not match its SHA-256"
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _differences(stored: object, current: object, name: str = "") -> Iterator[str]:
+    """`train.epochs was 3, is 5` for every leaf of two nested mappings that is not the same."""
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        for key in [*current, *(key for key in stored if key not in current)]:
+            yield from _differences(stored.get(key), current.get(key), f"{name}.{key}" if name else str(key))
+    elif stored != current:
+        yield f"{name} was {json.dumps(stored)}, is {json.dumps(current)}"
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _sha256(path: Path) -> str:

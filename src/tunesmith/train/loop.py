@@ -1,24 +1,28 @@
 """The one training loop. Methods, schedules, validation, observers and stopping come in as arguments.
 
 Loss = sum of negative log-likelihood / number of supervised tokens over the whole accumulation window, so that 8x1, 4x2
-and 2x4 batches take the same step. Knows nothing of files, templates or configuration.
+and 2x4 batches take the same step. Knows nothing of files, templates or configuration. What follows a NaN is decided in
+health, how much is computed at once in budget; a stop is answered between two steps.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from tunesmith.data import StepPlan, batches
-from tunesmith.errors import TrainingError
-from tunesmith.model import token_nll
+from tunesmith.errors import ResourceError
+from tunesmith.model import memory_errors, token_nll
+from tunesmith.train.budget import MEMORY_FIX, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
+from tunesmith.train.health import NonFinite, answer_to, remembered, spike
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.signals import StopRequest
@@ -32,7 +36,7 @@ class LoopSettings:
     """How a step is computed and how often the loop looks up.
 
     schedule: learning rate of each step. autocast: context that every forward pass is computed in.
-    tokens_per_batch: most tokens of a forward pass.
+    tokens_per_batch: most tokens of a forward pass, fewer where memory runs out.
     patience: validations without a gain over `threshold` before stopping early.
     """
 
@@ -69,42 +73,125 @@ def fit(
         stop: checked after every step; the state is saved before the loop returns.
 
     Returns:
-        The state after the last step; `step < plan.total_steps` when it was stopped.
+        The state after the last step; `step < plan.total_steps`, or a validation is pending, when it was stopped.
 
     Raises:
-        TrainingError: a loss or gradient is not finite; nothing of that step was applied.
+        TrainingError: losses or gradients are not finite, and neither skipping nor rolling back helped.
+        ResourceError: a single row does not fit into memory, or the last state cannot be saved.
+        SettingsError: the checkpoints belong to another run.
     """
     optimizer = build_optimizer(model, settings.optimizer, weight_decay=settings.weight_decay, betas=settings.betas)
     state = checkpoints.restore(model, optimizer) or TrainingState()
+    most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
+    micro = MicroBatches(most, longest=max(map(len, rows)))
 
     def tell(kind: EventKind, **values: float | int | str | None) -> None:
         for observe in observers:
             observe(Event(kind, state.step, plan.total_steps, values))
 
-    tell("start", resumed_from=state.step)
+    def tell_notices() -> None:
+        while checkpoints.messages:
+            tell("notice", message=checkpoints.messages.pop(0))
+
+    def stopping() -> bool:
+        return stop is not None and stop.signal_number is not None
+
+    def gradients(window: Sequence[int]) -> tuple[float, float]:
+        def attempt() -> tuple[float, float]:
+            optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
+            torch.manual_seed(_step_seed(plan.seed, state.step))  # dropout follows from the step: no RNG state to save
+            return _accumulate(model, rows, window, settings=settings, tokens=micro.limit, step=state.step)
+
+        def halved() -> None:
+            state.tokens_per_batch = micro.limit
+            tell(
+                "memory", message=f"out of memory: at most {micro.limit} tokens at once from here on, in the same steps"
+            )
+
+        return within_memory(micro, attempt, halved=halved)
+
+    tell("start", resumed_from=state.step, validation_pending=state.validation_pending)
+    tell_notices()
     model.train()
-    while state.step < plan.total_steps and not state.stopped_early:
+    if state.step < plan.total_steps and not state.stopped_early:
+        # The longest rows first, and twice, so that the second pass meets the gradients of the first: if memory runs
+        # out, it does so now and not hours from now.
+        with suppress(NonFinite):  # if these rows are bad, the step that they belong to will tell
+            gradients(_longest(rows, plan.rows_per_step, tokens=2 * micro.limit))
+
+    unsaved = False  # whether there is something that no checkpoint holds
+    while True:
+        is_best, best_before = False, (state.best_loss, state.best_step)
+        if state.validation_pending and not stopping():
+            started = time.perf_counter()
+            validation_loss = validate() if validate is not None else math.nan
+            model.train()
+            state.seconds += time.perf_counter() - started
+            state.validation_pending = False
+            is_best = _judge(state, validation_loss, settings)
+            tell("eval", validation_loss=validation_loss, epoch=plan.epoch_at(state.step), seconds=state.seconds)
+            if state.stopped_early:
+                tell("early_stop", best_step=state.best_step, validation_loss=state.best_loss)
+            unsaved = True
+        leaving = stopping()
+        ended = state.step == plan.total_steps or state.stopped_early
+        is_planned = is_best or ended or state.step % settings.save_steps == 0
+        if unsaved and (is_planned or leaving):
+            if is_planned:
+                state.anchor = state.step
+            try:
+                tell("saving")
+                folder = checkpoints.save(model, optimizer, state)
+            except ResourceError as error:
+                if ended or leaving:
+                    raise
+                state.best_loss, state.best_step = best_before  # what was not saved cannot be gone back to
+                tell("save_failed", message=f"step {state.step} is not saved, trying again later: {error.message}")
+            else:
+                unsaved = False
+                tell("checkpoint", path=str(folder))
+                if is_best:
+                    tell("best", validation_loss=state.best_loss)
+        if ended or leaving:
+            break
+
         started = time.perf_counter()
         window = plan.rows_of(state.step).tolist()
-        rate = settings.schedule(state.step)
+        rate = settings.schedule(state.step) * state.rate_factor
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(
-            _step_seed(plan.seed, state.step)
-        )  # dropout: a function of the step, so resume needs no RNG state
         try:
-            loss, norm = _accumulate(model, rows, window, settings=settings, step=state.step)
-        except TrainingError:
-            state.step += 1
-            tell("train", loss=math.nan, learning_rate=rate)  # seen in the log and the pictures, never smoothed away
-            raise
-        optimizer.step()
+            loss, norm = gradients(window)
+        except NonFinite as problem:
+            answer = answer_to(state, model)
+            if answer == "roll back":
+                state, failed = _rolled_back(checkpoints, model, optimizer, state, problem), state
+                message = f"{problem.summary}: back to step {state.step}, at half the learning rate"
+                tell("rollback", message=message, failed_step=failed.step + 1)
+                tell_notices()
+                unsaved = False
+                continue
+            _advance(state, plan, settings, validates=validate is not None)
+            message = f"{problem.summary}: {'step skipped' if answer == 'skip' else 'stopping'}"
+            # seen in the log and the pictures, never smoothed away
+            tell("train", loss=math.nan, learning_rate=rate, skipped=True, message=message)
+            if answer == "stop":
+                raise
+            state.skipped = sorted({*state.skipped, state.step})
+            unsaved = True
+            continue
+        with memory_errors("the optimizer's state", fix=MEMORY_FIX):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        state.step += 1
+        _advance(state, plan, settings, validates=validate is not None)
+        unsaved = True
         tokens = sum(len(rows[index]) for index in window)
         seconds = time.perf_counter() - started
         state.tokens += tokens
         state.seconds += seconds
+        jump = spike(loss, state.recent_losses)
+        news: dict[str, str | bool] = {"spike": True, "message": jump} if jump else {}
+        state.recent_losses = remembered(state.recent_losses, loss)
         tell(
             "train",
             loss=loss,
@@ -114,28 +201,8 @@ def fit(
             tokens_per_second=tokens / seconds,
             epoch=plan.epoch_at(state.step),
             seconds=state.seconds,
+            **news,
         )
-
-        stopping = stop is not None and stop.signal_number is not None
-        last = state.step == plan.total_steps
-        is_best = False
-        if validate is not None and (state.step % settings.eval_steps == 0 or last) and not stopping:
-            started = time.perf_counter()
-            validation_loss = validate()
-            model.train()
-            state.seconds += time.perf_counter() - started
-            is_best = _judge(state, validation_loss, settings)
-            tell("eval", validation_loss=validation_loss, epoch=plan.epoch_at(state.step), seconds=state.seconds)
-        if is_best or stopping or last or state.stopped_early or state.step % settings.save_steps == 0:
-            tell("saving")
-            folder = checkpoints.save(model, optimizer, state)
-            tell("checkpoint", path=str(folder))
-        if is_best:
-            tell("best", validation_loss=state.best_loss)
-        if state.stopped_early:
-            tell("early_stop", best_step=state.best_step, validation_loss=state.best_loss)
-        if stopping:
-            break
     tell("end")
     return state
 
@@ -146,33 +213,68 @@ def _accumulate(
     window: Sequence[int],
     *,
     settings: LoopSettings,
+    tokens: int,
     step: int,
 ) -> tuple[float, float]:
-    """Gradient of the window's mean token loss into `.grad`, clipped. Returns the loss and the norm before clipping."""
+    """Gradient of the window's mean token loss into `.grad`, clipped. Returns the loss and the norm before clipping.
+
+    Raises:
+        NonFinite: the loss of a batch or the norm of the gradient is.
+    """
     targets = sum(rows[index].target_tokens for index in window)
     device = next(model.parameters()).device
     total = 0.0
-    for batch in batches(rows, rows=window, tokens=settings.tokens_per_batch, device=device):
+    for batch in batches(rows, rows=window, tokens=tokens, device=device):
         with settings.autocast():
             loss = token_nll(model, batch).sum() / targets
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {step + 1}",
-                cause=f"in the batch with rows {', '.join(map(str, sorted(batch.rows)))}",
-                fix="lower train.learning_rate, or look at these rows",
-            )
+            raise NonFinite(f"the loss is {value}", step + 1, batch.rows)
         loss.backward()
         total += value
     limit = settings.max_grad_norm or math.inf
     norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit).item()
     if not math.isfinite(norm):
-        raise TrainingError(
-            f"the gradient is not finite at step {step + 1}",
-            cause=f"in rows {', '.join(str(rows[index].row) for index in window)}",
-            fix="lower train.learning_rate, or set train.max_grad_norm to 1",
-        )
+        raise NonFinite("the gradient is not finite", step + 1, [rows[index].row for index in window])
     return total, norm
+
+
+def _advance(state: TrainingState, plan: StepPlan, settings: LoopSettings, *, validates: bool) -> None:
+    """Count a step, and note whether a validation is due after it."""
+    state.step += 1
+    state.validation_pending = validates and (state.step % settings.eval_steps == 0 or state.step == plan.total_steps)
+
+
+def _rolled_back(
+    checkpoints: Checkpoints,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    problem: NonFinite,
+) -> TrainingState:
+    """The state at the last planned checkpoint, with what was learned since about bad steps and memory.
+
+    Raises:
+        NonFinite: `problem`, when no checkpoint is good.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    earlier = checkpoints.roll_back(model, optimizer, step=state.anchor or 0)
+    if earlier is None:
+        raise problem
+    earlier.skipped, earlier.tokens_per_batch = state.skipped, state.tokens_per_batch
+    earlier.rollbacks, earlier.rate_factor = state.rollbacks + 1, state.rate_factor / 2
+    return earlier
+
+
+def _longest(rows: Sequence[Encoded], count: int, *, tokens: int) -> list[int]:
+    """Indices of the longest rows: `count` of them at most, and no more than it takes to fill `tokens`."""
+    chosen: list[int] = []
+    for index in heapq.nlargest(count, range(len(rows)), key=lambda index: len(rows[index])):
+        if tokens <= 0:
+            break
+        chosen.append(index)
+        tokens -= len(rows[index])
+    return chosen
 
 
 def _judge(state: TrainingState, validation_loss: float, settings: LoopSettings) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,9 +11,11 @@ from torch import nn
 
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, EncodeReport
-from tunesmith.errors import Stopped
+from tunesmith.errors import ResourceError, Stopped
 from tunesmith.runs import Run, plot_run
-from tunesmith.train.checkpoint import TrainingState
+from tunesmith.train.budget import MicroBatches, within_memory
+from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
+from tunesmith.train.observe import Event, Observer
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded, Finding
 
@@ -31,7 +33,7 @@ class Likelihood(Protocol):
 class MeanNll(Protocol):
     """Measures a model on encoded rows. Passed in from above, because evaluation stands on top of training."""
 
-    def __call__(self, model: nn.Module, encoded: Sequence[Encoded]) -> Likelihood: ...
+    def __call__(self, model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: int) -> Likelihood: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +61,33 @@ class TrainResult:
     state: TrainingState
     total_steps: int
 
+    @classmethod
+    def of_finished(cls, run: Run, config: RunConfig) -> TrainResult:
+        """What a run that ended earlier came to, by its manifest."""
+        return cls(run, config, TrainingState(**run.manifest["training"]), run.manifest["total_steps"])
+
 
 @contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """The run is `running` inside; when training fails, it is `failed` and its pictures show how far it came."""
+def recorded(run: Run, stop: StopRequest) -> Iterator[None]:
+    """The run is `running` inside; when training fails, it is `failed` and its pictures show how far it came.
+
+    Raises:
+        Stopped: a second signal asked to stop at once; nothing on disk is half-written.
+    """
     run.update_manifest(status="running")
     try:
         yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as error:
+        run.update_manifest(status="stopped")
+        raise Stopped(
+            "stopped at once; what was saved last is kept", fix=_how_to_resume(run), signal_number=stop.signal_number
+        ) from error
     except BaseException:
-        run.update_manifest(status="failed")
-        plot_run(run)
+        with suppress(ResourceError):  # the disk may be what failed
+            run.update_manifest(status="failed")
+            plot_run(run)
         raise
 
 
@@ -76,14 +95,42 @@ def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: Sto
     """Record that the run waits to be resumed, and say how.
 
     Raises:
-        Stopped: it ended before its last step without early stopping.
+        Stopped: it ended before its last step, or the validation after it, without early stopping.
     """
-    if state.step == total_steps or state.stopped_early:
+    if state.stopped_early or (state.step == total_steps and not state.validation_pending):
         return
     run.update_manifest(status="stopped", step=state.step)
-    verb = "pretrain" if run.manifest["kind"] == "pretrain" else "train"
+    saved = "everything up to there is saved" if state.step else "there was nothing to save"
+    done = f"step {state.step} of {total_steps}" if state.step else "no step"
     raise Stopped(
-        f"stopped after step {state.step} of {total_steps}; everything up to there is saved",
-        fix=f"resume with: tunesmith {verb} --resume {run.path}",
+        f"stopped after {done}; {saved}",
+        fix=_how_to_resume(run),
         signal_number=stop.signal_number,
     )
+
+
+def measured(mean_nll: MeanNll, model: nn.Module, encoded: Sequence[Encoded], *, sizes: MicroBatches) -> Likelihood:
+    """`mean_nll` on at most `sizes.limit` tokens at once; memory that runs out here leaves the training steps alone."""
+
+    def measure() -> Likelihood:
+        return mean_nll(model, encoded, tokens_per_batch=sizes.limit)
+
+    return within_memory(sizes, measure, halved=lambda: None)
+
+
+def use_best(
+    checkpoints: Checkpoints, state: TrainingState, model: nn.Module, observers: Sequence[Observer] = ()
+) -> None:
+    """Put the weights of the best validation into the model. When they are lost, it keeps the last; observers hear."""
+    best = checkpoints.best(state)
+    if best is not None:
+        load_weights(model, best)
+    elif state.best_step is not None:
+        message = f"the best checkpoint (step {state.best_step}) is damaged: the model is that of step {state.step}"
+        for observe in observers:
+            observe(Event("notice", state.step, state.step, {"message": message}))
+
+
+def _how_to_resume(run: Run) -> str:
+    verb = "pretrain" if run.manifest["kind"] == "pretrain" else "train"
+    return f"resume with: tunesmith {verb} --resume {run.path}"

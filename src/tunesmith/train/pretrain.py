@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, dump_config
-from tunesmith.data import Corpus, blocks, read_corpus
+from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
 from tunesmith.model import (
     END_OF_TEXT,
     accelerated,
@@ -30,10 +30,11 @@ from tunesmith.prompts import Template, check_template, render
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
+from tunesmith.train.budget import MicroBatches
+from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import Likelihood, MeanNll, raise_if_stopped, recorded
+from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, use_best
 from tunesmith.train.signals import listen_for_stop
 from tunesmith.types import Encoded, Example
 
@@ -53,10 +54,16 @@ class PretrainResult:
 
 
 def pretrain(
-    config: RunConfig, *, destination: Run | Path, mean_nll: MeanNll, observers: Sequence[Observer] = ()
+    config: RunConfig,
+    *,
+    destination: Run | Path,
+    mean_nll: MeanNll,
+    observers: Sequence[Observer] = (),
+    allow_drift: bool = False,
 ) -> PretrainResult:
     """Train tokenizer and model from the texts of `config.pretrain`; resume when `destination` is an unfinished run.
 
+    A finished run is returned as it is. `allow_drift`: resume although data, settings or versions have changed.
     The run's model/ folder is a plain Hugging Face model in bfloat16. Bits per byte = total negative log-likelihood
     of the held-out documents, their end-of-text tokens included, / ln 2 / their UTF-8 bytes.
 
@@ -64,6 +71,8 @@ def pretrain(
         DataError: a file is missing or damaged.
         Stopped: a signal asked for it; the run can be resumed.
     """
+    if isinstance(destination, Run) and destination.manifest["status"] == "finished":
+        return _result(destination)
     keep_freed_memory()
     config = config.resolved("method.name", "full", "pre-training trains every weight")
     corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
@@ -72,48 +81,49 @@ def pretrain(
     rows, held_out = _rows(corpus, tokenizer, config)
     device = choose_device(config.model.device)
     model, dtype = _model(config, tokenizer, device)
-    if config.train.epochs is None:
-        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
-    plan = resolve.plan_steps(config, len(rows))
-    if config.train.learning_rate is None:
-        config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
-    config = resolve.resolve_loop(
-        config, plan, device, parameters=count_parameters(model)[1], mean_length=config.pretrain.context
-    )
-    checkpoints = Checkpoints(
-        run.checkpoints_dir,
-        identity=resolve.identity_of(config, plan, data=corpus.sha256, base=None),
-        keep=config.train.save_total_limit,
-    )
+    config, plan = _planned(config, len(rows), model)
+    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=device.type)
+    keep = config.train.save_total_limit
+    checkpoints = Checkpoints(run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift)
+    checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
         return autocast(device, dtype)
 
+    settings = resolve.loop_settings(config, plan, autocast=compute)
+    sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
+
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return mean_nll(model, chosen)
+            return measured(mean_nll, model, chosen, sizes=sizes)
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
     run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
-    with recorded(run), listen_for_stop() as stop, accelerated(model, compiled=config.train.compile == "on"):
+    with listen_for_stop() as stop, recorded(run, stop), accelerated(model, compiled=config.train.compile == "on"):
         state = fit(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, autocast=compute),
+            settings=settings,
             checkpoints=checkpoints,
             validate=lambda: measure(probe).mean,
             observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
             stop=stop,
         )
-    raise_if_stopped(run, state, plan.total_steps, stop)
-    best = checkpoints.best()
-    if config.train.keep_best and best is not None:
-        load_weights(model, best)
-    total = measure(held_out).nll
-    held_out_bytes = sum(len(text.encode()) for text in corpus.held_out)
-    bits_per_byte = total / math.log(2) / held_out_bytes
-    return _finish(run, model, tokenizer, state, bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes)
+        raise_if_stopped(run, state, plan.total_steps, stop)
+        if config.train.keep_best:
+            use_best(checkpoints, state, model, observers)
+        return _finish(run, model, tokenizer, state, nll=measure(held_out).nll, texts=corpus.held_out)
+
+
+def _planned(config: RunConfig, rows: int, model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
+    if config.train.epochs is None:
+        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
+    plan = resolve.plan_steps(config, rows)
+    if config.train.learning_rate is None:
+        config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
+    parameters, length = count_parameters(model)[1], config.pretrain.context
+    return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
@@ -184,14 +194,25 @@ def _finish(
     tokenizer: PreTrainedTokenizerFast,
     state: TrainingState,
     *,
-    bits_per_byte: float,
-    held_out_bytes: int,
+    nll: float,
+    texts: Sequence[str],
 ) -> PretrainResult:
+    """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
+    held_out_bytes = sum(len(text.encode()) for text in texts)
+    bits_per_byte = nll / math.log(2) / held_out_bytes
     with atomic_folder(run.model_dir) as folder:
         model.bfloat16().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    plot_run(run, status="finished")
     run.update_manifest(
         status="finished", bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes, training=asdict(state)
     )
-    plot_run(run)
-    return PretrainResult(run, state.step, state.tokens, bits_per_byte, held_out_bytes)
+    return _result(run)
+
+
+def _result(run: Run) -> PretrainResult:
+    content = run.manifest
+    training = content["training"]
+    return PretrainResult(
+        run, training["step"], training["tokens"], content["bits_per_byte"], content["held_out_bytes"]
+    )

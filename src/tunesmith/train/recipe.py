@@ -15,10 +15,11 @@ from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.checkpoint import Checkpoints, load_weights
+from tunesmith.train.budget import MicroBatches
+from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import MeanNll, Plan, TrainResult, raise_if_stopped, recorded
+from tunesmith.train.outcome import MeanNll, Plan, TrainResult, measured, raise_if_stopped, recorded, use_best
 from tunesmith.train.signals import listen_for_stop
 from tunesmith.types import Finding
 
@@ -30,8 +31,9 @@ def train(
     mean_nll: MeanNll,
     announce: Callable[[Plan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
+    allow_drift: bool = False,
 ) -> TrainResult:
-    """Fine-tune as configured and leave a complete run directory.
+    """Fine-tune as configured and leave a complete run directory. A finished run is returned as it is.
 
     Args:
         config: resolved settings.
@@ -39,11 +41,15 @@ def train(
         mean_nll: the validation measurement.
         announce: called once with the plan, before the first step.
         observers: called with every event of the loop.
+        allow_drift: resume although data, settings or package versions are not those the run was started with.
 
     Raises:
-        DataError: nothing trainable in the data. ResourceError: the model or device is not there.
+        DataError: nothing trainable in the data. TrainingError: NaN that would not go away.
+        ResourceError: the model, the device, the memory or the disk space is not there.
         SettingsError: a setting does not fit. Stopped: a signal asked for it; the run can be resumed.
     """
+    if isinstance(destination, Run) and destination.manifest["status"] == "finished":
+        return TrainResult.of_finished(destination, config)
     keep_freed_memory()
 
     # the data: read, cleaned, split
@@ -91,16 +97,21 @@ def train(
     )
 
     # the run directory: nothing is written before everything above has worked
+    run = destination if isinstance(destination, Run) else Run(destination)
+    checkpoints = Checkpoints(
+        run.checkpoints_dir,
+        identity=resolve.identity_of(
+            config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
+        ),
+        keep=config.train.save_total_limit,
+        allow_drift=allow_drift,
+    )
+    checkpoints.check(model)
     if isinstance(destination, Run):
-        run = destination
+        run.update_config(dump_config(config))
     else:
         manifest = resolve.manifest_of(config, prepared.report, base)
         run = Run.create(destination, config_text=dump_config(config), manifest=manifest)
-    checkpoints = Checkpoints(
-        run.checkpoints_dir,
-        identity=resolve.identity_of(config, plan, data=prepared.report.sha256, base=base.revision),
-        keep=config.train.save_total_limit,
-    )
     announce(
         Plan(
             run=run,
@@ -120,35 +131,40 @@ def train(
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
 
+    settings = resolve.loop_settings(config, plan, autocast=compute)
+    sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
+
     def validate() -> float:
         with compute():
-            return mean_nll(model, held_out).mean
+            return measured(mean_nll, model, held_out, sizes=sizes).mean
 
-    with recorded(run), listen_for_stop() as stop, accelerated(model, compiled=config.train.compile == "on"):
+    compiled = config.train.compile == "on"
+    with listen_for_stop() as stop, recorded(run, stop), accelerated(model, compiled=compiled):
         state = fit(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, autocast=compute),
+            settings=settings,
             checkpoints=checkpoints,
             validate=validate if held_out else None,
             observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
             stop=stop,
         )
-    raise_if_stopped(run, state, plan.total_steps, stop)
+        raise_if_stopped(run, state, plan.total_steps, stop)
 
-    # the best weights, the pictures, the record
-    best = checkpoints.best()
-    if config.train.keep_best and best is not None:
-        load_weights(model, best)
-    with atomic_folder(run.model_dir) as target:
-        save_adapter(model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision)
-    run.update_manifest(
-        status="finished",
-        training=asdict(state),
-        epochs=plan.epoch_at(state.step),
-        total_steps=plan.total_steps,
-        trainable_parameters=trainable,
-    )
-    plot_run(run)
+        # the best weights, the pictures, the record
+        if config.train.keep_best:
+            use_best(checkpoints, state, model, observers)
+        with atomic_folder(run.model_dir) as target:
+            save_adapter(
+                model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision
+            )
+        plot_run(run, status="finished")
+        run.update_manifest(
+            status="finished",
+            training=asdict(state),
+            epochs=plan.epoch_at(state.step),
+            total_steps=plan.total_steps,
+            trainable_parameters=trainable,
+        )
     return TrainResult(run, config, state, plan.total_steps)

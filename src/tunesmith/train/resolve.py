@@ -26,6 +26,7 @@ from tunesmith.train.schedule import Schedule
 
 _EVALUATIONS_PER_RUN = 10
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+_FREE_VERSIONS = ("python", "safetensors")  # no result depends on them
 
 
 def resolve_settings(
@@ -151,16 +152,41 @@ def plan_steps(config: RunConfig, rows: int) -> StepPlan:
     )
 
 
-def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | None) -> dict[str, object]:
-    """What must not change when a run is resumed, because the steps already done would mean something else."""
+# What a resumed run may change: where things are, how often they are saved, how much is computed at once.
+_FREE_SETTINGS = {
+    "data": {"path", "validation_path", "test_path"},
+    "model": {"path", "revision", "device"},
+    "train": {
+        *("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "tokens_per_batch"),
+        *("gradient_checkpointing", "save_steps", "save_total_limit", "keep_best"),
+    },
+    "pretrain": {"documents", "qa"},
+}
+
+
+def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | None, device: str) -> dict[str, object]:
+    """What must not change when a run is resumed, because the steps already done would mean something else.
+
+    Args:
+        data: SHA-256 of the files. base: fingerprint of the model, None for one made by this run.
+        device: type of device that is computed on.
+    """
+    sections = ("model", "data", "prompt", "method", "train", *(("pretrain",) if base is None else ()))
+    settings = config.model_dump(mode="json", include=set(sections))
+    for section, names in _FREE_SETTINGS.items():
+        for name in names & settings.get(section, {}).keys():
+            del settings[section][name]
+    versions = {name: version for name, version in package_versions().items() if name not in _FREE_VERSIONS}
     return {
-        "data": data,
-        "base": base,
+        "data SHA-256": data,
+        "base model": base,
+        "device": device,
         "seed": config.seed,
         "rows": plan.rows,
         "rows_per_step": plan.rows_per_step,
-        "method": config.method.model_dump(mode="json"),
-        "optimizer": config.train.optimizer,
+        "total_steps": plan.total_steps,
+        **settings,
+        "versions": versions,
     }
 
 

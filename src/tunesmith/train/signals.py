@@ -18,7 +18,7 @@ class StopRequest:
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM once; a second one acts as usual, so nobody is ever locked in.
+    """Catch SIGINT and SIGTERM once; a second one raises KeyboardInterrupt, a third acts as usual.
 
     Outside the main thread (a notebook's worker, say) signals cannot be caught and nothing changes.
     """
@@ -29,14 +29,19 @@ def listen_for_stop() -> Iterator[StopRequest]:
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
+        is_second = request.signal_number is not None
         request.signal_number = number
-        for caught, handler in previous.items():
-            signal.signal(caught, handler)
+        if is_second:
+            restore()
+            raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
     for number in previous:
         signal.signal(number, ask)
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()

@@ -1,0 +1,70 @@
+"""What to do when a loss or gradient is not finite, and which loss stands out. Decides; the loop acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tunesmith.errors import TrainingError
+from tunesmith.train.checkpoint import TrainingState
+
+Answer = Literal["skip", "roll back", "stop"]
+
+_COMPARED_LOSSES = 32
+_FEWEST_LOSSES = 8
+_SPIKE_DEVIATIONS = 8.0
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_SMALLEST_SPREAD = 0.02  # as a share of the median: losses that hardly differ have no spikes of a hundredth
+
+
+class NonFinite(TrainingError):
+    """A loss or gradient is NaN or infinite. Raised before the optimizer step, so nothing of it was applied."""
+
+    def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
+        super().__init__(
+            f"{what} at step {step}",
+            cause=f"in source row{'s' if len(rows) > 1 else ''} {', '.join(map(str, sorted(rows)))}",
+            fix="look at these rows, or lower train.learning_rate",
+        )
+
+    @property
+    def summary(self) -> str:
+        """What and where in one line."""
+        return f"{self.message} {self.cause}"
+
+
+def answer_to(state: TrainingState, model: nn.Module) -> Answer:
+    """What follows a step from `state` that was not finite.
+
+    The first such step of a run is skipped, and skipped again when it is met again. The second, or one with weights
+    that are not finite themselves, sends the run back to the last checkpoint at half the learning rate. The next, or
+    one without a checkpoint, ends it.
+    """
+    is_new = bool(state.skipped) and state.step + 1 not in state.skipped
+    if not is_new and all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
+        return "skip"
+    return "roll back" if state.rollbacks == 0 and state.anchor is not None else "stop"
+
+
+def spike(loss: float, recent: Sequence[float]) -> str | None:
+    """A sentence when `loss` is far above the recent ones, else None.
+
+    Far is 8 standard deviations over the median, estimated from the median absolute deviation (Hampel 1974), which
+    earlier spikes do not move.
+    """
+    if len(recent) < _FEWEST_LOSSES:
+        return None
+    middle = median(recent)
+    deviation = _MAD_TO_SIGMA * median(abs(value - middle) for value in recent)
+    if loss <= middle + _SPIKE_DEVIATIONS * max(deviation, _SMALLEST_SPREAD * abs(middle)):
+        return None
+    return f"the loss jumped to {loss:.4g}, {middle:.4g} was usual"
+
+
+def remembered(recent: Sequence[float], loss: float) -> list[float]:
+    """The losses that the next one is compared with."""
+    return [*recent, loss][-_COMPARED_LOSSES:]

@@ -1,0 +1,115 @@
+"""Runs that are killed or told to stop at random times, resumed each time, and compared at their end."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Sequence
+from itertools import count
+
+import pytest
+
+from tests_faults import SEED, Project, Reference, assert_whole, result_of
+
+CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+def interrupt(project: Project, reference: Reference, *, times: int, signals: Sequence[int], name: str) -> None:
+    """Start and interrupt until it was done `times` times; every run that is begun is brought to its end."""
+    draw = random.Random(SEED)
+    interrupted = 0
+    for number in count():
+        run = project.run(f"{name}-{number}")
+        for attempt in count():
+            chosen = draw.choice(signals)
+            after = (chosen, draw.uniform(0, reference.seconds)) if interrupted < times else None
+            code, output = project.start(run.name, signal_after=after)
+            assert "Traceback" not in output
+            assert_whole(run)
+            if code == 0:
+                break
+            assert code == CODES[signal.Signals(chosen)], output
+            interrupted += 1
+            assert attempt < 200
+        assert result_of(run) == reference.result
+        if interrupted >= times:
+            return
+
+
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_kill_9(times: int, project: Project, reference: Reference) -> None:
+    interrupt(project, reference, times=times, signals=[signal.SIGKILL], name=f"killed-{times}")
+
+
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_signals_at_any_time(times: int, project: Project, reference: Reference) -> None:
+    interrupt(project, reference, times=times, signals=[signal.SIGTERM, signal.SIGINT], name=f"stopped-{times}")
+
+
+RECIPE = "tunesmith.train.recipe"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("module", "function", "call", "steps"),
+    [
+        (RECIPE, "prepare", 1, None),
+        (RECIPE, "load_base", 1, None),
+        (RECIPE, "encode", 1, None),
+        ("tunesmith.train.loop", "_accumulate", 1, 0),  # the try for memory, before the first step
+        ("tunesmith.train.loop", "_accumulate", 5, 4),
+        (RECIPE, "measured", 1, 3),
+        ("tunesmith.train.checkpoint", "save_file", 3, 3),
+    ],
+    ids=["read", "load", "tokenise", "try", "train", "validate", "save"],
+)
+def test_a_signal_in_each_phase(
+    module: str, function: str, call: int, steps: int | None, number: int, project: Project, reference: Reference
+) -> None:
+    """`steps`: steps done when it stops; None when there is no run yet."""
+    name = f"phase-{function}-{call}-{number}"
+    hook = {"module": module, "name": function, "call": call, "signals": [number]}
+    code, output = project.start(name, hook=hook)
+    assert code == 128 + number, output
+    run = project.run(name)
+    if steps is None:
+        assert not run.path.exists()
+        assert output.splitlines()[-1] == "stopped; nothing is half-written"
+    else:
+        assert run.manifest["status"] == "stopped"
+        assert f"stopped after {f'step {steps} of 12' if steps else 'no step'}" in output
+        assert f"resume with: tunesmith train --resume {run.path}" in output
+        assert_whole(run)
+        latest = sorted(run.checkpoints_dir.glob("step-*"))
+        assert [folder.name for folder in latest][-1:] == ([f"step-{steps:06d}"] if steps else [])
+    assert project.start(name)[0] == 0
+    assert result_of(run) == reference.result
+
+
+def test_a_signal_while_the_model_is_saved_is_too_late(project: Project, reference: Reference) -> None:
+    hook = {"module": RECIPE, "name": "save_adapter", "call": 1, "signals": [signal.SIGTERM]}
+    assert project.start("late", hook=hook)[0] == 0
+    assert result_of(project.run("late")) == reference.result
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_stops_at_once(number: int, project: Project, reference: Reference) -> None:
+    name = f"twice-{number}"
+    hook = {"module": "tunesmith.train.checkpoint", "name": "save_file", "call": 6, "signals": [number, number]}
+    code, output = project.start(name, hook=hook)
+    assert code == 128 + number
+    run = project.run(name)
+    assert f"stopped at once; what was saved last is kept\n  resume with: tunesmith train --resume {run.path}" in output
+    assert_whole(run)
+    assert not list(run.checkpoints_dir.glob("step-000003"))  # it was being written
+    assert project.start(name)[0] == 0
+    assert result_of(run) == reference.result
+
+
+def test_a_finished_run_is_left_alone(project: Project, reference: Reference) -> None:
+    run = project.run("reference")
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    code, output = project.start("reference")
+    assert code == 0
+    assert "already complete" in output
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before

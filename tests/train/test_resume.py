@@ -1,0 +1,261 @@
+"""A run that is stopped and resumed is the run that was not, to the last bit, in every mode. MODES is the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tunesmith.config import RunConfig, load_config
+from tunesmith.errors import SettingsError
+from tunesmith.model import accelerated, apply_method, load_base
+from tunesmith.runs import MetricsLog
+from tunesmith.train import fit, resolve
+from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
+from tunesmith.train.observe import Event, Observer, log_metrics
+from tunesmith.train.signals import StopRequest
+from tunesmith.types import Encoded
+
+STEPS = 30
+COMMON = {
+    "method.name": "lora",
+    "method.dropout": 0.0,
+    "train.epochs": 1,
+    "train.max_steps": STEPS,
+    "train.batch_size": 4,
+    "train.gradient_accumulation_steps": 1,
+    "train.tokens_per_batch": 20,
+    "train.learning_rate": 1e-2,
+    "train.eval_steps": 4,
+    "train.save_steps": 7,
+    "train.early_stopping_patience": None,
+}
+# name -> settings that differ from COMMON. A new mode of training is one more row.
+MODES: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "full": {"method.name": "full", "train.learning_rate": 1e-3},
+    "dropout": {"method.dropout": 0.3},
+    "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
+    "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},
+    "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
+    "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
+    "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
+    "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
+    "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
+    "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
+}
+TIMING = ("seconds", "tokens_per_second")
+
+
+def make_rows(seed: int, count: int = 21) -> list[Encoded]:
+    draw = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        length = int(draw.integers(4, 14))
+        rows.append(Encoded(draw.integers(4, 300, length), np.arange(length) >= length // 2, row=index + 2))
+    return rows
+
+
+class Harness:
+    """Runs of one mode: the model is loaded once and set back to its first weights for every start."""
+
+    def __init__(self, mode: str, model_dir: Path) -> None:
+        self.config: RunConfig = load_config(overrides={**COMMON, **MODES[mode]})
+        base = load_base(str(model_dir), dtype="float32", device="cpu")
+        torch.manual_seed(0)
+        self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
+        self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
+        self.rows, self.held_out = make_rows(3), make_rows(4, 5)
+        self.plan = resolve.plan_steps(self.config, len(self.rows))
+
+    def start(
+        self, folder: Path, *, stop_after: int | None = None, stop_in_validation: int | None = None
+    ) -> TrainingState:
+        """From the checkpoints in `folder`, or from the beginning; `stop_...`: where a signal arrives."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(self.first[name])
+                parameter.grad = None
+        folder.mkdir(exist_ok=True)
+        stop, seen = StopRequest(), TrainingState()
+
+        def observe(event: Event) -> None:
+            seen.step = event.step
+            if event.kind == "train" and event.step == stop_after:
+                stop.signal_number = 15
+
+        def validate() -> float:
+            if seen.step == stop_in_validation:
+                stop.signal_number = 15
+            return self.validation_loss()
+
+        with accelerated(self.model, compiled=False):
+            return self.fit(folder, stop, validate, observe)
+
+    def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
+        return fit(
+            self.model,
+            self.rows,
+            plan=self.plan,
+            settings=resolve.loop_settings(self.config, self.plan, autocast=nullcontext),
+            checkpoints=Checkpoints(
+                folder / "checkpoints", identity={"data": "x"}, keep=self.config.train.save_total_limit
+            ),
+            validate=validate,
+            observers=[log_metrics(MetricsLog(folder / "metrics.jsonl")), observe],
+            stop=stop,
+        )
+
+    def validation_loss(self) -> float:
+        """Depends on the weights, and falls and rises so that there is a best step in the middle."""
+        size = sum(float(weight.double().abs().mean()) for weight in trainable_weights(self.model).values())
+        start = sum(float(weight.double().abs().mean()) for weight in self.first.values())
+        return abs((size - start) * 40 - 1)
+
+
+def contents(folder: Path, state: TrainingState) -> dict[str, Any]:
+    """All that has to be equal: weights, optimizer, counters, log, best step and the checkpoints kept."""
+    latest = folder / "checkpoints" / f"step-{state.step:06d}"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = folder / "checkpoints" / f"step-{state.best_step or 0:06d}" / "weights.safetensors"
+    counters = asdict(state)
+    counters.pop("seconds")
+    return {
+        "weights": (latest / "weights.safetensors").read_bytes(),
+        "optimizer": (latest / "optimizer.safetensors").read_bytes(),
+        "best weights": best.read_bytes() if best.exists() else None,
+        "state": counters,
+        "metrics": [{name: value for name, value in line.items() if name not in TIMING} for line in lines],
+    }
+
+
+def assert_equal(left: dict[str, Any], right: dict[str, Any]) -> None:
+    for name, value in left.items():
+        assert value == right[name], f"{name} differ"
+
+
+@pytest.fixture(scope="module")
+def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """harness("lora") -> (Harness, contents of the uninterrupted run)."""
+    made: dict[str, tuple[Harness, dict[str, Any]]] = {}
+
+    def get(mode: str) -> tuple[Harness, dict[str, Any]]:
+        if mode not in made:
+            one = Harness(mode, tiny_model_dir("llama"))
+            folder = tmp_path_factory.mktemp("whole")
+            made[mode] = one, contents(folder, one.start(folder))
+        return made[mode]
+
+    return get
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stopped_at_every_step(mode: str, harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """One run, stopped and resumed after each of its steps."""
+    one, whole = harness(mode)
+    state = TrainingState()
+    for step in range(1, STEPS + 1):
+        state = one.start(tmp_path, stop_after=step)
+        if state.stopped_early:
+            break
+        assert state.step == step
+    state = one.start(tmp_path)  # a stop at the last step puts the last validation off
+    assert_equal(contents(tmp_path, state), whole)
+    assert whole["state"]["stopped_early"] == (mode == "early stopping")
+    assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_stopped_once_at_any_step(mode: str, harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """A run for every step: stopped there, resumed, and then left alone."""
+    one, whole = harness(mode)
+    for step in range(1, whole["state"]["step"]):
+        folder = tmp_path / str(step)
+        assert one.start(folder, stop_after=step).step == step
+        assert_equal(contents(folder, one.start(folder)), whole)
+
+
+@pytest.mark.parametrize("step", [4, 28, 30])
+def test_stopped_while_it_validates(step: int, harness: Callable[[str], Any], tmp_path: Path) -> None:
+    one, whole = harness("dropout")
+    assert one.start(tmp_path, stop_in_validation=step).step == step
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
+def test_killed_before_its_next_checkpoint(harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """Lines of steps that no checkpoint knows, and a validation that it does not know of, are made again once."""
+    one, whole = harness("dropout")
+    one.start(tmp_path, stop_after=8)  # the validation of step 8 is put off
+    shutil.copytree(tmp_path, tmp_path / "saved")
+    one.start(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    shutil.copytree(tmp_path / "saved" / "checkpoints", tmp_path / "checkpoints")
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
+def test_a_finished_run_is_left_alone(harness: Callable[[str], Any], tmp_path: Path) -> None:
+    one, whole = harness("dropout")
+    one.start(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*")}
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*")} == before
+
+
+def config_of(**changes: object) -> RunConfig:
+    return load_config(overrides={**COMMON, **changes})
+
+
+def identity(config: RunConfig, **changes: Any) -> dict[str, object]:
+    facts = {"data": "d1", "base": "b1", "device": "cpu", "rows": 21, **changes}
+    plan = resolve.plan_steps(config, facts.pop("rows"))
+    return resolve.identity_of(config, plan, **facts)
+
+
+def saved_as(folder: Path, stored: dict[str, object]) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    Checkpoints(folder, identity=stored, keep=1).save(model, optimizer, TrainingState(step=1))
+    return model, optimizer
+
+
+def test_all_differences_are_named_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identity(config_of())
+    other = config_of(**{"train.learning_rate": 1e-3, "prompt.system": "Be kind.", "train.max_steps": 9, "seed": 1})
+    versions = {**resolve.package_versions(), "torch": "9.9", "python": "3.99", "safetensors": "9.9"}
+    monkeypatch.setattr(resolve, "package_versions", lambda: versions)
+    now = identity(other, data="d2", base="b2", device="cuda", rows=22)
+    parts = saved_as(tmp_path, before)
+    with pytest.raises(SettingsError, match="--allow-drift") as refused:
+        Checkpoints(tmp_path, identity=now, keep=1).restore(*parts)
+    assert {problem.split(" was ")[0] for problem in refused.value.problems} == {
+        *("data SHA-256", "base model", "device", "seed", "rows", "total_steps"),
+        *("train.learning_rate", "prompt.system", "versions.torch"),
+    }
+    assert "train.learning_rate was 0.01, is 0.001" in refused.value.problems
+    accepting = Checkpoints(tmp_path, identity=now, keep=1, allow_drift=True)
+    assert accepting.restore(*parts) == TrainingState(step=1)
+    assert accepting.messages == [f"resuming although {problem}" for problem in refused.value.problems]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.batch_size": 1, "train.gradient_accumulation_steps": 4},
+        {"train.save_steps": 3, "train.save_total_limit": 9, "train.gradient_checkpointing": True},
+        {"data.path": "moved.csv", "generate.max_new_tokens": 7, "eval.batch_size": 1, "name": "other"},
+    ],
+)
+def test_what_changes_no_step_may_be_changed(changes: dict[str, object], tmp_path: Path) -> None:
+    parts = saved_as(tmp_path, identity(config_of()))
+    again = Checkpoints(tmp_path, identity=identity(config_of(**changes)), keep=1)
+    assert again.restore(*parts) == TrainingState(step=1)
+    assert again.messages == []
