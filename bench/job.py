@@ -76,7 +76,14 @@ SIZES: Mapping[str, Size] = {
             "tie_word_embeddings": True,
         },
     ),
-    "gpt2-124m": Size("gpt2", {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024}),
+    "gpt2-124m": Size(
+        "gpt2",
+        {
+            **{"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},
+            # GPT-2's own dropout is off: with it no two runs have the same losses.
+            **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        },
+    ),
     "qwen2-0.5b": Size(
         "qwen2",
         {

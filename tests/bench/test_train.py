@@ -102,4 +102,4 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {one["trainable"] for one in size["contenders"].values()} == {32768}
     assert all(one["tokens_per_second"] > 0 and one["peak_bytes"] > 2**20 for one in size["contenders"].values())
     assert set(size["agreement"]["deviations"]) == expected - {"ours"}
-    assert all(one["largest"] < 1e-4 for one in size["agreement"]["deviations"].values())
+    assert all(one["largest"] < 1e-6 for one in size["agreement"]["deviations"].values())
