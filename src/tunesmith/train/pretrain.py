@@ -64,18 +64,14 @@ def pretrain(
         Stopped: a signal asked for it; the run can be resumed.
     """
     keep_freed_memory()
-    config = config.resolved("method.name", "full", "pre-training trains every weight")
+    config = _resolve(config)
     corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)
     rows, held_out = _rows(corpus, tokenizer, config)
     device = choose_device(config.model.device)
     model, dtype = _model(config, tokenizer, device)
-    if config.train.epochs is None:
-        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
     plan = resolve.plan_steps(config, len(rows))
-    if config.train.learning_rate is None:
-        config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
     config = resolve.resolve_cadence(config, plan)
     checkpoints = Checkpoints(
         run.checkpoints_dir,
@@ -111,6 +107,20 @@ def pretrain(
     held_out_bytes = sum(len(text.encode()) for text in corpus.held_out)
     bits_per_byte = total / math.log(2) / held_out_bytes
     return _finish(run, model, tokenizer, state, bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes)
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """Settings that were left open, as a model from scratch wants them."""
+    config = config.resolved("method.name", "full", "pre-training trains every weight")
+    train = config.train
+    for name, given, value, reason in (
+        ("epochs", train.epochs, 1.0, "1 pass: pre-training reads every text once"),
+        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model from scratch"),
+        ("weight_decay", train.weight_decay, 0.1, "usual for pre-training"),
+    ):
+        if given is None:
+            config = config.resolved(f"train.{name}", value, reason)
+    return config
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:

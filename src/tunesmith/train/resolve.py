@@ -43,6 +43,8 @@ def resolve_settings(
     if config.train.learning_rate is None:
         rate, reason = default_learning_rate(config.method.name, parameters)
         config = config.resolved("train.learning_rate", rate, reason)
+    if config.train.weight_decay is None:
+        config = config.resolved("train.weight_decay", *default_weight_decay(config.method.name, parameters))
     if config.train.epochs is None:
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
@@ -63,6 +65,13 @@ def _chosen_lora_settings(config: RunConfig) -> list[str]:
         and config.origin(f"method.{name}") != "default"
         and (is_open or getattr(config.method, name) != getattr(defaults, name))
     ]
+
+
+def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
+    """AdamW's decay, and why. Measured: docs/defaults.md."""
+    if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
+        return 0.1, "many passes over all weights of a small model"
+    return 0.01, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
 
 
 def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
@@ -103,10 +112,10 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
 
 
 def loop_settings(config: RunConfig, plan: StepPlan, *, pad_id: int, autocast: Autocast) -> LoopSettings:
-    """The loop's own view of the settings. `train.eval_steps` and `save_steps` must be resolved."""
+    """The loop's own view of the settings. eval_steps, save_steps and weight_decay must be resolved."""
     train = config.train
-    if train.eval_steps is None or train.save_steps is None:
-        raise ValueError("train.eval_steps and train.save_steps are not resolved")
+    if train.eval_steps is None or train.save_steps is None or train.weight_decay is None:
+        raise ValueError("train.eval_steps, save_steps and weight_decay are not resolved")
     return LoopSettings(
         schedule=schedule_for(config, plan),
         autocast=autocast,
