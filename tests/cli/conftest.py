@@ -15,6 +15,7 @@ import pytest
 import tunesmith
 from tunesmith.cli import main
 from tunesmith.config import dump_config
+from tunesmith.data import check_file
 from tunesmith.errors import DataError
 from tunesmith.runs import Run
 from tunesmith.types import Example, Finding, Message
@@ -144,6 +145,9 @@ class FakeApi(ModuleType):
         run.model_dir.mkdir()
         (run.model_dir / "README.md").write_text("a card")
         return run
+
+    def check_data_file(self, path: str) -> None:
+        check_file(Path(path))
 
     def inspect(self, config: Any) -> Any:
         self._called("inspect", config=config)

@@ -28,7 +28,7 @@ def test_train_hands_over_every_kind_of_setting(cli, api, home: Path) -> None:
     assert (config.data.path, config.model.path, config.method.name) == ("faq.xlsx", "org/name", "full")
     assert (config.seed, config.name, config.output_dir) == (7, "first", "out")
     assert (config.train.epochs, config.train.batch_size, config.prompt.template) == (3, 2, "qa")
-    assert config.train.schedule == "cosine"  # the recipe's, which neither file nor flag changes
+    assert config.train.early_stopping_patience is None  # the recipe's, which neither file nor flag changes
     assert config.origin("train.epochs") == "flag"
 
 
@@ -219,7 +219,7 @@ def test_the_fake_api_takes_what_the_real_one_takes(api) -> None:
     fake = sys.modules.pop("tunesmith.api")
     real = importlib.import_module("tunesmith.api")
     try:
-        for verb in ("inspect", "preview", "train", "pretrain", "evaluate", "open_session"):
+        for verb in ("check_data_file", "inspect", "preview", "train", "pretrain", "evaluate", "open_session"):
             theirs = inspect.signature(getattr(real, verb)).parameters
             ours = inspect.signature(getattr(fake, verb)).parameters
             assert list(ours) == list(theirs), verb

@@ -29,7 +29,7 @@ def test_later_sources_win_and_origins_are_kept(tmp_path: Path) -> None:
     assert (config.train.epochs, config.train.batch_size) == (7, 9)
     assert config.origin("train.epochs") == f"{file}:2"
     assert config.origin("train.batch_size") == "flag"
-    assert config.origin("method.name").startswith("recipe quickstart (")
+    assert config.origin("train.gradient_accumulation_steps").startswith("recipe quickstart (")
     assert config.origin("seed") == "default"
 
 

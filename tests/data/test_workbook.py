@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config import DataConfig
-from tunesmith.data import Table, read
+from tunesmith.config import DataConfig, RunConfig
+from tunesmith.data import Table, prepare, read
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.workbook import read_xlsx
 from tunesmith.data.readers.workbook_guard import check_workbook
@@ -308,3 +308,57 @@ def test_numbers_are_read_back_as_typed(number: Any) -> None:
     book = workbook({"S": [["Question", "Answer"], [number, "x"]]})
     assert float(str(rows_of(parse(book))[0][0])) == float(number)
     assert not str(rows_of(parse(book))[0][0]).endswith(".0")
+
+
+def messy_sheet() -> Rows:
+    """As offices keep them: a title, a line with a date, gaps, ids, a heading with a question mark, totals, a note."""
+    head = [None, "Ticket-ID", "Category", "Customer asks", "Our reply", "Last updated", "Views", None, "ok?"]
+    rows: Rows = [
+        [None, "ACME Printing - Customer FAQ"],
+        [None, "as of:", date(2026, 10, 1), None, None, "Owner: J. Doe"],
+        [],
+        head,
+    ]
+    for number in range(6):
+        asks = f"How do I change order {number} after proof?"
+        rows.append(
+            [None, 10001 + number, "Orders", asks, f"Press Edit {number}.", date(2026, 3, 9), "1,007", None, "x"]
+        )
+    return [*rows, [None, "Total", None, None, None, None, 6042], [None, "* views since January; ask Jane"]]
+
+
+def test_a_header_below_titles_as_offices_write_them() -> None:
+    table = parse(workbook({"Helpdesk": messy_sheet(), "FAQ": FAQ}))
+    assert table.sheets == ("Helpdesk", "FAQ")
+    first = table.records[0]
+    assert (first.row, first.cells["Ticket-ID"], first.cells["Views"]) == (5, "10001", "1,007")
+    assert list(first.cells) == [
+        *("Ticket-ID", "Category", "Customer asks", "Our reply"),
+        *("Last updated", "Views", "ok?"),
+    ]
+
+
+def test_its_questions_and_answers_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "helpdesk.xlsx"
+    workbook({"Helpdesk": messy_sheet()}).save(path)
+    config = RunConfig()
+    config.data.path = str(path)
+    report = prepare(config).report
+    assert (report.shape, report.columns) == ("qa", {"question": "Customer asks", "answer": "Our reply"})
+    assert report.rows_kept == 6
+    assert report.dropped == {"empty question": (11, 12)}
+
+
+def test_a_table_without_a_header_keeps_its_first_row() -> None:
+    rows: Rows = [["red", "warm"], ["blue", "cold"], ["green", "fresh", "grass"], ["pink", "sweet"], ["red", "hot"]]
+    assert len(parse(workbook({"One": rows})).records) == 5
+
+
+@pytest.mark.parametrize(("rows", "level"), [(3, "note"), (40, "warning")])
+def test_a_skipped_sheet_of_many_rows_is_a_warning(rows: int, level: str) -> None:
+    table = parse(
+        workbook({"FAQ": FAQ, "Notes": [[f"Remember the {number}th thing, and do it."] for number in range(rows)]})
+    )
+    (finding,) = (finding for finding in table.findings if finding.code == "notes_sheet")
+    assert finding.level == level
+    assert f"({rows} rows)" in finding.message

@@ -41,7 +41,7 @@ def train_two_steps(model: Any, batch: Batch) -> None:
 
 
 def tune(base: LoadedModel, batch: Batch, method: MethodConfig | None = None) -> Any:
-    model = apply_method(base.model, method or MethodConfig(r=4), dtype=base.dtype)
+    model = apply_method(base.model, method or MethodConfig(name="lora", r=4), dtype=base.dtype)
     train_two_steps(model, batch)
     return model
 
@@ -70,7 +70,7 @@ def test_lora_moves_the_adapter_only_and_comes_back_whole(
     path = str(tiny_model_dir(arch))
     base = load_base(path, dtype="float32")
     base_logits = logits_of(base.model, batch)
-    model = apply_method(base.model, MethodConfig(r=4), dtype=base.dtype)
+    model = apply_method(base.model, MethodConfig(name="lora", r=4), dtype=base.dtype)
     before = snapshot(model)
     train_two_steps(model, batch)
     for name, parameter in model.named_parameters():

@@ -68,7 +68,7 @@ def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
         and module is not head
         and any(word in path for word in words)
     }
-    model = apply_method(base, MethodConfig(target_modules=wanted), dtype=torch.float32)
+    model = apply_method(base, MethodConfig(name="lora", target_modules=wanted), dtype=torch.float32)
     assert adapted_paths(model) == expected
     assert len(expected) % 2 == 0  # two layers
 
@@ -77,7 +77,9 @@ def test_names_may_be_a_list_or_a_text_with_commas(tiny_model_dir: Callable[[str
     model = load(tiny_model_dir, "llama")
     assert find_target_modules(model, "v_proj, q_proj") == ["q_proj", "v_proj"]
     assert find_target_modules(model, ["layers.0.self_attn.q_proj"]) == ["layers.0.self_attn.q_proj"]
-    adapted = apply_method(model, MethodConfig(target_modules=["layers.0.self_attn.q_proj"]), dtype=torch.float32)
+    adapted = apply_method(
+        model, MethodConfig(name="lora", target_modules=["layers.0.self_attn.q_proj"]), dtype=torch.float32
+    )
     assert adapted_paths(adapted) == {"model.layers.0.self_attn.q_proj"}
 
 
@@ -107,7 +109,7 @@ def test_lora_trains_float32_adapters_on_a_frozen_base(
     tiny_model_dir: Callable[[str], Path], arch: str, dtype: str
 ) -> None:
     base = load(tiny_model_dir, arch, dtype)
-    model = apply_method(base, MethodConfig(r=4, alpha=6, dropout=0.25), dtype=getattr(torch, dtype))
+    model = apply_method(base, MethodConfig(name="lora", r=4, alpha=6, dropout=0.25), dtype=getattr(torch, dtype))
     assert isinstance(model, PeftModel)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == ("lora_" in name), name
@@ -121,7 +123,7 @@ def test_lora_trains_float32_adapters_on_a_frozen_base(
 
 
 def test_a_fractional_alpha_scales_the_update(tiny_model_dir: Callable[[str], Path]) -> None:
-    model = apply_method(load(tiny_model_dir, "llama"), MethodConfig(r=4, alpha=6.5), dtype=torch.float32)
+    model = apply_method(load(tiny_model_dir, "llama"), MethodConfig(name="lora", r=4, alpha=6.5), dtype=torch.float32)
     scales = {module.scaling["default"] for module in model.modules() if hasattr(module, "lora_A")}
     assert scales == {6.5 / 4}
 
@@ -135,9 +137,9 @@ def test_an_unknown_method_and_a_second_adapter(tiny_model_dir: Callable[[str], 
     base = load(tiny_model_dir, "llama")
     with pytest.raises(SettingsError, match="allowed: lora, full"):
         apply_method(base, MethodConfig.model_construct(name="ia3"), dtype=torch.float32)
-    adapted = apply_method(base, MethodConfig(), dtype=torch.float32)
+    adapted = apply_method(base, MethodConfig(name="lora"), dtype=torch.float32)
     with pytest.raises(SettingsError, match="has an adapter already"):
-        apply_method(adapted, MethodConfig(), dtype=torch.float32)
+        apply_method(adapted, MethodConfig(name="lora"), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])
@@ -172,7 +174,7 @@ def test_a_model_that_cannot_recompute(monkeypatch: pytest.MonkeyPatch, tiny_mod
     model = load(tiny_model_dir, "llama")
     monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
     with pytest.raises(SettingsError, match="'llama' cannot recompute"):
-        apply_method(model, MethodConfig(), dtype=torch.float32, gradient_checkpointing=True)
+        apply_method(model, MethodConfig(name="lora"), dtype=torch.float32, gradient_checkpointing=True)
 
 
 @pytest.mark.parametrize("name", ["lora", "full"])

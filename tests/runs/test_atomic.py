@@ -372,13 +372,14 @@ import sys
 from pathlib import Path
 from tunesmith.runs import atomic_folder, atomic_write
 root = Path(sys.argv[1])
-print("ready", flush=True)
 for number in range(1_000_000):
     text = str(number) * 20_000
     atomic_write(root / "file", text)
     with atomic_folder(root / "folder") as folder:
         for name in "abc":
             (folder / name).write_text(text)
+    if number == 0:
+        print("there is something to lose", flush=True)
 """
 
 

@@ -47,6 +47,14 @@ def test_a_small_model_is_trained_whole_and_says_why() -> None:
     assert config.origin("train.epochs") == "detected: 18 passes: 392 rows, small model"
 
 
+def test_decay_follows_what_is_trained() -> None:
+    for overrides, parameters, decay in (({}, NANO, 0.1), ({"method": "lora"}, NANO, 0.01), ({}, LARGE, 0.01)):
+        config = resolved(overrides, parameters=parameters)
+        assert config.train.weight_decay == decay
+        assert config.origin("train.weight_decay").startswith("detected: ")
+    assert resolved({"weight_decay": "0.3"}).train.weight_decay == 0.3
+
+
 def test_a_larger_model_gets_lora_and_says_why() -> None:
     config = resolved({}, parameters=LARGE)
     assert (config.method.name, config.train.epochs) == ("lora", 5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
-    from tunesmith.api.look import Preview, inspect, preview
+    from tunesmith.api.look import Preview, check_data_file, inspect, preview
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
 
@@ -17,6 +17,7 @@ __all__ = [
     "ModelFinetuner",
     "Preview",
     "Session",
+    "check_data_file",
     "evaluate",
     "inspect",
     "open_session",
@@ -30,7 +31,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'tunesmith.api' has no attribute {name!r}")
-    if name in ("Preview", "inspect", "preview"):
+    if name in ("Preview", "check_data_file", "inspect", "preview"):
         from tunesmith.api import look
 
         return getattr(look, name)

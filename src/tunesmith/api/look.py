@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.config import RunConfig
-from tunesmith.data import Prepared, encode, prepare
+from tunesmith.data import Prepared, check_file, encode, prepare
 from tunesmith.types import Encoded, Example
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ class Preview:
 
     example: Example
     pieces: tuple[tuple[str, bool], ...]
+
+
+def check_data_file(path: str) -> None:
+    """Tell a wrong path without reading anything.
+
+    Raises:
+        DataError: there is nothing at `path`, or a folder.
+    """
+    check_file(Path(path))
 
 
 def inspect(config: RunConfig) -> Prepared:

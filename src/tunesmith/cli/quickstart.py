@@ -45,7 +45,7 @@ def quickstart(*, overrides: Overrides) -> None:
             [
                 (shell("tunesmith", "ask", name, question), "one answer"),
                 (shell("tunesmith", "chat", name), "talk to it"),
-                (shell("tunesmith", "train", "yours.xlsx", "--recipe", RECIPE), "the same with your file"),
+                (shell("tunesmith", "train", "yours.xlsx"), "the same with your file"),
             ]
         ),
     )

@@ -91,9 +91,9 @@ def check_data_path(path: str | None, file: str | None) -> None:
         )
     if file is not None and path != file:
         raise SettingsError(f"two data files are given: {file} and {path}", fix="give one of them")
-    from tunesmith.data import check_file
+    from tunesmith import api
 
-    check_file(Path(path))  # before torch is imported, which takes seconds
+    api.check_data_file(path)  # before torch is imported, which takes seconds
 
 
 def _check_is_data(file: str | None) -> None:

@@ -1,8 +1,8 @@
 """Every setting, written once: name, type, default, unit, one sentence, allowed range.
 
 YAML keys, command-line flags, the settings page and validation are derived from these models. Defaults follow the
-guides this project unites (LoRA r=16, alpha=32, learning rate 2e-4, 512 tokens, evaluate every 50 steps); where the
-right value depends on the model or the data the default is None and the run resolves it, says so and stores it.
+guides this project unites (LoRA r=16, alpha=32, 512 tokens); where the right value depends on the model or the data the
+default is None or auto, and the run resolves it, says so and stores it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class TrainConfig(_Section):
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
     schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = _setting(
-        "linear", "Shape of the rate after warm-up."
+        "cosine", "Shape of the rate after warm-up."
     )
     min_lr_ratio: float = _setting(0.0, "Where a falling rate ends, as a share of the peak.", ge=0, le=1)
     decay_ratio: float = _setting(
@@ -144,7 +144,9 @@ class TrainConfig(_Section):
     optimizer: Literal["adamw", "muon"] = _setting(
         "adamw", "adamw; muon orthogonalises the updates of matrices, which pays in pre-training."
     )
-    weight_decay: float = _setting(0.01, "Decay of matrices; norms and biases have none.", ge=0)
+    weight_decay: float | None = _setting(
+        None, "Decay of matrices (norms and biases have none); unset, by what is trained.", ge=0
+    )
     beta1: float = _setting(0.9, "AdamW first-moment decay.", ge=0, lt=1)
     beta2: float = _setting(0.999, "AdamW second-moment decay.", ge=0, lt=1)
     max_grad_norm: float = _setting(1.0, "Gradient norm above which gradients are scaled down; 0 turns it off.", ge=0)

@@ -9,6 +9,7 @@ from tunesmith.data.facts import ColumnFacts
 from tunesmith.data.names import normalise_name
 
 _QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
+_ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
 _RAW_WORDS = frozenset({"user", "raw", "original", "text"})  # in the name of the text as it came from people
 _BRACKET_SHARE = 0.1  # of cells with [marks], from which on a text counts as annotated
 
@@ -75,6 +76,8 @@ def _text(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
     if not prose or (len(prose) > 1 and not taken):
         return None
     best = max(prose, key=lambda fact: (fact.bracket_share < _BRACKET_SHARE, _is_raw(fact.name), fact.median_length))
+    if len(prose) > 1 and any(fact.question_share >= _ASKING_SHARE for fact in prose):
+        return Guess(best.name, 0.2, "one of several columns of text, though one asks and another may answer")
     others = sum(fact.kind == "text" and not fact.is_code and not fact.is_class for fact in free.values())
     why = "the only column of text" if others == 1 else f"of {others} columns of text the one most as people write"
     return Guess(best.name, 0.5, why)

@@ -74,7 +74,7 @@ def pretrain(
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return _result(destination)
     keep_freed_memory()
-    config = config.resolved("method.name", "full", "pre-training trains every weight")
+    config = _resolve(config)
     corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)
@@ -117,13 +117,23 @@ def pretrain(
 
 
 def _planned(config: RunConfig, rows: int, model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
-    if config.train.epochs is None:
-        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
     plan = resolve.plan_steps(config, rows)
-    if config.train.learning_rate is None:
-        config = config.resolved("train.learning_rate", _LEARNING_RATE, "pre-training a small model from scratch")
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """Settings that were left open, as a model from scratch wants them."""
+    config = config.resolved("method.name", "full", "pre-training trains every weight")
+    train = config.train
+    for name, given, value, reason in (
+        ("epochs", train.epochs, 1.0, "1 pass: pre-training reads every text once"),
+        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model from scratch"),
+        ("weight_decay", train.weight_decay, 0.1, "usual for pre-training"),
+    ):
+        if given is None:
+            config = config.resolved(f"train.{name}", value, reason)
+    return config
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:

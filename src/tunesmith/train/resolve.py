@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +23,8 @@ from tunesmith.model import (
 )
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
+
+Value = TypeVar("Value")
 
 _EVALUATIONS_PER_RUN = 10
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
@@ -48,6 +50,8 @@ def resolve_settings(
     if config.train.learning_rate is None:
         rate, reason = default_learning_rate(config.method.name, parameters)
         config = config.resolved("train.learning_rate", rate, reason)
+    if config.train.weight_decay is None:
+        config = config.resolved("train.weight_decay", *default_weight_decay(config.method.name, parameters))
     if config.train.epochs is None:
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
@@ -68,6 +72,13 @@ def _chosen_lora_settings(config: RunConfig) -> list[str]:
         and config.origin(f"method.{name}") != "default"
         and (is_open or getattr(config.method, name) != getattr(defaults, name))
     ]
+
+
+def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
+    """AdamW's decay, and why. Measured: docs/defaults.md."""
+    if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
+        return 0.1, "many passes over all weights of a small model"
+    return 0.01, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
 
 
 def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
@@ -106,12 +117,10 @@ def resolve_loop(
 def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
     """The learning-rate schedule of a run. `train.learning_rate` must be resolved."""
     train = config.train
-    if train.learning_rate is None:
-        raise ValueError("train.learning_rate is not resolved")
     warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * plan.total_steps)
     return Schedule(
         train.schedule,
-        peak=train.learning_rate,
+        peak=_known(train.learning_rate),
         total_steps=plan.total_steps,
         warmup_steps=min(warmup, plan.total_steps),
         floor=train.min_lr_ratio,
@@ -122,21 +131,25 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
 def loop_settings(config: RunConfig, plan: StepPlan, *, autocast: Autocast) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
-    if train.eval_steps is None or train.save_steps is None or train.tokens_per_batch is None:
-        raise ValueError("train.eval_steps, save_steps and tokens_per_batch are not resolved")
     return LoopSettings(
         schedule=schedule_for(config, plan),
         autocast=autocast,
-        tokens_per_batch=train.tokens_per_batch,
+        tokens_per_batch=_known(train.tokens_per_batch),
         optimizer=train.optimizer,
-        weight_decay=train.weight_decay,
+        weight_decay=_known(train.weight_decay),
         betas=(train.beta1, train.beta2),
         max_grad_norm=train.max_grad_norm,
-        eval_steps=train.eval_steps,
-        save_steps=train.save_steps,
+        eval_steps=_known(train.eval_steps),
+        save_steps=_known(train.save_steps),
         patience=train.early_stopping_patience,
         threshold=train.early_stopping_threshold,
     )
+
+
+def _known(value: Value | None) -> Value:
+    if value is None:
+        raise ValueError("a setting is still open: resolve_settings and resolve_loop come first")
+    return value
 
 
 def plan_steps(config: RunConfig, rows: int) -> StepPlan:

@@ -5,6 +5,7 @@ Knows nothing of files or shapes; rows come in as lists of text.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,16 +37,19 @@ class Header:
 def find_header(rows: Sequence[Cells]) -> Header:
     """The row that names the columns: blank rows and titles above it are passed over.
 
-    Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table, provided that it
-    looks like headings: short, all different, no numbers, no sentences, nothing that comes again below.
+    Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table that looks like
+    headings: short, all different, no numbers, no sentences, nothing that comes again below. Only narrower rows may
+    stand above it, such as "As of:" with a date: a table without a header begins with a row that is data.
     """
     filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
     if not filled:
         return Header(len(rows), (), None)
     candidate = _named_row(rows, filled)
     if candidate is None:
-        candidate = _first_wide_row(rows, filled)
-        if not _looks_like_headings(rows, candidate):
+        wide = _ever_wider_rows(rows, filled)
+        candidate = next((index for index in wide if _looks_like_headings(rows, index)), None)
+        if candidate is None:
+            candidate = wide[0]
             first = filled[0] if _width(rows[filled[0]]) > 1 or _width(rows[candidate]) == 1 else candidate
             return Header(first, _names((), rows[first:]), None)
     titles = tuple(index for index in filled if index < candidate)
@@ -73,17 +77,28 @@ def _known_names(row: Cells, *, settling: bool) -> int:
     return sum(is_known_name(cell, settling=settling) for cell in cells)
 
 
-def _first_wide_row(rows: Sequence[Cells], filled: Sequence[int]) -> int:
+def _ever_wider_rows(rows: Sequence[Cells], filled: Sequence[int]) -> list[int]:
+    """The first row at least half as wide as most are, and wider ones below it up to one as wide as most are."""
     usual = Counter(_width(rows[index]) for index in filled[:_SAMPLED_ROWS]).most_common(1)[0][0]
     least = max(2, -(-usual // 2)) if usual > 1 else 1
-    return next((index for index in filled[:_SEARCHED_ROWS] if _width(rows[index]) >= least), filled[0])
+    found: list[int] = []
+    for index in filled[:_SEARCHED_ROWS]:
+        width = _width(rows[index])
+        if width >= least:
+            found.append(index)
+            least = width + 1
+        if width >= usual:
+            break
+    return found or [filled[0]]
 
 
 def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     headings = {column: cell.strip() for column, cell in enumerate(rows[candidate]) if cell.strip()}
     if len({heading.casefold() for heading in headings.values()}) < len(headings):
         return False
-    if not all(map(_could_be_heading, headings.values())):
+    # "ok?" is a heading among several; among few columns it is more likely a question
+    asks = {heading for heading in headings.values() if len(headings) > 3 and re.fullmatch(r"\w+\?", heading)}
+    if not all(_could_be_heading(heading) for heading in headings.values() if heading not in asks):
         return False
     body = rows[candidate + 1 : candidate + 1 + 10 * _SAMPLED_ROWS]
     below = {

@@ -20,6 +20,7 @@ from tunesmith.data.table import Table, cell_text, columns_of
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
+_LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
 _ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0"
 
@@ -50,12 +51,12 @@ def read_xlsx(source: Source) -> Table:
         else:
             findings.append(Finding("note", "empty_sheet", f'sheet "{name}" has no rows and was skipped'))
     for name in _notes_among(sheets):
-        del sheets[name]
+        rows = len(sheets.pop(name).records)
         findings.append(
             Finding(
-                "note",
+                "warning" if rows > _LONGEST_NOTE else "note",
                 "notes_sheet",
-                f'sheet "{name}" has no headings over several columns, as others have, and was skipped',
+                f'sheet "{name}" ({rows} rows) has no headings over several columns, as others have, and was skipped',
                 fix=f'to read it set data.sheet to "{name}"',
             )
         )
