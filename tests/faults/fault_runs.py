@@ -56,11 +56,13 @@ class Workshop:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        pid = self._answer()["pid"]
+        pid = int(self._answer()["pid"])
         if signal_after is not None:
             number, seconds = signal_after
             time.sleep(seconds)
-            os.kill(pid, number)  # a child that has ended is a zombie until its code was asked for, so this is safe
+            os.kill(pid, number)
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
         return int(self._answer()["code"]), self._output.read_text(errors="replace")
 
     def close(self) -> None:
