@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from tests_faults import SEED, Project, Reference, assert_whole, result_of
+from fault_runs import SEED, Project, Reference, assert_whole, result_of
 
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 

@@ -1,8 +1,8 @@
 """A process that has imported everything and forks a child for each command line it is told on standard input.
 
-A fault test starts hundreds of runs; importing torch in each would take longer than all the rest. The parent only forks,
-so a child is as good as a fresh process. One JSON line in: {arguments, folder, output, hook, file_bytes}; two lines out:
-{"pid": ...} when it has started, {"code": ...} when it has ended (negative: the signal that killed it).
+A fault test starts hundreds of runs; importing torch in each would take longer than all the rest. The parent only
+forks, so a child is as good as a fresh process. In: {arguments, folder, output, hook, file_bytes} as a line of JSON; out:
+{"pid": ...}. In: an empty line; out, when the child has ended: {"code": ...} (negative: the signal that killed it).
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ def main() -> None:
 
     import tunesmith.api
     import tunesmith.cli.progress
-    import tunesmith.cli.report  # noqa: F401
+    import tunesmith.cli.report
 
     _ = matplotlib.figure, peft, transformers.models.llama.modeling_llama, tunesmith.api
     torch.set_num_threads(1)
     answer({"ready": True})
-    for line in sys.stdin:
+    for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:
             os._exit(run(json.loads(line)))
         answer({"pid": child})
+        sys.stdin.readline()  # until then an ended child stays a zombie, whose number nobody else gets
         answer({"code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])})
 
 

@@ -104,8 +104,10 @@ def remove_folder(path: Path) -> None:
     with disk_errors(path):
         aside = _sibling(path, _UNFINISHED)
         os.rename(path, aside)
-        _sync_folder(path.parent)
-        _remove(aside)
+        try:
+            _sync_folder(path.parent)  # else a power cut could bring back the name of what is half gone
+        finally:
+            _remove(aside)
 
 
 def recover(folder: Path) -> None:
