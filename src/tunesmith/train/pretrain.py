@@ -79,16 +79,15 @@ def pretrain(
     run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
     tokenizer = _tokenizer(run, config, corpus)
     rows, held_out = _rows(corpus, tokenizer, config)
-    device = choose_device(config.model.device)
-    model, dtype = _model(config, tokenizer, device)
+    model, dtype = _model(config, tokenizer)
     config, plan = _planned(config, len(rows), model)
-    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=device.type)
+    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=model.device.type)
     keep = config.train.save_total_limit
     checkpoints = Checkpoints(run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift)
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
-        return autocast(device, dtype)
+        return autocast(model.device, dtype)
 
     settings = resolve.loop_settings(config, plan, autocast=compute)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
@@ -156,10 +155,9 @@ def _tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> PreTrainedTokeniz
     return tokenizer
 
 
-def _model(
-    config: RunConfig, tokenizer: PreTrainedTokenizerFast, device: torch.device
-) -> tuple[PreTrainedModel, torch.dtype]:
+def _model(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, torch.dtype]:
     """A new model on its device and the number format it is trained in."""
+    device = choose_device(config.model.device)
     model = new_model(config.pretrain, tokenizer, seed=config.seed)
     model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
     if config.train.gradient_checkpointing:
