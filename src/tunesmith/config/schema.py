@@ -132,6 +132,9 @@ class TrainConfig(_Section):
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
+    order: Literal["random", "bucketed"] = _setting(
+        "random", "Rows of a step: any, or of like length, which costs less where rows have to be padded."
+    )
     schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = _setting(
         "cosine", "Shape of the rate after warm-up."
     )

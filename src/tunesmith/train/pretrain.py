@@ -80,7 +80,7 @@ def pretrain(
     tokenizer = _tokenizer(run, config, corpus)
     rows, held_out = _rows(corpus, tokenizer, config)
     model, dtype = _model(config, tokenizer)
-    config, plan = _planned(config, len(rows), model)
+    config, plan = _planned(config, rows, model)
     identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=model.device.type)
     keep = config.train.save_total_limit
     checkpoints = Checkpoints(run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift)
@@ -115,7 +115,7 @@ def pretrain(
         return _finish(run, model, tokenizer, state, nll=measure(held_out).nll, texts=corpus.held_out)
 
 
-def _planned(config: RunConfig, rows: int, model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
+def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
     plan = resolve.plan_steps(config, rows)
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
