@@ -1,14 +1,8 @@
 """A process that has imported everything and forks a child for each command line it is told on standard input.
 
 A fault test starts hundreds of runs; importing torch in each would take longer than all the rest. The parent only
-<<<<<<< HEAD
-forks, so a child is as good as a fresh process. In: a line of JSON {arguments, folder, output, hook, file_bytes}; out: a
-line with the pid. In: an empty line; out, when the child has ended: {"code": ...}, negative for the signal that killed
-it.
-=======
 forks, so a child is as good as a fresh process. In: one line of JSON with arguments, folder and output; out:
 {"pid": ...}. In: an empty line; out, when the child has ended: {"code": ...} (negative: the signal that killed it).
->>>>>>> trust
 """
 
 from __future__ import annotations
