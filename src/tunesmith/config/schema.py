@@ -144,8 +144,10 @@ class TrainConfig(_Section):
     )
     warmup_steps: int | None = _setting(None, "Steps of linear warm-up; overrides warmup_ratio.", unit="steps", ge=0)
     warmup_ratio: float = _setting(0.05, "Share of all steps spent warming up.", ge=0, lt=1)
-    optimizer: Literal["adamw", "muon"] = _setting(
-        "adamw", "adamw; muon orthogonalises the updates of matrices, which pays in pre-training."
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = _setting(
+        "adamw",
+        "adamw_8bit keeps its moments in 8 bits (extra qlora); muon orthogonalises the updates of matrices, which pays "
+        "in pre-training.",
     )
     weight_decay: float | None = _setting(
         None, "Decay of matrices (norms and biases have none); unset, by what is trained.", ge=0
