@@ -156,6 +156,11 @@ class TrainConfig(_Section):
     gradient_checkpointing: bool = _setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )
+    sharding: Literal["none", "full"] = _setting(
+        "none",
+        "How several processes (torchrun) hold the model: none, each has all of it; full, each a part of every weight "
+        "(FSDP2), for models that do not fit.",
+    )
     eval_steps: int | None = _setting(None, "Steps between validations; unset, about ten in a run.", unit="steps", ge=1)
     save_steps: int | None = _setting(
         None, "Steps between checkpoints; unset, the same as eval_steps.", unit="steps", ge=1
