@@ -82,8 +82,9 @@ class Processes:
             yield from ((batch, True) for batch in batches)
             return
         own = list(batches)
+        missing = self.highest(len(own)) - len(own)  # asked before the first pass, when all can answer
         yield from ((batch, True) for batch in own)
-        for _ in range(self.highest(len(own)) - len(own)):
+        for _ in range(missing):
             yield spare(), False
 
     def highest(self, number: int) -> int:
