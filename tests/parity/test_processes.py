@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -117,7 +116,21 @@ def project(crew: Crew, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir
     folder = tmp_path_factory.mktemp("project")
     (folder / "model").symlink_to(tiny_model_dir("llama"))
     draw = random.Random(1)
-    words = "press machine prints oil wheel belt lamp green red stop start heat cold".split()
+    words = [
+        "press",
+        "machine",
+        "prints",
+        "oil",
+        "wheel",
+        "belt",
+        "lamp",
+        "green",
+        "red",
+        "stop",
+        "start",
+        "heat",
+        "cold",
+    ]
     with (folder / "faq.csv").open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["question", "answer"])

@@ -174,6 +174,12 @@ class TrainConfig(_Section):
     )
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
 
+    @model_validator(mode="after")
+    def _optimizer_can_be_divided(self) -> TrainConfig:
+        if self.sharding == "full" and self.optimizer != "adamw":
+            raise ValueError(f"sharding full works with optimizer adamw, found {self.optimizer}")
+        return self
+
 
 class EvalConfig(_Section):
     """The measurement after training."""
