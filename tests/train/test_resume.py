@@ -29,6 +29,7 @@ COMMON = {
     "method.name": "lora",
     "method.dropout": 0.0,
     "train.epochs": 1,
+    "train.weight_decay": 0.01,
     "train.max_steps": STEPS,
     "train.batch_size": 4,
     "train.gradient_accumulation_steps": 1,

@@ -95,15 +95,7 @@ def _pretrain(
     allow_drift: bool,
     processes: Processes,
 ) -> PretrainResult:
-    with processes.together():
-        corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
-
-    def begin() -> str:
-        run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
-        _make_tokenizer(run, config, corpus)
-        return str(run.path)
-
-    run = Run(Path(processes.first(begin)))
+    run, corpus = _begun(config, destination, processes)
     with processes.together():
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(_tokenizer_dir(run))
         rows, held_out = _rows(corpus, tokenizer, config)
@@ -151,6 +143,19 @@ def _pretrain(
         processes.reassemble(model)
         processes.first(lambda: _finish(run, model, tokenizer, state, nll=nll, texts=corpus.held_out))
     return _result(run)
+
+
+def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> tuple[Run, Corpus]:
+    """The run, with its tokenizer on disk, and the texts."""
+    with processes.together():
+        corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
+
+    def begin() -> str:
+        run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
+        _make_tokenizer(run, config, corpus)
+        return str(run.path)
+
+    return Run(Path(processes.first(begin))), corpus
 
 
 def _planned(config: RunConfig, rows: int, model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
