@@ -19,9 +19,12 @@ class TunesmithError(Exception):
         message: one sentence: what was found and what was allowed.
         cause: where it comes from (file, row, column, the library's own words), if that adds something.
         fix: what the user should change or run.
+
+    `is_told`: another process of the same run says it, so this one need not.
     """
 
     exit_code = 1
+    is_told = False
 
     def __init__(self, message: str, *, cause: str | None = None, fix: str | None = None) -> None:
         super().__init__(message)

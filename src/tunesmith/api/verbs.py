@@ -19,7 +19,7 @@ from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
-from tunesmith.runs import Run, atomic_write
+from tunesmith.runs import Run, atomic_write, is_writer
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
 from tunesmith.types import Encoded, Example
 
@@ -71,7 +71,8 @@ def train(
         observers=observers,
         allow_drift=allow_drift,
     )
-    write_card(result.run.model_dir, card_facts(result.run, result.config))
+    if is_writer():
+        write_card(result.run.model_dir, card_facts(result.run, result.config))
     return result
 
 

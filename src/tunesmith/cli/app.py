@@ -13,7 +13,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
 from typing import Any
 
@@ -34,6 +34,7 @@ from tunesmith.cli.settings import settings
 from tunesmith.cli.terminal import console, live
 from tunesmith.cli.train import train
 from tunesmith.errors import SettingsError, Stopped, TunesmithError
+from tunesmith.runs import is_writer
 
 TRACE = "TUNESMITH_TRACE"
 _HELP = """From a spreadsheet to a small language model that is tuned, measured against
@@ -44,6 +45,7 @@ its base, and yours to run. Every command explains itself: tunesmith train --hel
     tunesmith eval faq                         tuned against base
     tunesmith ask faq "How do I reset it?"     one answer"""
 
+_SHARED = (("train",), ("pretrain",))  # commands that several processes can carry out together
 GROUPS = {"data": "Look at data before training on it."}
 COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("quickstart",): quickstart,
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
     try:
-        with _listen_for_sigterm(), warnings.catch_warnings():
+        with _listen_for_sigterm(), warnings.catch_warnings(), _one_voice():
             if not sys.warnoptions and TRACE not in os.environ:
                 warnings.simplefilter("ignore")  # libraries warn their own developers; ours are told as findings
             code = run(tokens)
@@ -81,6 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:
         return _answer_internal(error)
+
+
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of the processes of torchrun the first alone writes to the terminal; others tell only errors of their own."""
+    if is_writer():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 class _Terminated(KeyboardInterrupt):
@@ -111,6 +123,11 @@ def run(tokens: Sequence[str]) -> int | None:
         SettingsError: there is no such command, or its arguments cannot be read.
     """
     app, words = build_app(), find_command(tokens)
+    if "TORCHELASTIC_RUN_ID" in os.environ and words not in _SHARED:  # set by torchrun
+        raise SettingsError(
+            f"{' '.join(['tunesmith', *words])} runs in one process; train and pretrain can use several",
+            fix="start it without torchrun",
+        )
     rest = list(tokens[len(words) :])
     overrides: dict[str, str] = {}
     wants_help = any(token in ("--help", "-h") for token in _before_separator(rest))
@@ -212,6 +229,8 @@ def _quiet_libraries() -> None:
 def _answer(error: TunesmithError) -> int:
     if TRACE in os.environ:
         traceback.print_exception(error)
+    if error.is_told:
+        return error.exit_code
     if isinstance(error, Stopped):
         _message(error.message if error.fix is None else f"{error.message}\n  {error.fix}")
     else:

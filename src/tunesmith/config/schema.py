@@ -161,6 +161,11 @@ class TrainConfig(_Section):
     gradient_checkpointing: bool = _setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )
+    sharding: Literal["none", "full"] = _setting(
+        "none",
+        "How several processes (torchrun) hold the model: none, each has all of it; full, each a part of every weight "
+        "(FSDP2), for models that do not fit.",
+    )
     eval_steps: int | None = _setting(None, "Steps between validations; unset, about ten in a run.", unit="steps", ge=1)
     save_steps: int | None = _setting(
         None, "Steps between checkpoints; unset, the same as eval_steps.", unit="steps", ge=1
@@ -173,6 +178,12 @@ class TrainConfig(_Section):
         0.0, "Smallest fall of the validation loss that counts.", unit="nats", ge=0
     )
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
+
+    @model_validator(mode="after")
+    def _optimizer_can_be_divided(self) -> TrainConfig:
+        if self.sharding == "full" and self.optimizer != "adamw":
+            raise ValueError(f"sharding full works with optimizer adamw, found {self.optimizer}")
+        return self
 
 
 class EvalConfig(_Section):

@@ -15,7 +15,7 @@ from tunesmith.data.report import DataReport
 from tunesmith.data.table import Table
 
 if TYPE_CHECKING:
-    from tunesmith.data.batch import batches
+    from tunesmith.data.batch import batches, collate, groups
 
 __all__ = [
     "READERS",
@@ -29,8 +29,10 @@ __all__ = [
     "batches",
     "blocks",
     "check_file",
+    "collate",
     "detect_columns",
     "encode",
+    "groups",
     "prepare",
     "read",
     "read_corpus",
@@ -39,8 +41,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "batches":  # the one name that needs torch
-        from tunesmith.data.batch import batches
+    if name in ("batches", "collate", "groups"):  # the names that need torch
+        from tunesmith.data import batch
 
-        return batches
+        return getattr(batch, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,14 +35,20 @@ def batches(
     The longest come first, so that memory runs out at once if at all, and rows of like length share a batch, which
     costs least where an architecture has to pad. Losses are sums over tokens: which rows share a batch changes nothing.
     """
+    for group in groups(encoded, rows=rows, tokens=tokens):
+        yield collate([encoded[index] for index in group], device)
+
+
+def groups(encoded: Sequence[Encoded], *, rows: Sequence[int] | None = None, tokens: int) -> Iterator[list[int]]:
+    """The indices of the rows in each of the `batches`."""
     chosen = range(len(encoded)) if rows is None else rows
-    batch: list[Encoded] = []
+    group: list[int] = []
     filled = 0
     for index in sorted(chosen, key=lambda index: -len(encoded[index])):
-        if batch and filled + len(encoded[index]) > tokens:
-            yield collate(batch, device)
-            batch, filled = [], 0
-        batch.append(encoded[index])
+        if group and filled + len(encoded[index]) > tokens:
+            yield group
+            group, filled = [], 0
+        group.append(index)
         filled += len(encoded[index])
-    if batch:
-        yield collate(batch, device)
+    if group:
+        yield group

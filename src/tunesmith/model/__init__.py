@@ -2,10 +2,10 @@
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
 from tunesmith.model.load import LoadedModel, load_base
-from tunesmith.model.loss import token_nll
+from tunesmith.model.loss import nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, recompute_activations
-from tunesmith.model.packing import packing, why_padded
+from tunesmith.model.packing import base_of, packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
@@ -17,7 +17,7 @@ from tunesmith.model.size import (
     format_count,
 )
 from tunesmith.model.source import find_source
-from tunesmith.model.speed import accelerated, choose_compile
+from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
 
 __all__ = [
     "END_OF_TEXT",
@@ -26,10 +26,12 @@ __all__ = [
     "accelerated",
     "apply_method",
     "autocast",
+    "base_of",
     "choose_compile",
     "choose_device",
     "choose_dtype",
     "count_parameters",
+    "decoder_layers",
     "default_learning_rate",
     "default_method",
     "default_tokens_per_batch",
@@ -42,6 +44,7 @@ __all__ = [
     "merge",
     "new_model",
     "new_tokenizer",
+    "nll_as_method",
     "packing",
     "recompute_activations",
     "save_adapter",

@@ -45,12 +45,15 @@ class LoadedModel:
     device: torch.device
 
 
-def load_base(path: str, *, revision: str | None = None, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+def load_base(
+    path: str, *, revision: str | None = None, dtype: str = "auto", device: str = "auto", on_host: bool = False
+) -> LoadedModel:
     """Load `builtin:name`, a local folder or a hub id, safetensors only, without running code from it.
 
     Args:
         revision: branch, tag or commit of a hub model; local models have none.
         dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda or mps.
+        on_host: leave the weights in host memory; whoever divides them moves them to the device piece by piece.
 
     Raises:
         ResourceError: the model, its weights, its tokenizer or the device is not here or not usable.
@@ -65,7 +68,8 @@ def load_base(path: str, *, revision: str | None = None, dtype: str = "auto", de
         tokenizer = load_tokenizer(source)
         with explained(path):
             model = _load_weights(source, number_format)
-            model.to(target)  # type: ignore[arg-type]  # the wrapper around it hides its signature
+            if not on_host:
+                model.to(target)  # type: ignore[arg-type]  # the wrapper around it hides its signature
     model.requires_grad_(False)
     fingerprint = source.commit if source.folder is None else compute_fingerprint(source.folder)
     return LoadedModel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import MethodType
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ PLAIN_HEADS = (
     *("llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"),
     *("gpt_neox", "gpt_neo", "opt", "olmo2", "smollm3", "starcoder2", "bloom"),
 )
+_METHOD = "token_nll"
 
 
 def token_nll(model: nn.Module, batch: Batch) -> Tensor:
@@ -34,9 +36,25 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     Returns:
         (T,) float32, with a gradient to whatever of the model is trainable.
     """
+    base = base_of(model)
+    sharded = vars(base).get(_METHOD)
+    nll: Tensor = _token_nll(base, batch) if sharded is None else sharded(batch)
+    return nll
+
+
+def nll_as_method(base: nn.Module) -> str:
+    """Make `token_nll` go through a method of the transformers model, and return its name.
+
+    Weights that are divided among processes are gathered around a method; the decoder and the head, which are called
+    one after the other here, need theirs at the same time.
+    """
+    setattr(base, _METHOD, MethodType(_token_nll, base))
+    return _METHOD
+
+
+def _token_nll(base: Any, batch: Batch) -> Tensor:
     chosen = batch.supervised.nonzero().squeeze(1)  # (N,) positions of the targets
     targets = batch.input_ids[chosen]  # (N,)
-    base = base_of(model)
     head = base.get_output_embeddings()
     # An adapter or a quantised layer in place of the head has a forward of its own.
     if base.config.model_type in PLAIN_HEADS and type(head) is nn.Linear:

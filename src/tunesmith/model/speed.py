@@ -29,7 +29,7 @@ def accelerated(model: nn.Module, *, compiled: bool) -> Iterator[None]:
     Args:
         compiled: each decoder layer by torch.compile, once for every length; kept on disk for the next run.
     """
-    layers = _decoder_layers(model) if compiled else []
+    layers = decoder_layers(model) if compiled else []
     if layers:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))  # its default is in /tmp
@@ -61,7 +61,7 @@ def choose_compile(requested: str, device: torch.device, *, parameters: int, tok
     return True, f"the run is long enough to repay it ({cost:.1e} operations)"
 
 
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of the architecture, by the class names that it declares as not to be split."""
     base = base_of(model)
     names = set(base._no_split_modules or ())

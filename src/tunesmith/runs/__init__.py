@@ -4,7 +4,7 @@ from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, reco
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
-from tunesmith.runs.store import Run
+from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
     "MetricsLog",
@@ -12,6 +12,7 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "disk_errors",
+    "is_writer",
     "list_runs",
     "plot_run",
     "recover",

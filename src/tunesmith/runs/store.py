@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,6 +170,11 @@ class Run:
     @property
     def exports_dir(self) -> Path:
         return self.path / "exports"
+
+
+def is_writer() -> bool:
+    """Whether this process writes: of those that torchrun started to train together, the first alone."""
+    return "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def run_folders(folder: Path) -> list[Path]:

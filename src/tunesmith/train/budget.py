@@ -11,6 +11,7 @@ import torch
 
 from tunesmith.errors import ResourceError
 from tunesmith.model import is_out_of_memory
+from tunesmith.train.device import ALONE, Processes
 
 Result = TypeVar("Result")
 
@@ -32,8 +33,17 @@ class MicroBatches:
         return True
 
 
-def within_memory(sizes: MicroBatches, compute: Callable[[], Result], *, halved: Callable[[], None]) -> Result:
+def within_memory(
+    sizes: MicroBatches,
+    compute: Callable[[], Result],
+    *,
+    halved: Callable[[], None],
+    processes: Processes = ALONE,
+) -> Result:
     """`compute()`, which looks at `sizes.limit`; tried again from its start at half the size until it fits.
+
+    When it does not fit on one of the processes, all try again. Where the weights are divided among them it cannot be
+    tried again: the others wait inside the pass that failed.
 
     Args:
         halved: called after every halving.
@@ -42,15 +52,22 @@ def within_memory(sizes: MicroBatches, compute: Callable[[], Result], *, halved:
         ResourceError: a single row does not fit.
     """
     while True:
+        cause = ""
         try:
-            return compute()
+            result = compute()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             cause = (str(error) or type(error).__name__).splitlines()[0]
+            if processes.sharded:
+                fix = f"lower train.tokens_per_batch (now {sizes.limit}), or start more processes"
+                raise ResourceError("not enough memory with divided weights", cause=cause, fix=fix) from error
+        if not processes.highest(int(bool(cause))):
+            return result
         # outside the handler: the traceback holds the tensors of the attempt until here
         if not sizes.halve():
-            raise ResourceError("not enough memory for a single row", cause=cause, fix=MEMORY_FIX)
+            cause = cause or "another process ran out of memory"
+            raise processes.echo(ResourceError("not enough memory for a single row", cause=cause, fix=MEMORY_FIX))
         free_memory()
         halved()
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +24,7 @@ from torch import nn
 
 from tunesmith.errors import ResourceError, SettingsError, TrainingError
 from tunesmith.runs import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
+from tunesmith.train.device import ALONE, Processes
 
 _FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
@@ -63,13 +65,24 @@ class Checkpoints:
         identity: what must be the same when the run is resumed (data hash, settings, versions ...), as JSON has it.
         keep: how many to keep. The newest, the best and the one to roll back to are kept whatever the number.
         allow_drift: resume although the identity differs.
+        processes: those that train. The first decides and writes; all of them read. Whatever their number and division
+            of the weights, the files are the same.
     """
 
-    def __init__(self, folder: Path, *, identity: Mapping[str, object], keep: int, allow_drift: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: Mapping[str, object],
+        keep: int,
+        allow_drift: bool = False,
+        processes: Processes = ALONE,
+    ) -> None:
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))
         self.keep = keep
         self.allow_drift = allow_drift
+        self.processes = processes
         self.messages: list[str] = []
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
@@ -79,7 +92,11 @@ class Checkpoints:
             TrainingError: a number of it is not finite; nothing was written.
             ResourceError: it could not be written, or did not read back; the older ones are as they were.
         """
-        weights, moments = trainable_weights(model), _optimizer_tensors(model, optimizer)
+        weights = self.processes.whole(_trainable(model))
+        moments = self.processes.whole(_optimizer_tensors(model, optimizer))
+        return Path(self.processes.first(lambda: str(self._write(weights, moments, state))))
+
+    def _write(self, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: TrainingState) -> Path:
         for name, tensor in [*weights.items(), *moments.items()]:
             if not torch.isfinite(tensor).all():
                 raise TrainingError(
@@ -110,17 +127,29 @@ class Checkpoints:
         Raises:
             SettingsError: the checkpoint belongs to other data, settings or package versions.
         """
-        recover(self.folder)
-        self._check_identity()
-        return self._load(self._good(self.list()), model, optimizer)
+
+        def find() -> dict[str, Any] | None:
+            recover(self.folder)
+            self._check_identity()
+            return self._found(self.list())
+
+        return self._load(self.processes.first(find), model, optimizer)
 
     def roll_back(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int) -> TrainingState | None:
         """Load the newest good checkpoint up to `step`, then delete the newer ones: they are of a past given up."""
-        state = self._load(self._good([f for f in self.list() if _step_of(f) <= step]), model, optimizer)
-        if state is not None:
+
+        def find() -> dict[str, Any] | None:
+            return self._found([folder for folder in self.list() if _step_of(folder) <= step])
+
+        def forget(after: int) -> None:
             for folder in self.list():
-                if _step_of(folder) > state.step:
+                if _step_of(folder) > after:
                     remove_folder(folder)
+
+        state = self._load(self.processes.first(find), model, optimizer)
+        if state is not None:
+            good = state.step
+            self.processes.first(lambda: forget(good))
         return state
 
     def check(self, model: nn.Module) -> None:
@@ -128,18 +157,22 @@ class Checkpoints:
 
         Raises:
             SettingsError: the newest checkpoint belongs to other data, settings or versions; all differences are named.
+            Or the processes themselves differ in them.
             ResourceError: the checkpoints still to be kept, and one more while it is written, do not fit on the disk.
         """
-        self._check_identity()
-        count = max(1, self.keep + 1 - len(self.list()))
-        require_free(self.folder, count * checkpoint_bytes(model), purpose=f"room for {count} checkpoints")
+
+        def check() -> None:
+            self._check_identity()
+            count = max(1, self.keep + 1 - len(self.list()))
+            require_free(self.folder, count * checkpoint_bytes(model), purpose=f"room for {count} checkpoints")
+
+        self.processes.require_equal(self.identity)
+        self.processes.first(check)
 
     def best(self, state: TrainingState) -> Path | None:
         """Folder of the best checkpoint, if there is one and it is undamaged."""
-        if state.best_step is None:
-            return None
-        folder = self._folder_of(state.best_step)
-        return None if damage(folder) else folder
+        has_best = self.processes.first(lambda: self._has_best(state))
+        return self._folder_of(state.best_step) if has_best and state.best_step is not None else None
 
     def latest_step(self) -> int:
         """Step of the newest checkpoint, 0 when there is none."""
@@ -172,18 +205,32 @@ class Checkpoints:
             folder.rename(aside)
         self.messages.append(f"checkpoint {folder.name} is damaged ({problem}): kept as {aside.name}, not used")
 
-    def _load(self, folder: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    def _found(self, folders: Sequence[Path]) -> dict[str, Any] | None:
+        """The newest good one's state, as it is to be resumed."""
+        folder = self._good(folders)
         if folder is None:
             return None
-        load_weights(model, folder)
-        _load_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"))
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         state = TrainingState(**content["state"])
-        if state.best_step is not None and self.best(state) is None:
+        if state.best_step is not None and not self._has_best(state):
             self.messages.append(
                 f"the best checkpoint (step {state.best_step}) is lost: the best step from here on takes its place"
             )
             state.best_loss = state.best_step = None
+        return asdict(state)
+
+    def _has_best(self, state: TrainingState) -> bool:
+        return state.best_step is not None and damage(self._folder_of(state.best_step)) is None
+
+    def _load(
+        self, found: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> TrainingState | None:
+        if found is None:
+            return None
+        state = TrainingState(**found)
+        folder = self._folder_of(state.step)
+        load_weights(model, folder, self.processes)
+        _load_optimizer(model, optimizer, load_file(folder / "optimizer.safetensors"), self.processes)
         return state
 
     def _check_identity(self) -> None:
@@ -223,16 +270,20 @@ def checkpoint_bytes(model: nn.Module) -> int:
 
 def trainable_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights that training changes, by name, on the CPU."""
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    return ALONE.whole(_trainable(model))
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path, processes: Processes = ALONE) -> None:
     """Copy a checkpoint's weights into the model's trainable parameters, in place."""
     stored = load_file(folder / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.copy_(stored[name])
+                parameter.copy_(processes.like(parameter, stored[name].to(parameter.device)))
+
+
+def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -241,13 +292,15 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensor = torch.as_tensor(value).detach().cpu().contiguous()
+            tensor = torch.as_tensor(value)
             # bitsandbytes shares its quantisation tables among all parameters, which safetensors does not
             tensors[f"{key}/{name}"] = tensor.clone() if key.startswith("qmap") else tensor
     return tensors
 
 
-def _load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+def _load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], processes: Processes
+) -> None:
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, value in tensors.items():
@@ -258,7 +311,7 @@ def _load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors:
             continue
         # AdamW keeps its step counter in float32 wherever the moments live; fused kernels want it on their device
         device = parameter.device if what != "step" or parameter.is_cuda else torch.device("cpu")
-        optimizer.state[parameter][what] = value.to(device)
+        optimizer.state[parameter][what] = processes.like(parameter, value.to(device))
 
 
 def damage(folder: Path) -> str | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
-import torch
 from torch import nn
 
 from tunesmith.errors import TrainingError
 from tunesmith.train.checkpoint import TrainingState
+from tunesmith.train.device import ALONE, Processes
 
 Answer = Literal["skip", "roll back", "stop"]
 
@@ -25,6 +26,7 @@ class NonFinite(TrainingError):
     """A loss or gradient is NaN or infinite. Raised before the optimizer step, so nothing of it was applied."""
 
     def __init__(self, what: str, step: int, rows: Sequence[int]) -> None:
+        self.what, self.step, self.rows = what, step, list(rows)
         super().__init__(
             f"{what} at step {step}",
             cause=f"in source row{'s' if len(rows) > 1 else ''} {', '.join(map(str, sorted(rows)))}",
@@ -37,7 +39,19 @@ class NonFinite(TrainingError):
         return f"{self.message} {self.cause}"
 
 
-def answer_to(state: TrainingState, model: nn.Module) -> Answer:
+def raise_on_all(problem: NonFinite | None, processes: Processes) -> None:
+    """Raise the problem of the first process that has one, on every process.
+
+    Raises:
+        NonFinite: there is one.
+    """
+    own = json.dumps([problem.what, problem.step, problem.rows]) if problem else ""
+    texts = [text for text in processes.exchange(own) if text]
+    if texts:
+        raise processes.echo(NonFinite(*json.loads(texts[0])))
+
+
+def answer_to(state: TrainingState, model: nn.Module, processes: Processes = ALONE) -> Answer:
     """What follows a step from `state` that was not finite.
 
     The first such step of a run is skipped, and skipped again when it is met again. The second, or one with weights
@@ -45,7 +59,7 @@ def answer_to(state: TrainingState, model: nn.Module) -> Answer:
     one without a checkpoint, ends it.
     """
     is_new = bool(state.skipped) and state.step + 1 not in state.skipped
-    if not is_new and all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
+    if not is_new and processes.all_finite(p for p in model.parameters() if p.requires_grad):
         return "skip"
     return "roll back" if state.rollbacks == 0 and state.anchor is not None else "stop"
 

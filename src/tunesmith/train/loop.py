@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tunesmith.data import StepPlan, batches
+from tunesmith.data import StepPlan, batches, collate
 from tunesmith.errors import ResourceError
 from tunesmith.model import memory_errors, token_nll
 from tunesmith.train.budget import MEMORY_FIX, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
-from tunesmith.train.health import NonFinite, answer_to, remembered, spike
+from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembered, spike
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.signals import StopRequest
@@ -38,6 +39,7 @@ class LoopSettings:
     schedule: learning rate of each step. autocast: context that every forward pass is computed in.
     tokens_per_batch: most tokens of a forward pass, fewer where memory runs out.
     patience: validations without a gain over `threshold` before stopping early.
+    processes: those that compute a step together. They take the same steps as one would.
     """
 
     schedule: Callable[[int], float]
@@ -51,6 +53,7 @@ class LoopSettings:
     save_steps: int
     patience: int | None
     threshold: float
+    processes: Processes = ALONE
 
 
 def fit(
@@ -70,7 +73,8 @@ def fit(
         model: trainable parameters have requires_grad; it is left in training mode.
         plan: which rows each step sees.
         validate: mean validation loss in nats per token.
-        stop: checked after every step; the state is saved before the loop returns.
+        observers: of several processes, the first has them.
+        stop: checked after every step; the state is saved before the loop returns. One process that is asked stops all.
 
     Returns:
         The state after the last step; `step < plan.total_steps`, or a validation is pending, when it was stopped.
@@ -80,6 +84,7 @@ def fit(
         ResourceError: a single row does not fit into memory, or the last state cannot be saved.
         SettingsError: the checkpoints belong to another run.
     """
+    processes = settings.processes
     optimizer = build_optimizer(model, settings.optimizer, weight_decay=settings.weight_decay, betas=settings.betas)
     state = checkpoints.restore(model, optimizer) or TrainingState()
     most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
@@ -94,12 +99,16 @@ def fit(
             tell("notice", message=checkpoints.messages.pop(0))
 
     def stopping() -> bool:
-        return stop is not None and stop.signal_number is not None
+        if stop is None:
+            return False
+        stop.signal_number = processes.highest(stop.signal_number or 0) or None
+        return stop.signal_number is not None
 
     def gradients(window: Sequence[int]) -> tuple[float, float]:
-        def attempt() -> tuple[float, float]:
+        def attempt() -> tuple[float, NonFinite | None]:
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
-            torch.manual_seed(_step_seed(plan.seed, state.step))  # dropout follows from the step: no RNG state to save
+            # dropout follows from the step: no RNG state to save
+            torch.manual_seed(_step_seed(plan.seed, state.step, processes.rank))
             return _accumulate(model, rows, window, settings=settings, tokens=micro.limit, step=state.step)
 
         def halved() -> None:
@@ -108,7 +117,10 @@ def fit(
                 "memory", message=f"out of memory: at most {micro.limit} tokens at once from here on, in the same steps"
             )
 
-        return within_memory(micro, attempt, halved=halved)
+        total, problem = within_memory(micro, attempt, halved=halved, processes=processes)
+        raise_on_all(problem, processes)
+        processes.add_up(model)
+        return processes.total([total])[0], _clip(model, rows, window, settings=settings, step=state.step)
 
     tell("start", resumed_from=state.step, validation_pending=state.validation_pending)
     tell_notices()
@@ -117,7 +129,7 @@ def fit(
         # The longest rows first, and twice, so that the second pass meets the gradients of the first: if memory runs
         # out, it does so now and not hours from now.
         with suppress(NonFinite):  # if these rows are bad, the step that they belong to will tell
-            gradients(_longest(rows, plan.rows_per_step, tokens=2 * micro.limit))
+            gradients(_longest(rows, plan.rows_per_step, tokens=2 * micro.limit * processes.world))
 
     unsaved = False  # whether there is something that no checkpoint holds
     while True:
@@ -140,7 +152,7 @@ def fit(
             if is_planned:
                 state.anchor = state.step
             try:
-                tell("saving")
+                processes.first(lambda: tell("saving"))
                 folder = checkpoints.save(model, optimizer, state)
             except ResourceError as error:
                 if ended or leaving:
@@ -163,7 +175,7 @@ def fit(
         try:
             loss, norm = gradients(window)
         except NonFinite as problem:
-            answer = answer_to(state, model)
+            answer = answer_to(state, model, processes)
             if answer == "roll back":
                 state, failed = _rolled_back(checkpoints, model, optimizer, state, problem), state
                 message = f"{problem.summary}: back to step {state.step}, at half the learning rate"
@@ -215,28 +227,46 @@ def _accumulate(
     settings: LoopSettings,
     tokens: int,
     step: int,
-) -> tuple[float, float]:
-    """Gradient of the window's mean token loss into `.grad`, clipped. Returns the loss and the norm before clipping.
+) -> tuple[float, NonFinite | None]:
+    """Gradient of the window's mean token loss, as far as this process's rows go, into `.grad`.
 
-    Raises:
-        NonFinite: the loss of a batch or the norm of the gradient is.
+    Returns:
+        Its part of the loss, and what was not finite, if anything.
     """
+    processes = settings.processes
     targets = sum(rows[index].target_tokens for index in window)
+    own = [window[position] for position in processes.share([len(rows[index]) for index in window])]
     device = next(model.parameters()).device
-    total = 0.0
-    for batch in batches(rows, rows=window, tokens=tokens, device=device):
+    total, problem = 0.0, None
+    own_batches = batches(rows, rows=own, tokens=tokens, device=device)
+    for batch, counts in processes.even(own_batches, lambda: collate([rows[window[0]]], device)):
         with settings.autocast():
-            loss = token_nll(model, batch).sum() / targets
+            loss = token_nll(model, batch).sum() / targets * counts
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFinite(f"the loss is {value}", step + 1, batch.rows)
+            problem = problem or NonFinite(f"the loss is {value}", step + 1, batch.rows)
+            if not processes.sharded:
+                break
         loss.backward()
         total += value
+    return total, problem
+
+
+def _clip(
+    model: nn.Module, rows: Sequence[Encoded], window: Sequence[int], *, settings: LoopSettings, step: int
+) -> float:
+    """Scale the gradients down to `max_grad_norm`, all together. Returns their norm before.
+
+    Raises:
+        NonFinite: the norm is.
+    """
     limit = settings.max_grad_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit).item()
+    total = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit)
+    norm: float = settings.processes.one(total).item()
     if not math.isfinite(norm):
-        raise NonFinite("the gradient is not finite", step + 1, [rows[index].row for index in window])
-    return total, norm
+        problem = NonFinite("the gradient is not finite", step + 1, [rows[index].row for index in window])
+        raise settings.processes.echo(problem)
+    return norm
 
 
 def _advance(state: TrainingState, plan: StepPlan, settings: LoopSettings, *, validates: bool) -> None:
@@ -290,6 +320,6 @@ def _judge(state: TrainingState, validation_loss: float, settings: LoopSettings)
     return is_best
 
 
-def _step_seed(seed: int, step: int) -> int:
-    """A 63-bit seed for every step; multiplying by an odd constant spreads neighbours (Steele et al. 2014)."""
-    return ((seed << 32) + step) * 0x9E3779B97F4A7C15 % (1 << 63)
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A 63-bit seed of a step in a process; multiplying by odd constants spreads neighbours (Steele et al. 2014)."""
+    return (((seed << 32) + step) * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9) % (1 << 63)

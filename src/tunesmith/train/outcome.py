@@ -10,11 +10,12 @@ from typing import Protocol
 from torch import nn
 
 from tunesmith.config import RunConfig
-from tunesmith.data import DataReport, EncodeReport
+from tunesmith.data import DataReport, EncodeReport, groups
 from tunesmith.errors import ResourceError, Stopped
 from tunesmith.runs import Run, plot_run
 from tunesmith.train.budget import MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
+from tunesmith.train.device import Processes
 from tunesmith.train.observe import Event, Observer
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded, Finding
@@ -68,30 +69,36 @@ class TrainResult:
 
 
 @contextmanager
-def recorded(run: Run, stop: StopRequest) -> Iterator[None]:
+def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None]:
     """The run is `running` inside; when training fails, it is `failed` and its pictures show how far it came.
 
     Raises:
         Stopped: a second signal asked to stop at once; nothing on disk is half-written.
     """
-    run.update_manifest(status="running")
+
+    def record(status: str) -> None:
+        if processes.is_first:
+            run.update_manifest(status=status)
+
+    record("running")
     try:
         yield
     except Stopped:
         raise
     except KeyboardInterrupt as error:
-        run.update_manifest(status="stopped")
+        record("stopped")
         raise Stopped(
             "stopped at once; what was saved last is kept", fix=_how_to_resume(run), signal_number=stop.signal_number
         ) from error
     except BaseException:
         with suppress(ResourceError):  # the disk may be what failed
-            run.update_manifest(status="failed")
-            plot_run(run)
+            record("failed")
+            if processes.is_first:
+                plot_run(run)
         raise
 
 
-def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest) -> None:
+def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest, processes: Processes) -> None:
     """Record that the run waits to be resumed, and say how.
 
     Raises:
@@ -99,23 +106,49 @@ def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: Sto
     """
     if state.stopped_early or (state.step == total_steps and not state.validation_pending):
         return
-    run.update_manifest(status="stopped", step=state.step)
+    processes.first(lambda: run.update_manifest(status="stopped", step=state.step))
     saved = "everything up to there is saved" if state.step else "there was nothing to save"
     done = f"step {state.step} of {total_steps}" if state.step else "no step"
-    raise Stopped(
-        f"stopped after {done}; {saved}",
-        fix=_how_to_resume(run),
-        signal_number=stop.signal_number,
-    )
+    stopped = Stopped(f"stopped after {done}; {saved}", fix=_how_to_resume(run), signal_number=stop.signal_number)
+    raise processes.echo(stopped)
 
 
-def measured(mean_nll: MeanNll, model: nn.Module, encoded: Sequence[Encoded], *, sizes: MicroBatches) -> Likelihood:
-    """`mean_nll` on at most `sizes.limit` tokens at once; memory that runs out here leaves the training steps alone."""
+@dataclass(frozen=True, slots=True)
+class _Summed:
+    """What all processes measured. `nll` in nats over `tokens` supervised tokens."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        return self.nll / self.tokens
+
+
+def measured(
+    mean_nll: MeanNll, model: nn.Module, encoded: Sequence[Encoded], *, sizes: MicroBatches, processes: Processes
+) -> Likelihood:
+    """`mean_nll` on at most `sizes.limit` tokens at once; memory that runs out here leaves the training steps alone.
+
+    Several processes take a share of the rows each and add up what they found.
+    """
 
     def measure() -> Likelihood:
         return mean_nll(model, encoded, tokens_per_batch=sizes.limit)
 
-    return within_memory(sizes, measure, halved=lambda: None)
+    def measure_share() -> float:
+        rows = [row for row in encoded if row.target_tokens]
+        own = groups(rows, rows=processes.share([len(row) for row in rows]), tokens=sizes.limit)
+        nll = 0.0
+        for group, counts in processes.even(own, lambda: [0]):
+            found = mean_nll(model, [rows[index] for index in group], tokens_per_batch=sizes.limit).nll
+            nll += found if counts else 0.0
+        return nll
+
+    if processes.world == 1:
+        return within_memory(sizes, measure, halved=lambda: None)
+    nll = within_memory(sizes, measure_share, halved=lambda: None, processes=processes)
+    return _Summed(processes.total([nll])[0], sum(row.target_tokens for row in encoded))
 
 
 def use_best(
@@ -124,7 +157,7 @@ def use_best(
     """Put the weights of the best validation into the model. When they are lost, it keeps the last; observers hear."""
     best = checkpoints.best(state)
     if best is not None:
-        load_weights(model, best)
+        load_weights(model, best, checkpoints.processes)
     elif state.best_step is not None:
         message = f"the best checkpoint (step {state.best_step}) is damaged: the model is that of step {state.step}"
         for observe in observers:

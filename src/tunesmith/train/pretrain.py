@@ -32,6 +32,7 @@ from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
+from tunesmith.train.device import Processes, joined
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
 from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, use_best
@@ -74,31 +75,57 @@ def pretrain(
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return _result(destination)
     keep_freed_memory()
-    config = _resolve(config)
-    corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
-    run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
-    tokenizer = _tokenizer(run, config, corpus)
-    rows, held_out = _rows(corpus, tokenizer, config)
-    model, dtype = _model(config, tokenizer)
+    with joined(config.model.device, sharding=config.train.sharding) as processes:
+        return _pretrain(
+            _resolve(config),
+            destination=destination,
+            mean_nll=mean_nll,
+            observers=observers,
+            allow_drift=allow_drift,
+            processes=processes,
+        )
+
+
+def _pretrain(
+    config: RunConfig,
+    *,
+    destination: Run | Path,
+    mean_nll: MeanNll,
+    observers: Sequence[Observer],
+    allow_drift: bool,
+    processes: Processes,
+) -> PretrainResult:
+    run, corpus = _begun(config, destination, processes)
+    with processes.together():
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(_tokenizer_dir(run))
+        rows, held_out = _rows(corpus, tokenizer, config)
+        model, dtype = _model(config, tokenizer, processes)
+    processes.start_equal(model)
+    processes.shard(model)
     config, plan = _planned(config, rows, model)
     identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=model.device.type)
     keep = config.train.save_total_limit
-    checkpoints = Checkpoints(run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift)
+    checkpoints = Checkpoints(
+        run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes
+    )
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
         return autocast(model.device, dtype)
 
-    settings = resolve.loop_settings(config, plan, autocast=compute)
+    settings = resolve.loop_settings(config, plan, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes)
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
-    run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
-    with listen_for_stop() as stop, recorded(run, stop), accelerated(model, compiled=config.train.compile == "on"):
+    counts = {"train_tokens": sum(map(len, rows)), "held_out_documents": len(corpus.held_out)}
+    processes.first(lambda: run.update_manifest(**counts))
+    observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
+    compiled = config.train.compile == "on"
+    with listen_for_stop() as stop, recorded(run, stop, processes), accelerated(model, compiled=compiled):
         state = fit(
             model,
             rows,
@@ -106,13 +133,29 @@ def pretrain(
             settings=settings,
             checkpoints=checkpoints,
             validate=lambda: measure(probe).mean,
-            observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
+            observers=observers,
             stop=stop,
         )
-        raise_if_stopped(run, state, plan.total_steps, stop)
+        raise_if_stopped(run, state, plan.total_steps, stop, processes)
         if config.train.keep_best:
             use_best(checkpoints, state, model, observers)
-        return _finish(run, model, tokenizer, state, nll=measure(held_out).nll, texts=corpus.held_out)
+        nll = measure(held_out).nll
+        processes.reassemble(model)
+        processes.first(lambda: _finish(run, model, tokenizer, state, nll=nll, texts=corpus.held_out))
+    return _result(run)
+
+
+def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> tuple[Run, Corpus]:
+    """The run, with its tokenizer on disk, and the texts."""
+    with processes.together():
+        corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
+
+    def begin() -> str:
+        run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
+        _make_tokenizer(run, config, corpus)
+        return str(run.path)
+
+    return Run(Path(processes.first(begin))), corpus
 
 
 def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
@@ -146,20 +189,25 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
     return Run.create(folder, config_text=dump_config(named), manifest=manifest)
 
 
-def _tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> PreTrainedTokenizerFast:
-    folder = run.path / "tokenizer"
+def _tokenizer_dir(run: Run) -> Path:
+    return run.path / "tokenizer"
+
+
+def _make_tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> None:
+    folder = _tokenizer_dir(run)
     if not folder.exists():
         with atomic_folder(folder) as temporary:
             new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
-    return tokenizer
 
 
-def _model(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedModel, torch.dtype]:
+def _model(
+    config: RunConfig, tokenizer: PreTrainedTokenizerFast, processes: Processes
+) -> tuple[PreTrainedModel, torch.dtype]:
     """A new model on its device and the number format it is trained in."""
-    device = choose_device(config.model.device)
+    device = choose_device(processes.device)
     model = new_model(config.pretrain, tokenizer, seed=config.seed)
-    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
+    if not processes.sharded:
+        model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
     if config.train.gradient_checkpointing:
         recompute_activations(model)
     return model, choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])[0]
@@ -204,7 +252,7 @@ def _finish(
     *,
     nll: float,
     texts: Sequence[str],
-) -> PretrainResult:
+) -> None:
     """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
     held_out_bytes = sum(len(text.encode()) for text in texts)
     bits_per_byte = nll / math.log(2) / held_out_bytes
@@ -215,7 +263,6 @@ def _finish(
     run.update_manifest(
         status="finished", bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes, training=asdict(state)
     )
-    return _result(run)
 
 
 def _result(run: Run) -> PretrainResult:

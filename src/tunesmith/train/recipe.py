@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from tunesmith.config import RunConfig, dump_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
@@ -17,6 +19,7 @@ from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.device import Processes, joined
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
 from tunesmith.train.outcome import MeanNll, Plan, TrainResult, measured, raise_if_stopped, recorded, use_best
@@ -35,6 +38,8 @@ def train(
 ) -> TrainResult:
     """Fine-tune as configured and leave a complete run directory. A finished run is returned as it is.
 
+    Under torchrun every process calls this and all train one model; the first one announces, observes and writes.
+
     Args:
         config: resolved settings.
         destination: an existing run to resume, or the folder of a new one.
@@ -51,45 +56,79 @@ def train(
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return TrainResult.of_finished(destination, config)
     keep_freed_memory()
+    with joined(config.model.device, sharding=config.train.sharding) as processes:
+        return _train(
+            config,
+            destination=destination,
+            mean_nll=mean_nll,
+            announce=announce,
+            observers=observers,
+            allow_drift=allow_drift,
+            processes=processes,
+        )
 
-    # the data: read, cleaned, split
-    prepared = prepare(config)
 
-    # the model, its tokenizer, and the template that every later step will use
-    base = load_base(
-        config.model.path, revision=config.model.revision, dtype=config.model.dtype, device=config.model.device
-    )
-    padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
-    thinking = any("<think>" in example.answer for example in prepared.train)
-    template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking)
-    template.attach(base.tokenizer)
+def _train(
+    config: RunConfig,
+    *,
+    destination: Run | Path,
+    mean_nll: MeanNll,
+    announce: Callable[[Plan], None],
+    observers: Sequence[Observer],
+    allow_drift: bool,
+    processes: Processes,
+) -> TrainResult:
+    with processes.together():
+        # the data: read, cleaned, split
+        prepared = prepare(config)
 
-    # token ids: what is too long, what carries loss
-    max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
-    truncation, train_on = config.data.truncation, config.prompt.train_on
-    rows, encoding = encode(
-        prepared.train, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
-    )
-    held_out, _ = encode(
-        prepared.validation, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
-    )
-    if not rows:
-        raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
+        # the model, its tokenizer, and the template that every later step will use
+        base = load_base(
+            config.model.path,
+            revision=config.model.revision,
+            dtype=config.model.dtype,
+            device=processes.device,
+            on_host=processes.sharded,
+        )
+        padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
+        thinking = any("<think>" in example.answer for example in prepared.train)
+        template = check_template(
+            config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking
+        )
+        template.attach(base.tokenizer)
 
-    reason = why_padded(base.model, max(map(len, rows)))
-    padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+        # token ids: what is too long, what carries loss
+        max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
+        truncation, train_on = config.data.truncation, config.prompt.train_on
+        rows, encoding = encode(
+            prepared.train, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
+        )
+        held_out, _ = encode(
+            prepared.validation,
+            template,
+            base.tokenizer,
+            max_length=max_length,
+            truncation=truncation,
+            train_on=train_on,
+        )
+        if not rows:
+            raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
-    # the method, and the settings that depend on all of the above
-    config = resolve.resolve_settings(
-        config,
-        base,
-        template_name=template.name,
-        parameters=count_parameters(base.model)[1],
-        encoding=encoding,
-    )
-    model = apply_method(
-        base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
-    )
+        reason = why_padded(base.model, max(map(len, rows)))
+        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+
+        # the method, and the settings that depend on all of the above
+        config = resolve.resolve_settings(
+            config,
+            base,
+            template_name=template.name,
+            parameters=count_parameters(base.model)[1],
+            encoding=encoding,
+        )
+        torch.manual_seed(config.seed)  # adapters begin with random numbers
+        model = apply_method(
+            base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
+        )
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
@@ -97,7 +136,8 @@ def train(
     )
 
     # the run directory: nothing is written before everything above has worked
-    run = destination if isinstance(destination, Run) else Run(destination)
+    folder = destination.path if isinstance(destination, Run) else destination
+    run = Run(Path(processes.first(lambda: str(folder))))
     checkpoints = Checkpoints(
         run.checkpoints_dir,
         identity=resolve.identity_of(
@@ -105,41 +145,49 @@ def train(
         ),
         keep=config.train.save_total_limit,
         allow_drift=allow_drift,
+        processes=processes,
     )
     checkpoints.check(model)
-    if isinstance(destination, Run):
-        run.update_config(dump_config(config))
-    else:
-        manifest = resolve.manifest_of(config, prepared.report, base)
-        run = Run.create(destination, config_text=dump_config(config), manifest=manifest)
-    announce(
-        Plan(
-            run=run,
-            config=config,
-            data=prepared.report,
-            encoding=encoding,
-            findings=(padding, *template.findings, *padded),
-            trainable=trainable,
-            parameters=parameters,
-            steps=plan.total_steps,
-            resumed_from=checkpoints.latest_step(),
-            device=str(base.device),
+    processes.start_equal(model)
+    processes.shard(model)
+
+    def begin() -> None:
+        if isinstance(destination, Run):
+            run.update_config(dump_config(config))
+        else:
+            manifest = resolve.manifest_of(config, prepared.report, base)
+            Run.create(run.path, config_text=dump_config(config), manifest=manifest)
+        announce(
+            Plan(
+                run=run,
+                config=config,
+                data=prepared.report,
+                encoding=encoding,
+                findings=(padding, *template.findings, *padded),
+                trainable=trainable,
+                parameters=parameters,
+                steps=plan.total_steps,
+                resumed_from=checkpoints.latest_step(),
+                device=processes.on(base.device),
+            )
         )
-    )
+
+    processes.first(begin)
 
     # the loop
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
 
-    settings = resolve.loop_settings(config, plan, autocast=compute)
+    settings = resolve.loop_settings(config, plan, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def validate() -> float:
         with compute():
-            return measured(mean_nll, model, held_out, sizes=sizes).mean
+            return measured(mean_nll, model, held_out, sizes=sizes, processes=processes).mean
 
+    observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     compiled = config.train.compile == "on"
-    with listen_for_stop() as stop, recorded(run, stop), accelerated(model, compiled=compiled):
+    with listen_for_stop() as stop, recorded(run, stop, processes), accelerated(model, compiled=compiled):
         state = fit(
             model,
             rows,
@@ -147,24 +195,29 @@ def train(
             settings=settings,
             checkpoints=checkpoints,
             validate=validate if held_out else None,
-            observers=[log_metrics(MetricsLog(run.metrics_path)), *observers],
+            observers=observers,
             stop=stop,
         )
-        raise_if_stopped(run, state, plan.total_steps, stop)
+        raise_if_stopped(run, state, plan.total_steps, stop, processes)
 
         # the best weights, the pictures, the record
         if config.train.keep_best:
             use_best(checkpoints, state, model, observers)
-        with atomic_folder(run.model_dir) as target:
-            save_adapter(
-                model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision
+        processes.reassemble(model)
+
+        def finish() -> None:
+            with atomic_folder(run.model_dir) as target:
+                save_adapter(
+                    model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision
+                )
+            plot_run(run, status="finished")
+            run.update_manifest(
+                status="finished",
+                training=asdict(state),
+                epochs=plan.epoch_at(state.step),
+                total_steps=plan.total_steps,
+                trainable_parameters=trainable,
             )
-        plot_run(run, status="finished")
-        run.update_manifest(
-            status="finished",
-            training=asdict(state),
-            epochs=plan.epoch_at(state.step),
-            total_steps=plan.total_steps,
-            trainable_parameters=trainable,
-        )
+
+        processes.first(finish)
     return TrainResult(run, config, state, plan.total_steps)

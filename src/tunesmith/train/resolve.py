@@ -22,6 +22,7 @@ from tunesmith.model import (
     default_tokens_per_batch,
     format_count,
 )
+from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
 from tunesmith.types import Encoded
@@ -103,8 +104,11 @@ def resolve_loop(
     mean_length: tokens of an average row.
     """
     tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
-    compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
-    config = config.resolved("train.compile", "on" if compiled else "off", reason)
+    if config.train.sharding == "full":
+        config = config.resolved("train.compile", "off", "not tried with train.sharding full")
+    else:
+        compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
+        config = config.resolved("train.compile", "on" if compiled else "off", reason)
     if config.train.tokens_per_batch is None:
         tokens, reason = default_tokens_per_batch(device)
         config = config.resolved("train.tokens_per_batch", tokens, reason)
@@ -130,7 +134,9 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
     )
 
 
-def loop_settings(config: RunConfig, plan: StepPlan, *, autocast: Autocast) -> LoopSettings:
+def loop_settings(
+    config: RunConfig, plan: StepPlan, *, autocast: Autocast, processes: Processes = ALONE
+) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
     return LoopSettings(
@@ -145,6 +151,7 @@ def loop_settings(config: RunConfig, plan: StepPlan, *, autocast: Autocast) -> L
         save_steps=_known(train.save_steps),
         patience=train.early_stopping_patience,
         threshold=train.early_stopping_threshold,
+        processes=processes,
     )
 
 
@@ -172,7 +179,7 @@ _FREE_SETTINGS = {
     "model": {"path", "revision", "device"},
     "train": {
         *("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "tokens_per_batch"),
-        *("gradient_checkpointing", "save_steps", "save_total_limit", "keep_best"),
+        *("gradient_checkpointing", "save_steps", "save_total_limit", "keep_best", "sharding"),
     },
     "pretrain": {"documents", "qa"},
 }
