@@ -28,7 +28,7 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
     watch.trainable = seed_adapter(model)
     watch.compute = str(base.dtype).removeprefix("torch.")
     watch.notes.append(base.dtype_reason)
-    plan = resolve.plan_steps(config, len(rows))
+    plan = resolve.plan_steps(config, rows)
     parameters, mean_length = count_parameters(model)[1], sum(map(len, rows)) / len(rows)
     config = resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=mean_length)
 
@@ -67,7 +67,9 @@ def _config(job: Job, folder: Path, steps: int) -> RunConfig:
             "method.r": RANK,
             "method.alpha": ALPHA,
             "method.dropout": 0.0 if exact else contender.dropout,
+            "method.name": "lora",
             "train.epochs": 1,
+            "train.weight_decay": 0.01,
             "train.batch_size": micro_rows,
             "train.gradient_accumulation_steps": job.rows_per_step // micro_rows,
             "train.learning_rate": LEARNING_RATE,

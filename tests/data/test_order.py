@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 from tunesmith.data.order import StepPlan
 
 
-@given(rows=st.integers(1, 60), per_step=st.integers(1, 20), epochs=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
-def test_every_epoch_sees_every_row_once(rows: int, per_step: int, epochs: int, seed: int) -> None:
+@given(
+    rows=st.integers(1, 60),
+    per_step=st.integers(1, 20),
+    epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    bucketed=st.booleans(),
+)
+def test_every_epoch_sees_every_row_once(rows: int, per_step: int, epochs: int, seed: int, bucketed: bool) -> None:
     plan = StepPlan.for_run(rows, rows_per_step=per_step, epochs=epochs, max_steps=None, seed=seed)
+    if bucketed:
+        plan = plan.bucketed(index % 7 + 1 for index in range(rows))
     seen = [plan.rows_of(step).tolist() for step in range(plan.total_steps)]
     for epoch in range(epochs):
         steps = seen[epoch * plan.steps_per_epoch : (epoch + 1) * plan.steps_per_epoch]
@@ -33,3 +41,17 @@ def test_max_steps_wins_over_epochs_and_part_epochs_round_up() -> None:
     assert StepPlan.for_run(100, rows_per_step=10, epochs=3, max_steps=7, seed=0).total_steps == 7
     assert StepPlan.for_run(100, rows_per_step=10, epochs=0.25, max_steps=None, seed=0).total_steps == 3
     assert StepPlan.for_run(100, rows_per_step=10, epochs=1.0, max_steps=None, seed=0).total_steps == 10
+
+
+def test_bucketed_steps_hold_rows_of_like_length_in_no_order_of_length() -> None:
+    lengths = np.random.default_rng(0).integers(5, 500, 1000)
+    plan = StepPlan.for_run(1000, rows_per_step=8, epochs=2, max_steps=None, seed=3)
+    bucketed = plan.bucketed(lengths.tolist())
+
+    def spreads(one: StepPlan) -> list[int]:
+        return [int(np.ptp(lengths[one.rows_of(step)])) for step in range(one.steps_per_epoch)]
+
+    assert np.mean(spreads(bucketed)) < 0.1 * np.mean(spreads(plan))
+    means = [float(lengths[bucketed.rows_of(step)].mean()) for step in range(bucketed.steps_per_epoch)]
+    assert abs(float(np.corrcoef(means, range(len(means)))[0, 1])) < 0.2
+    assert bucketed.rows_of(0).tolist() != bucketed.rows_of(125).tolist()

@@ -315,7 +315,7 @@ def messy_sheet() -> Rows:
     head = [None, "Ticket-ID", "Category", "Customer asks", "Our reply", "Last updated", "Views", None, "ok?"]
     rows: Rows = [
         [None, "ACME Printing - Customer FAQ"],
-        [None, "as of:", date(2026, 10, 1), None, None, "Owner: J. Doe"],
+        [None, "as of:", date(2026, 10, 1), None, "Rev. 2", "Owner: J. Doe"],
         [],
         head,
     ]

@@ -1,8 +1,7 @@
 """A process that has imported everything and forks a child for each command line it is told on standard input.
 
 A fault test starts hundreds of runs; importing torch in each would take longer than all the rest. The parent only
-forks, so a child is as good as a fresh process. In: {arguments, folder, output, hook, file_bytes} as a line of JSON;
-out:
+forks, so a child is as good as a fresh process. In: one line of JSON with arguments, folder and output; out:
 {"pid": ...}. In: an empty line; out, when the child has ended: {"code": ...} (negative: the signal that killed it).
 """
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tunesmith.errors import ResourceError
+from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.optimizer import build_optimizer
+
+without_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs the extra qlora"
+)
+NAMES = ["adamw", "muon", pytest.param("adamw_8bit", marks=without_bitsandbytes)]
 
 
 @pytest.fixture
@@ -29,7 +39,7 @@ def _step(model: LlamaForCausalLM, name: str, *, weight_decay: float = 0.0, rate
     return optimizer, before
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_one_owner_and_moves(model: LlamaForCausalLM, name: str) -> None:
     optimizer, before = _step(model, name)
     owned = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
@@ -54,8 +64,30 @@ def test_a_muon_step_is_orthogonal_and_as_large_as_adamws(model: LlamaForCausalL
     assert change.square().mean().sqrt().item() == pytest.approx(0.01 * 0.2, rel=0.25)
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_matrices_decay_and_vectors_do_not(model: LlamaForCausalLM, name: str) -> None:
     optimizer = build_optimizer(model, name, weight_decay=0.1, betas=(0.9, 0.99))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert all(decay[id(parameter)] == (0.1 if parameter.ndim >= 2 else 0.0) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_survives_a_checkpoint(model: LlamaForCausalLM, name: str, tmp_path: Path) -> None:
+    optimizer, _ = _step(model, name)
+    checkpoints = Checkpoints(tmp_path, identity={}, keep=1)
+    checkpoints.save(model, optimizer, TrainingState(step=1))
+    again = build_optimizer(model, name, weight_decay=0.0, betas=(0.9, 0.99))
+    assert checkpoints.restore(model, again) is not None
+    for parameter in model.parameters():
+        old, new = optimizer.state[parameter], again.state[parameter]
+        assert old.keys() == new.keys()
+        assert all(type(old[key]) is type(new[key]) for key in old)
+        assert all(torch.equal(torch.as_tensor(old[key]), torch.as_tensor(new[key])) for key in old)
+    again.step()
+
+
+def test_a_missing_package_is_named_with_its_extra(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ResourceError, match="bitsandbytes") as caught:
+        build_optimizer(model, "adamw_8bit", weight_decay=0.0, betas=(0.9, 0.99))
+    assert "qlora" in (caught.value.fix or "")

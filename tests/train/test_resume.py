@@ -49,6 +49,7 @@ MODES: dict[str, dict[str, Any]] = {
     "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
     "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
+    "bucketed": {"train.order": "bucketed"},
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
@@ -75,7 +76,7 @@ class Harness:
         self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
         self.rows, self.held_out = make_rows(3), make_rows(4, 5)
-        self.plan = resolve.plan_steps(self.config, len(self.rows))
+        self.plan = resolve.plan_steps(self.config, self.rows)
 
     def start(
         self, folder: Path, *, stop_after: int | None = None, stop_in_validation: int | None = None
@@ -217,7 +218,7 @@ def config_of(**changes: object) -> RunConfig:
 
 def identity(config: RunConfig, **changes: Any) -> dict[str, object]:
     facts = {"data": "d1", "base": "b1", "device": "cpu", "rows": 21, **changes}
-    plan = resolve.plan_steps(config, facts.pop("rows"))
+    plan = resolve.plan_steps(config, make_rows(0, facts.pop("rows")))
     return resolve.identity_of(config, plan, **facts)
 
 

@@ -132,6 +132,9 @@ class TrainConfig(_Section):
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
+    order: Literal["random", "bucketed"] = _setting(
+        "random", "Rows of a step: any, or of like length, which costs less where rows have to be padded."
+    )
     schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = _setting(
         "cosine", "Shape of the rate after warm-up."
     )
@@ -141,8 +144,10 @@ class TrainConfig(_Section):
     )
     warmup_steps: int | None = _setting(None, "Steps of linear warm-up; overrides warmup_ratio.", unit="steps", ge=0)
     warmup_ratio: float = _setting(0.05, "Share of all steps spent warming up.", ge=0, lt=1)
-    optimizer: Literal["adamw", "muon"] = _setting(
-        "adamw", "adamw; muon orthogonalises the updates of matrices, which pays in pre-training."
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = _setting(
+        "adamw",
+        "adamw_8bit keeps its moments in 8 bits (extra qlora); muon orthogonalises the updates of matrices, which pays "
+        "in pre-training.",
     )
     weight_decay: float | None = _setting(
         None, "Decay of matrices (norms and biases have none); unset, by what is trained.", ge=0

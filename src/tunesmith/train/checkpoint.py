@@ -287,12 +287,15 @@ def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Optimizer state keyed `<what>/<parameter>`, e.g. `exp_avg/model.layers.0...`."""
-    return {
-        f"{key}/{name}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+    """Optimizer state keyed `<what>/<parameter>`, e.g. `exp_avg/model.layers.0...`. A Python integer is int64 without
+    dimensions."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensor = torch.as_tensor(value)
+            # bitsandbytes shares its quantisation tables among all parameters, which safetensors does not
+            tensors[f"{key}/{name}"] = tensor.clone() if key.startswith("qmap") else tensor
+    return tensors
 
 
 def _load_optimizer(
@@ -303,6 +306,9 @@ def _load_optimizer(
     for key, value in tensors.items():
         what, name = key.split("/", 1)
         parameter = parameters[name]
+        if value.dtype == torch.int64:
+            optimizer.state[parameter][what] = int(value)
+            continue
         # AdamW keeps its step counter in float32 wherever the moments live; fused kernels want it on their device
         device = parameter.device if what != "step" or parameter.is_cuda else torch.device("cpu")
         optimizer.state[parameter][what] = processes.like(parameter, value.to(device))

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from tunesmith.optional import need
+
 Betas = tuple[float, float]
 
 
@@ -43,15 +45,31 @@ def _muon(model: nn.Module, weight_decay: float, betas: Betas) -> Optimizer:
     return _Joined(parts)
 
 
-OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, Betas], Optimizer]] = {"adamw": _adamw, "muon": _muon}
+def _adamw_8bit(model: nn.Module, weight_decay: float, betas: Betas) -> Optimizer:
+    """AdamW with moments in 8 bits, 2 bytes a parameter instead of 8 (Dettmers et al. 2022, arXiv:2110.02861)."""
+    bitsandbytes = need("bitsandbytes", extra="qlora")
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer: Optimizer = bitsandbytes.optim.AdamW8bit(_groups(trainable, weight_decay), lr=0.0, betas=betas)
+    return optimizer
+
+
+OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, Betas], Optimizer]] = {
+    "adamw": _adamw,
+    "adamw_8bit": _adamw_8bit,
+    "muon": _muon,
+}
 
 
 def _adamw_of(parameters: Sequence[nn.Parameter], weight_decay: float, betas: Betas) -> AdamW:
-    groups = [
+    return AdamW(_groups(parameters, weight_decay), lr=0.0, betas=betas, fused=True)
+
+
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], lr=0.0, betas=betas, fused=True)
+    return [group for group in groups if group["params"]]
 
 
 class _Joined(Optimizer):

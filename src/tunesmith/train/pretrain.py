@@ -102,7 +102,7 @@ def _pretrain(
         model, dtype = _model(config, tokenizer, processes)
     processes.start_equal(model)
     processes.shard(model)
-    config, plan = _planned(config, len(rows), model)
+    config, plan = _planned(config, rows, model)
     identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=model.device.type)
     keep = config.train.save_total_limit
     checkpoints = Checkpoints(
@@ -158,7 +158,7 @@ def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> 
     return Run(Path(processes.first(begin))), corpus
 
 
-def _planned(config: RunConfig, rows: int, model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
+def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
     plan = resolve.plan_steps(config, rows)
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan

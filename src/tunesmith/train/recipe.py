@@ -130,7 +130,7 @@ def _train(
             base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
         )
     trainable, parameters = count_parameters(model)
-    plan = resolve.plan_steps(config, len(rows))
+    plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from tunesmith.model import (
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
+from tunesmith.types import Encoded
 
 Value = TypeVar("Value")
 
@@ -159,17 +161,16 @@ def _known(value: Value | None) -> Value:
     return value
 
 
-def plan_steps(config: RunConfig, rows: int) -> StepPlan:
-    """Which rows each step of a run over `rows` sequences sees. `train.epochs` must be resolved."""
-    if config.train.epochs is None:
-        raise ValueError("train.epochs is not resolved")
-    return StepPlan.for_run(
-        rows,
+def plan_steps(config: RunConfig, rows: Sequence[Encoded]) -> StepPlan:
+    """Which of `rows` each step of a run sees. `train.epochs` must be resolved."""
+    plan = StepPlan.for_run(
+        len(rows),
         rows_per_step=config.train.batch_size * config.train.gradient_accumulation_steps,
-        epochs=config.train.epochs,
+        epochs=_known(config.train.epochs),
         max_steps=config.train.max_steps,
         seed=config.seed,
     )
+    return plan.bucketed(map(len, rows)) if config.train.order == "bucketed" else plan
 
 
 # What a resumed run may change: where things are, how often they are saved, how much is computed at once.
