@@ -42,7 +42,7 @@ def test_passes_follow_the_data_and_the_model(
 
 def test_a_small_model_is_trained_whole_and_says_why() -> None:
     config = resolved({})
-    assert (config.method.name, config.train.epochs, config.train.learning_rate) == ("full", 18, 1e-3)
+    assert (config.method.name, config.train.epochs, config.train.learning_rate) == ("full", 18, 2e-3)
     assert config.origin("method.name") == "detected: a model of 15.3M parameters is cheap to train whole"
     assert config.origin("train.epochs") == "detected: 18 passes: 392 rows, small model"
 
