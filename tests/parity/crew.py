@@ -16,6 +16,8 @@ import socket
 import sys
 from typing import Any
 
+_LONGEST_SECONDS = 180
+
 
 def main() -> None:
     """Serve until standard input ends."""
@@ -52,6 +54,7 @@ def start(request: dict[str, Any], rank: int, port: int) -> int:
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": request["world"], "MASTER_PORT": port}
         os.environ.update({name: str(number) for name, number in numbers.items()}, MASTER_ADDR="127.0.0.1")
     code = 99
+    signal.alarm(_LONGEST_SECONDS)  # ends a child that waits for another one for ever
     try:
         code = run(request, rank)
     finally:
