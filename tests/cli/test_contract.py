@@ -210,6 +210,14 @@ def test_every_kind_of_error(error: BaseException, code: int, cli, api) -> None:
     assert "Traceback" not in outcome.err
 
 
+def test_a_signal_that_a_library_wrapped_is_still_a_stop(cli, api) -> None:
+    api.raises = RuntimeError("Error calling __set_name__ on 'Field'")
+    api.raises.__cause__ = KeyboardInterrupt()
+    outcome = cli("train", "faq.xlsx")
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1] == "stopped; nothing is half-written"
+
+
 def test_errors_show_cause_and_fix(cli, api) -> None:
     api.raises = DataError("row 7 is odd", cause="faq.xlsx:7:B", fix="correct it")
     lines = cli("train", "faq.xlsx").err.splitlines()

@@ -33,4 +33,6 @@ def reference(project: Project) -> Reference:
     started = time.monotonic()
     code, output = project.start("reference")
     assert code == 0, output
-    return Reference(result_of(project.run("reference")), time.monotonic() - started)
+    seconds, run = time.monotonic() - started, project.run("reference")
+    loop_seconds = (run.checkpoints_dir / "LATEST").stat().st_mtime - run.config_path.stat().st_mtime
+    return Reference(result_of(run), seconds, loop_seconds)

@@ -15,9 +15,10 @@ import tunesmith
 from tunesmith.runs import MetricsLog, Run
 from tunesmith.train.checkpoint import damage
 
+STEPS = 30
 SETTINGS = {
     "method.name": "full",
-    "train.max_steps": 12,
+    "train.max_steps": STEPS,
     "train.batch_size": 4,
     "train.gradient_accumulation_steps": 1,
     "train.learning_rate": 0.003,
@@ -30,6 +31,28 @@ SETTINGS = {
 }
 SEED = 20_26
 TIMING = ("seconds", "tokens_per_second")
+
+
+@dataclass
+class Signal:
+    """Sent `seconds` after the start or, with `written`, after that file was written (or after `patience` seconds)."""
+
+    number: int
+    seconds: float
+    written: Path | None = None
+    patience: float = 10.0
+
+    def __post_init__(self) -> None:
+        self._before = self._time()
+
+    def wait(self) -> None:
+        until = time.monotonic() + self.patience
+        while self.written is not None and self._time() == self._before and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(self.seconds)
+
+    def _time(self) -> int:
+        return self.written.stat().st_mtime_ns if self.written is not None and self.written.exists() else 0
 
 
 class Workshop:
@@ -49,18 +72,17 @@ class Workshop:
         assert self._answer() == {"ready": True}
 
     def run(
-        self, folder: Path, *arguments: str, signal_after: tuple[int, float] | None = None, **options: object
+        self, folder: Path, *arguments: str, signal_after: Signal | None = None, **options: object
     ) -> tuple[int, str]:
-        """Exit code (negative: killed by that signal) and all output. `signal_after`: (number, seconds)."""
+        """Exit code (negative: killed by that signal) and all output."""
         request = {"folder": str(folder), "output": str(self._output), "arguments": arguments, **options}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         pid = int(self._answer()["pid"])
         if signal_after is not None:
-            number, seconds = signal_after
-            time.sleep(seconds)
-            os.kill(pid, number)
+            signal_after.wait()
+            os.kill(pid, signal_after.number)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return int(self._answer()["code"]), self._output.read_text(errors="replace")
@@ -127,5 +149,8 @@ def assert_whole(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Reference:
+    """`seconds` from start to end; `loop_seconds` of these between the first and the last change of a step."""
+
     result: dict[str, Any]
     seconds: float
+    loop_seconds: float

@@ -76,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TunesmithError as error:
         return _answer(error)
     except KeyboardInterrupt as error:
-        _message("stopped; nothing is half-written")
-        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+        return _answer_interruption(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains while it exits
         return 141
     except Exception as error:
-        return _answer_internal(error)
+        stop = _interruption(error)
+        return _answer_internal(error) if stop is None else _answer_interruption(stop)
 
 
 @contextmanager
@@ -236,6 +236,19 @@ def _answer(error: TunesmithError) -> int:
     else:
         _message(str(error), label="error")
     return error.exit_code
+
+
+def _interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal behind an error: one that arrives while Python makes a class, say, comes out as a RuntimeError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
+
+
+def _answer_interruption(error: KeyboardInterrupt) -> int:
+    _message("stopped; nothing is half-written")
+    return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
 
 
 def _answer_internal(error: Exception) -> int:
