@@ -17,8 +17,8 @@ from torch import nn
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.packing import base_of, packing
 
-# Operations from which compiling repays itself. On one core with avx512_bf16 it took 10 s for 30 layers and gained about
-# 4 % of a step with LoRA on 135 M parameters. The number for CUDA is not measured: faster work repays it later.
+# Operations from which compiling repays itself. On one core with avx512_bf16 it took 10 s for 30 layers and gained
+# about 4 % of a step with LoRA on 135 M parameters. The number for CUDA is not measured: faster work repays it later.
 _WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
 
 
