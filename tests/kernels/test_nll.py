@@ -91,7 +91,7 @@ def test_no_more_logits_than_a_chunk_ever_exist(monkeypatch: pytest.MonkeyPatch,
 def test_the_chunk_follows_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     plain = F.linear
-    monkeypatch.setattr(nll_module, "LOGITS_PER_CHUNK", 3 * VOCAB)
+    monkeypatch.setitem(nll_module.LOGITS_PER_CHUNK, "cpu", 3 * VOCAB)
     monkeypatch.setattr(nll_module.F, "linear", lambda h, w, b: (seen.append(len(h)), plain(h, w, b))[1])
     selected_nll(*make_inputs(7))
     assert seen == [3, 3, 1]
