@@ -42,12 +42,14 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
             watch.step(int(event.values["tokens"] or 0))
             watch.losses.append(float(event.values["loss"] or 0.0))
 
-    with TemporaryDirectory() as checkpoints, accelerated(model, compiled=config.train.compile == "on"):
+    settings = resolve.loop_settings(config, plan, model, autocast=compute)
+    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
+    with TemporaryDirectory() as checkpoints, fast:
         fit(
             model,
             rows,
             plan=plan,
-            settings=resolve.loop_settings(config, plan, autocast=compute),
+            settings=settings,
             checkpoints=Checkpoints(Path(checkpoints), identity={}, keep=1),
             observers=[observe],
         )

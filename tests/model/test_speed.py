@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.model import accelerated, apply_method, choose_compile, load_base, token_nll
+from tunesmith.model import Lanes, accelerated, apply_method, choose_compile, load_base, token_nll
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.types import Batch, Encoded
 
@@ -60,7 +60,7 @@ def test_same_gradients_and_the_model_is_as_before(
     model = adapted(tiny_model_dir(arch))
     names = list(model.state_dict())
     wanted = gradients(model, three_batches)
-    with accelerated(model, compiled=False):
+    with accelerated(model, compiled=False, lanes=Lanes()):
         assert list(model.state_dict()) == names
         expect_close(gradients(model, three_batches), wanted)
     again = gradients(model, three_batches)
@@ -83,7 +83,7 @@ def test_compiled_layers_give_the_same_gradients(
     wanted = gradients(model, three_batches)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    with accelerated(model, compiled=True):
+    with accelerated(model, compiled=True, lanes=Lanes()):
         expect_close(gradients(model, three_batches), wanted)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one code for all layers and lengths
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import SettingsError
-from tunesmith.model import accelerated, apply_method, load_base
+from tunesmith.model import Lanes, accelerated, apply_method, load_base
 from tunesmith.runs import MetricsLog
 from tunesmith.train import fit, resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
@@ -51,6 +51,7 @@ MODES: dict[str, dict[str, Any]] = {
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
+    "side by side": {"train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
 }
@@ -70,7 +71,9 @@ class Harness:
     """Runs of one mode: the model is loaded once and set back to its first weights for every start."""
 
     def __init__(self, mode: str, model_dir: Path) -> None:
-        self.config: RunConfig = load_config(overrides={**COMMON, **MODES[mode]})
+        overrides = {**COMMON, **MODES[mode]}
+        self.lanes = Lanes(overrides.pop("lanes", 1))
+        self.config: RunConfig = load_config(overrides=overrides)
         base = load_base(str(model_dir), dtype="float32", device="cpu")
         torch.manual_seed(0)
         self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
@@ -99,15 +102,16 @@ class Harness:
                 stop.signal_number = 15
             return self.validation_loss()
 
-        with accelerated(self.model, compiled=False):
+        with accelerated(self.model, compiled=False, lanes=self.lanes):
             return self.fit(folder, stop, validate, observe)
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
+        settings = resolve.loop_settings(self.config, self.plan, self.model, autocast=nullcontext)
         return fit(
             self.model,
             self.rows,
             plan=self.plan,
-            settings=resolve.loop_settings(self.config, self.plan, autocast=nullcontext),
+            settings=replace(settings, lanes=self.lanes),
             checkpoints=Checkpoints(
                 folder / "checkpoints", identity={"data": "x"}, keep=self.config.train.save_total_limit
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -28,14 +30,17 @@ def batches(
     *,
     rows: Sequence[int] | None = None,
     tokens: int,
+    lanes: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """The chosen rows in batches of at most `tokens` tokens, a longer row alone.
+    """The chosen rows in batches, `lanes` of which hold at most `tokens` tokens together, a longer row alone.
 
-    The longest come first, so that memory runs out at once if at all, and rows of like length share a batch, which
-    costs least where an architecture has to pad. Losses are sums over tokens: which rows share a batch changes nothing.
+    The longest come first, so that memory runs out at once if at all. For one lane, rows of like length share a batch,
+    which costs least where an architecture has to pad; for several, the batches are of like size, so that no lane
+    waits. Losses are sums over tokens: which rows share a batch changes nothing.
     """
-    for group in groups(encoded, rows=rows, tokens=tokens):
+    divide = groups(encoded, rows=rows, tokens=tokens) if lanes == 1 else even_groups(encoded, rows, tokens, lanes)
+    for group in divide:
         yield collate([encoded[index] for index in group], device)
 
 
@@ -52,3 +57,24 @@ def groups(encoded: Sequence[Encoded], *, rows: Sequence[int] | None = None, tok
         filled += len(encoded[index])
     if group:
         yield group
+
+
+def even_groups(encoded: Sequence[Encoded], rows: Sequence[int] | None, tokens: int, lanes: int) -> Iterator[list[int]]:
+    """The indices of the rows in each of the `batches` for several lanes: a multiple of `lanes` of like size.
+
+    The longest row goes to the emptiest group (Graham 1969), as rows go to processes.
+    """
+    chosen = range(len(encoded)) if rows is None else rows
+    longest_first = sorted(chosen, key=lambda index: -len(encoded[index]))
+    limit = max(1, tokens // lanes)
+    rounds = max(1, math.ceil(sum(len(encoded[index]) for index in chosen) / (limit * lanes)))
+    while True:
+        divided: list[list[int]] = [[] for _ in range(min(rounds * lanes, len(chosen)))]
+        loads = [(0, position) for position in range(len(divided))]  # a heap
+        for index in longest_first:
+            load, position = loads[0]
+            divided[position].append(index)
+            heapq.heapreplace(loads, (load + len(encoded[index]), position))
+        if all(load <= limit or len(divided[position]) == 1 for load, position in loads):
+            return iter(divided)
+        rounds += 1

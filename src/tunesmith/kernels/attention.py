@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Queries whose scores exist at once. On two cores with avx512_bf16, 64 to 128 were fastest from 50 to 1,024 tokens.
-_BLOCK = 128
+# Queries whose scores exist at once. On one core with avx512_bf16, 96 was fastest of 64 to 256 from 50 to 1,024 tokens.
+_BLOCK = 96
 
 
 def packed_attention(
@@ -81,7 +81,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale
 @torch.library.custom_op("tunesmith::attend", mutates_args=(), device_types="cpu")
 def _attend(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
     queries, keys = _for_scores(query, key, scale)  # (K, G, T, D), (K, D, T)
-    values = value.transpose(0, 1).contiguous()  # (K, T, D)
+    values = value.transpose(0, 1)  # (K, T, D)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     out_by_head = _by_head(out, key.shape[1])  # (K, G, T, D), a view
     for start, first, last in _blocks(boundaries):
@@ -116,12 +116,12 @@ def _attend_backward(
     # sums over blocks: kept in the scores' format until the end
     of_key, of_value = (keys.new_zeros(heads, len(key), key.shape[2]) for _ in range(2))  # (K, T, D)
     for start, first, last in _blocks(boundaries):
-        probabilities = _probabilities(queries, keys, start, first, last)  # (K, G*m, n)
+        probabilities = _probabilities(queries, keys, start, first, last).to(value.dtype)  # (K, G*m, n)
         of_block = incoming[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
-        of_value[:, start:last] += torch.bmm(probabilities.to(value.dtype).transpose(1, 2), of_block)
-        of_probabilities = torch.bmm(of_block, values[:, :, start:last]).to(probabilities.dtype)  # (K, G*m, n)
-        of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, probabilities.dtype)
-        of_scores = of_scores.to(query.dtype)
+        of_value[:, start:last] += torch.bmm(probabilities.transpose(1, 2), of_block)
+        of_probabilities = torch.bmm(of_block, values[:, :, start:last])  # (K, G*m, n)
+        # in the tensors' format, which both come in and the result goes out: the kernel itself sums in float32
+        of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, query.dtype)
         block = of_query_by_head[:, :, first:last]
         block.copy_(torch.bmm(of_scores, keys_by_head[:, start:last]).view(block.shape))
         rows = scaled[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
@@ -181,11 +181,11 @@ def _probabilities(queries: Tensor, keys: Tensor, start: int, first: int, last: 
     rows = last - first
     scores = torch.bmm(queries[:, :, first:last].reshape(heads, groups * rows, width), keys[:, :, start:last])
     own = scores.view(heads, groups, rows, last - start)[..., first - start :]  # (K, G, m, m)
-    own.masked_fill_(_later(rows), -torch.inf)
+    own += _later(rows, scores.dtype)
     return scores.softmax(-1)
 
 
-@lru_cache(maxsize=_BLOCK)
-def _later(count: int) -> Tensor:
-    """(m, m) bool, true where the key comes after the query."""
-    return torch.ones(count, count, dtype=torch.bool).triu_(1)
+@lru_cache(maxsize=2 * _BLOCK)
+def _later(count: int, dtype: torch.dtype) -> Tensor:
+    """(m, m), -inf where the key comes after the query, else 0."""
+    return torch.full((count, count), -torch.inf, dtype=dtype).triu_(1)

@@ -1,6 +1,7 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
 from tunesmith.model.load import LoadedModel, load_base
 from tunesmith.model.loss import nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
@@ -22,6 +23,7 @@ from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
 __all__ = [
     "END_OF_TEXT",
     "SMALL_MODEL_PARAMETERS",
+    "Lanes",
     "LoadedModel",
     "accelerated",
     "apply_method",
@@ -30,6 +32,7 @@ __all__ = [
     "choose_compile",
     "choose_device",
     "choose_dtype",
+    "choose_lanes",
     "count_parameters",
     "decoder_layers",
     "default_learning_rate",
@@ -48,6 +51,7 @@ __all__ = [
     "packing",
     "recompute_activations",
     "save_adapter",
+    "seeded_dropout",
     "token_nll",
     "why_padded",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from tunesmith.kernels import lora_linear
 @contextmanager
 def fused_adapters(model: nn.Module) -> Iterator[int]:
     """Inside, plain LoRA layers are computed by `kernels.lora_linear`. Yields how many; others compute as before."""
-    layers = [module for module in model.modules() if _is_plain(module)]
+    layers = plain_adapters(model)
     # The class changes, not the instance: a compiler takes layers of one class for the same code.
     for layer in layers:
         layer.__class__ = _FusedLinear
@@ -25,6 +25,11 @@ def fused_adapters(model: nn.Module) -> Iterator[int]:
     finally:
         for layer in layers:
             layer.__class__ = Linear
+
+
+def plain_adapters(model: nn.Module) -> list[Linear]:
+    """The LoRA layers that `kernels.lora_linear` can compute."""
+    return [module for module in model.modules() if _is_plain(module)]
 
 
 class _FusedLinear(Linear):
@@ -48,7 +53,7 @@ class _FusedLinear(Linear):
         )
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[Linear]:
     """One trained LoRA adapter on a frozen linear layer, without variant (DoRA ...), bias or merged weights."""
     if type(module) is not Linear or type(module.base_layer) not in (nn.Linear, Conv1D) or module.merged:
         return False

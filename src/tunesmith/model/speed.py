@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tunesmith.model.fusion import fused_adapters
+from tunesmith.model.lanes import Lanes
 from tunesmith.model.packing import base_of, packing
 
 # Operations from which compiling repays itself. On one core with avx512_bf16 it took 10 s for 30 layers and gained
@@ -23,17 +24,20 @@ _WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
 
 
 @contextmanager
-def accelerated(model: nn.Module, *, compiled: bool) -> Iterator[None]:
+def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[None]:
     """Inside, `model` trains as fast as is known to be exact.
 
     Args:
         compiled: each decoder layer by torch.compile, once for every length; kept on disk for the next run.
+        lanes: open inside.
     """
     layers = decoder_layers(model) if compiled else []
     if layers:
         cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))  # its default is in /tmp
-    with packing(model), fused_adapters(model):
+    # the backward pass is compiled with the forward pass, under the compiler's lock: passes run side by side
+    eager_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
+    with packing(model), fused_adapters(model), eager_backward, lanes:
         for layer in layers:
             layer.compile(dynamic=True)
         try:

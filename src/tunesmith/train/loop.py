@@ -11,15 +11,15 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tunesmith.data import StepPlan, batches, collate
 from tunesmith.errors import ResourceError
-from tunesmith.model import memory_errors, token_nll
+from tunesmith.model import Lanes, memory_errors, seeded_dropout, token_nll
 from tunesmith.train.budget import MEMORY_FIX, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.device import ALONE, Processes
@@ -27,9 +27,11 @@ from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembere
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.signals import StopRequest
-from tunesmith.types import Encoded
+from tunesmith.types import Batch, Encoded
 
 Autocast = Callable[[], AbstractContextManager[object]]
+
+_ODD = 0x9E3779B97F4A7C15  # multiplying by it spreads neighbours (Steele et al. 2014)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class LoopSettings:
     tokens_per_batch: most tokens of a forward pass, fewer where memory runs out.
     patience: validations without a gain over `threshold` before stopping early.
     processes: those that compute a step together. They take the same steps as one would.
+    lanes: the passes of a step that are computed side by side.
     """
 
     schedule: Callable[[int], float]
@@ -54,6 +57,7 @@ class LoopSettings:
     patience: int | None
     threshold: float
     processes: Processes = ALONE
+    lanes: Lanes = field(default_factory=Lanes)
 
 
 def fit(
@@ -108,8 +112,8 @@ def fit(
         def attempt() -> tuple[float, NonFinite | None]:
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
             # dropout follows from the step: no RNG state to save
-            torch.manual_seed(_step_seed(plan.seed, state.step, processes.rank))
-            return _accumulate(model, rows, window, settings=settings, tokens=micro.limit, step=state.step)
+            seed = _step_seed(plan.seed, state.step, processes.rank)
+            return _accumulate(model, rows, window, settings=settings, tokens=micro.limit, step=state.step, seed=seed)
 
         def halved() -> None:
             state.tokens_per_batch = micro.limit
@@ -227,28 +231,48 @@ def _accumulate(
     settings: LoopSettings,
     tokens: int,
     step: int,
+    seed: int,
 ) -> tuple[float, NonFinite | None]:
     """Gradient of the window's mean token loss, as far as this process's rows go, into `.grad`.
 
     Returns:
         Its part of the loss, and what was not finite, if anything.
     """
-    processes = settings.processes
+    processes, lanes = settings.processes, settings.lanes
     targets = sum(rows[index].target_tokens for index in window)
     own = [window[position] for position in processes.share([len(rows[index]) for index in window])]
     device = next(model.parameters()).device
-    total, problem = 0.0, None
-    own_batches = batches(rows, rows=own, tokens=tokens, device=device)
-    for batch, counts in processes.even(own_batches, lambda: collate([rows[window[0]]], device)):
-        with settings.autocast():
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.manual_seed(seed)  # what the model itself draws
+
+    def compute(numbered: tuple[int, tuple[Batch, bool]]) -> tuple[float, Sequence[Tensor | None], Sequence[int]]:
+        number, (batch, counts) = numbered
+        # the same numbers in whatever lane, and however many there are
+        with settings.autocast(), seeded_dropout((seed + number * _ODD) % (1 << 63)):
             loss = token_nll(model, batch).sum() / targets * counts
         value = loss.item()
-        if not math.isfinite(value):
-            problem = problem or NonFinite(f"the loss is {value}", step + 1, batch.rows)
-            if not processes.sharded:
-                break
+        if not math.isfinite(value) and not processes.sharded:
+            return value, (), batch.rows
+        if lanes.count > 1:  # added up below, in the order of the batches
+            return value, torch.autograd.grad(loss, trained, allow_unused=True), batch.rows
         loss.backward()
-        total += value
+        return value, (), batch.rows
+
+    total, problem = 0.0, None
+    own_batches = batches(rows, rows=own, tokens=tokens, lanes=lanes.count, device=device)
+    passes = processes.even(own_batches, lambda: collate([rows[window[0]]], device))
+    with closing(lanes.map(compute, enumerate(passes))) as results:
+        for value, gradients, of_rows in results:
+            if not math.isfinite(value):
+                problem = problem or NonFinite(f"the loss is {value}", step + 1, of_rows)
+                if not processes.sharded:
+                    break
+            for parameter, gradient in zip(trained, gradients, strict=False):
+                if parameter.grad is None or gradient is None:
+                    parameter.grad = parameter.grad if gradient is None else gradient
+                else:
+                    parameter.grad += gradient
+            total += value
     return total, problem
 
 
@@ -321,5 +345,5 @@ def _judge(state: TrainingState, validation_loss: float, settings: LoopSettings)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """A 63-bit seed of a step in a process; multiplying by odd constants spreads neighbours (Steele et al. 2014)."""
-    return (((seed << 32) + step) * 0x9E3779B97F4A7C15 + rank * 0xBF58476D1CE4E5B9) % (1 << 63)
+    """A 63-bit seed of a step in a process."""
+    return (((seed << 32) + step) * _ODD + rank * 0xBF58476D1CE4E5B9) % (1 << 63)

@@ -113,7 +113,7 @@ def _pretrain(
     def compute() -> AbstractContextManager[object]:
         return autocast(model.device, dtype)
 
-    settings = resolve.loop_settings(config, plan, autocast=compute, processes=processes)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
@@ -124,8 +124,8 @@ def _pretrain(
     counts = {"train_tokens": sum(map(len, rows)), "held_out_documents": len(corpus.held_out)}
     processes.first(lambda: run.update_manifest(**counts))
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
-    compiled = config.train.compile == "on"
-    with listen_for_stop() as stop, recorded(run, stop, processes), accelerated(model, compiled=compiled):
+    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
+    with listen_for_stop() as stop, recorded(run, stop, processes), fast:
         state = fit(
             model,
             rows,

@@ -178,7 +178,7 @@ def _train(
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
 
-    settings = resolve.loop_settings(config, plan, autocast=compute, processes=processes)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def validate() -> float:
@@ -186,8 +186,8 @@ def _train(
             return measured(mean_nll, model, held_out, sizes=sizes, processes=processes).mean
 
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
-    compiled = config.train.compile == "on"
-    with listen_for_stop() as stop, recorded(run, stop, processes), accelerated(model, compiled=compiled):
+    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
+    with listen_for_stop() as stop, recorded(run, stop, processes), fast:
         state = fit(
             model,
             rows,

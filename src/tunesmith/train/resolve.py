@@ -9,14 +9,17 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from tunesmith import __version__
 from tunesmith.config import MethodConfig, RunConfig
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
+    Lanes,
     LoadedModel,
     choose_compile,
+    choose_lanes,
     default_learning_rate,
     default_method,
     default_tokens_per_batch,
@@ -135,14 +138,16 @@ def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
 
 
 def loop_settings(
-    config: RunConfig, plan: StepPlan, *, autocast: Autocast, processes: Processes = ALONE
+    config: RunConfig, plan: StepPlan, model: nn.Module, *, autocast: Autocast, processes: Processes = ALONE
 ) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
+    tokens = _known(train.tokens_per_batch)
+    device = next(model.parameters()).device
     return LoopSettings(
         schedule=schedule_for(config, plan),
         autocast=autocast,
-        tokens_per_batch=_known(train.tokens_per_batch),
+        tokens_per_batch=tokens,
         optimizer=train.optimizer,
         weight_decay=_known(train.weight_decay),
         betas=(train.beta1, train.beta2),
@@ -152,6 +157,7 @@ def loop_settings(
         patience=train.early_stopping_patience,
         threshold=train.early_stopping_threshold,
         processes=processes,
+        lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
 
