@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from tunesmith.data import StepPlan
 from tunesmith.errors import ResourceError
-from tunesmith.model import load_base, token_nll
+from tunesmith.model import Lanes, load_base, token_nll
 from tunesmith.train import fit, loop
 from tunesmith.train.budget import MicroBatches, is_out_of_memory, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
@@ -40,13 +41,20 @@ class Machine:
         self.error: BaseException = ERRORS[0]
         self.events: list[Event] = []
         self.passes: list[tuple[int, ...]] = []
+        self.lanes = Lanes()
+        self.in_flight = 0
         monkeypatch.setattr(loop, "token_nll", self.token_nll)
 
     def token_nll(self, model: Any, batch: Batch) -> torch.Tensor:
         self.passes.append(batch.lengths)
-        if batch.input_ids.numel() > self.room_tokens:
-            raise self.error
-        return token_nll(model, batch)
+        self.in_flight += batch.input_ids.numel()
+        try:
+            time.sleep(0.01 if self.lanes.count > 1 else 0)  # so that lanes meet
+            if self.in_flight > self.room_tokens:
+                raise self.error
+            return token_nll(model, batch)
+        finally:
+            self.in_flight -= batch.input_ids.numel()
 
     def fit(self, *, stop_after: int | None = None) -> TrainingState:
         stop, rows = StopRequest(), make_rows()
@@ -69,16 +77,18 @@ class Machine:
             save_steps=100,
             patience=None,
             threshold=0.0,
+            lanes=self.lanes,
         )
-        return fit(
-            self.model,
-            rows,
-            plan=StepPlan(len(rows), 8, 6, seed=5),
-            settings=settings,
-            checkpoints=Checkpoints(self.folder, identity={}, keep=1),
-            observers=[observe],
-            stop=stop,
-        )
+        with self.lanes:
+            return fit(
+                self.model,
+                rows,
+                plan=StepPlan(len(rows), 8, 6, seed=5),
+                settings=settings,
+                checkpoints=Checkpoints(self.folder, identity={}, keep=1),
+                observers=[observe],
+                stop=stop,
+            )
 
     def losses(self) -> list[float]:
         return [float(event.values["loss"] or 0) for event in self.events if event.kind == "train"]
@@ -106,6 +116,16 @@ def test_a_smaller_micro_batch_takes_the_same_steps(machine: Callable[..., Machi
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert state.tokens_per_batch == 2 * 21
     assert [text.split(" tokens")[0] for text in small.told()] == [f"out of memory: at most {n * 21}" for n in (4, 2)]
+
+
+def test_lanes_take_the_same_steps_and_the_last_resort_is_one(machine: Callable[..., Machine]) -> None:
+    roomy = machine("roomy", 10_000)
+    roomy.fit()
+    small = machine("small", 21)  # the two longest rows have 20 and 21 tokens
+    small.lanes = Lanes(2)
+    small.fit()
+    assert small.losses() == pytest.approx(roomy.losses(), rel=1e-5)
+    assert len(small.told()) == 4  # 84, 42, 21 tokens in two lanes, and 21 in one
 
 
 def test_memory_runs_out_before_the_first_step_or_not_at_all(machine: Callable[..., Machine]) -> None:

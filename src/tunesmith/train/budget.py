@@ -20,15 +20,17 @@ MEMORY_FIX = "lower data.max_length, set train.gradient_checkpointing, or take a
 
 @dataclass(slots=True)
 class MicroBatches:
-    """At most `limit` tokens go through the model at once, or one row of up to `longest` tokens."""
+    """At most `limit` tokens go through the model at once, or one row of up to `longest` tokens in each lane."""
 
     limit: int
     longest: int
+    lanes: int = 1
 
     def halve(self) -> bool:
         """False when the longest row is alone already."""
         if self.limit <= self.longest:
-            return False
+            alone, self.lanes = self.lanes == 1, 1
+            return not alone
         self.limit = max(self.longest, self.limit // 2)
         return True
 

@@ -92,7 +92,7 @@ def fit(
     optimizer = build_optimizer(model, settings.optimizer, weight_decay=settings.weight_decay, betas=settings.betas)
     state = checkpoints.restore(model, optimizer) or TrainingState()
     most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
-    micro = MicroBatches(most, longest=max(map(len, rows)))
+    micro = MicroBatches(most, longest=max(map(len, rows)), lanes=settings.lanes.count)
 
     def tell(kind: EventKind, **values: float | int | str | None) -> None:
         for observe in observers:
@@ -113,7 +113,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
             # dropout follows from the step: no RNG state to save
             seed = _step_seed(plan.seed, state.step, processes.rank)
-            return _accumulate(model, rows, window, settings=settings, tokens=micro.limit, step=state.step, seed=seed)
+            return _accumulate(model, rows, window, settings=settings, sizes=micro, step=state.step, seed=seed)
 
         def halved() -> None:
             state.tokens_per_batch = micro.limit
@@ -229,7 +229,7 @@ def _accumulate(
     window: Sequence[int],
     *,
     settings: LoopSettings,
-    tokens: int,
+    sizes: MicroBatches,
     step: int,
     seed: int,
 ) -> tuple[float, NonFinite | None]:
@@ -238,7 +238,7 @@ def _accumulate(
     Returns:
         Its part of the loss, and what was not finite, if anything.
     """
-    processes, lanes = settings.processes, settings.lanes
+    processes, lanes = settings.processes, settings.lanes if sizes.lanes > 1 else Lanes()
     targets = sum(rows[index].target_tokens for index in window)
     own = [window[position] for position in processes.share([len(rows[index]) for index in window])]
     device = next(model.parameters()).device
@@ -259,7 +259,7 @@ def _accumulate(
         return value, (), batch.rows
 
     total, problem = 0.0, None
-    own_batches = batches(rows, rows=own, tokens=tokens, lanes=lanes.count, device=device)
+    own_batches = batches(rows, rows=own, tokens=sizes.limit, lanes=lanes.count, device=device)
     passes = processes.even(own_batches, lambda: collate([rows[window[0]]], device))
     with closing(lanes.map(compute, enumerate(passes))) as results:
         for value, gradients, of_rows in results:
