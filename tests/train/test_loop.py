@@ -14,7 +14,7 @@ import torch
 from tunesmith.config import load_config
 from tunesmith.data import StepPlan
 from tunesmith.errors import TrainingError
-from tunesmith.model import apply_method, load_base
+from tunesmith.model import Lanes, apply_method, load_base
 from tunesmith.train import fit
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
 from tunesmith.train.loop import LoopSettings
@@ -60,6 +60,7 @@ class Trial:
             save_steps=changes.pop("save_steps", 1),
             patience=changes.pop("patience", None),
             threshold=0.0,
+            lanes=changes.pop("lanes", Lanes()),
         )
         self.plan = StepPlan(len(self.rows), 8, total_steps, seed=5)
         self.checkpoints = Checkpoints(folder, identity={"data": changes.pop("data", "x")}, keep=50)
@@ -74,16 +75,17 @@ class Trial:
             if event.kind == "train" and event.step == stop_after:
                 stop.signal_number = 15
 
-        return fit(
-            self.model,
-            self.rows,
-            plan=self.plan,
-            settings=self.settings,
-            checkpoints=self.checkpoints,
-            validate=self.validate,
-            observers=[observe],
-            stop=stop,
-        )
+        with self.settings.lanes:
+            return fit(
+                self.model,
+                self.rows,
+                plan=self.plan,
+                settings=self.settings,
+                checkpoints=self.checkpoints,
+                validate=self.validate,
+                observers=[observe],
+                stop=stop,
+            )
 
     def losses(self) -> list[float]:
         return [float(event.values["loss"] or 0) for event in self.events if event.kind == "train"]
@@ -97,9 +99,13 @@ def assert_same(left: torch.nn.Module, right: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_only_the_division_into_batches_differs(tmp_path: Path, tiny_model_dir: Any, method: str) -> None:
+    model = tiny_model_dir("llama")
+    divisions = [(1000, 1), (40, 1), (20, 1), (1, 1), (1000, 2), (40, 2), (40, 3)]
     trials = [
-        Trial(tmp_path / str(size), tiny_model_dir("llama"), tokens_per_batch=size, dropout=0.0, method=method)
-        for size in (1000, 40, 20, 1)
+        Trial(
+            tmp_path / f"{size} {lanes}", model, tokens_per_batch=size, lanes=Lanes(lanes), dropout=0.0, method=method
+        )
+        for size, lanes in divisions
     ]
     for trial in trials:
         trial.fit()
