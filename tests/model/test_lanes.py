@@ -125,6 +125,7 @@ def test_lanes_are_chosen(
     assert choose_lanes(prepared, CPU, tokens=tokens).count == expected
 
 
+@example(lengths=[40, 40, 40], tokens=120, lanes=2)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=30), tokens=st.integers(1, 120), lanes=st.integers(2, 4)
 )
