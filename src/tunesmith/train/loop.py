@@ -238,9 +238,10 @@ def _accumulate(
     Returns:
         Its part of the loss, and what was not finite, if anything.
     """
-    processes, lanes = settings.processes, settings.lanes if sizes.lanes > 1 else Lanes()
+    processes = settings.processes
     targets = sum(rows[index].target_tokens for index in window)
     own = [window[position] for position in processes.share([len(rows[index]) for index in window])]
+    lanes = settings.lanes.for_step(sum(len(rows[index]) for index in own)) if sizes.lanes > 1 else Lanes()
     device = next(model.parameters()).device
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     torch.manual_seed(seed)  # what the model itself draws
