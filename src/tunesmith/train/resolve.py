@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from tunesmith import __version__
-from tunesmith.config import MethodConfig, RunConfig
+from tunesmith.config import METHODS, MethodConfig, RunConfig
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -81,7 +81,7 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     """AdamW's decay, and why. Measured: docs/defaults.md."""
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
         return 0.1, "many passes over all weights of a small model"
-    return 0.01, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+    return METHODS[method].weight_decay, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
 
 
 def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
