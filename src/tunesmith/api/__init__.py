@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
-    from tunesmith.api.look import Preview, check_data_file, inspect, preview
+    from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_data_file",
     "evaluate",
     "inspect",
+    "layers",
     "open_session",
     "pretrain",
     "preview",
@@ -31,7 +32,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'tunesmith.api' has no attribute {name!r}")
-    if name in ("Preview", "check_data_file", "inspect", "preview"):
+    if name in ("Preview", "check_data_file", "inspect", "layers", "preview"):
         from tunesmith.api import look
 
         return getattr(look, name)

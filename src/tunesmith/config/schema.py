@@ -108,8 +108,8 @@ class MethodConfig(_Section):
     dropout: float = _setting(0.05, "Dropout on the adapter's input.", ge=0, lt=1)
     target_modules: str | list[str] = _setting(
         "auto",
-        "Layers that get an adapter: all (every linear layer but the head), attention, mlp, names or regular "
-        "expressions; auto is all, for ia3 keys, values and the last layer of the MLP.",
+        "Layers that get an adapter: all (every linear layer but the head), attention, mlp, roles (query, key, value, "
+        "output, gate, up, down), names or regular expressions; auto is all, for ia3 key,value,down.",
     )
     layers: str | None = _setting(
         None, "Decoder layers that get an adapter, counted from 0, such as 0-7,24-31; unset, all of them."

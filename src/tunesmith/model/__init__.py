@@ -1,6 +1,7 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
 from tunesmith.model.loss import nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
@@ -22,6 +23,8 @@ from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
 __all__ = [
     "END_OF_TEXT",
     "SMALL_MODEL_PARAMETERS",
+    "Layer",
+    "LayerGuide",
     "LoadedModel",
     "accelerated",
     "apply_method",
@@ -39,6 +42,7 @@ __all__ = [
     "find_source",
     "format_count",
     "is_out_of_memory",
+    "layer_guide",
     "load_adapter",
     "load_base",
     "load_skeleton",

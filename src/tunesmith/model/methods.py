@@ -78,15 +78,12 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
     Raises:
         SettingsError: settings that choose nothing of this model.
     """
-    wanted = method.target_modules
-    if wanted == "auto":
-        wanted = "keys" if method.name == "ia3" else "all"
-    chosen = chosen_layers(model, wanted, method.layers)
+    chosen = chosen_for(model, method)
     modules = [model.get_submodule(path) for path in chosen]
     shared: dict[str, Any] = {
         "task_type": TaskType.CAUSAL_LM,
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in modules),
-        "modules_to_save": _modules_to_save(model, method),
+        "modules_to_save": modules_to_save(model, method),
     }
     if method.name == "ia3":
         # (IA)3 scales keys and values as they come out, and what goes into the last layer of the MLP.
@@ -108,6 +105,18 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
         use_dora=method.name == "dora",
         **shared,
     )
+
+
+def chosen_for(model: PreTrainedModel, method: MethodConfig) -> list[str]:
+    """Paths of the linear layers that get an adapter.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    wanted = method.target_modules
+    if wanted == "auto":
+        wanted = "key,value,down" if method.name == "ia3" else "all"  # what the paper of IA3 scales
+    return chosen_layers(model, wanted, method.layers)
 
 
 def adapter_size(method: MethodConfig, path: str, inputs: int, outputs: int) -> int:
@@ -158,8 +167,12 @@ def _whole(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _modules_to_save(model: PreTrainedModel, method: MethodConfig) -> list[str] | None:
-    """Last names of the modules that are trained whole beside the adapter."""
+def modules_to_save(model: PreTrainedModel, method: MethodConfig) -> list[str] | None:
+    """Last names of the modules that are trained whole beside the adapter, None for none.
+
+    Raises:
+        SettingsError: embeddings and head are tied.
+    """
     if method.modules_to_save == "none":
         return None
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()

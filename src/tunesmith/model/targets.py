@@ -39,13 +39,15 @@ ROLES: dict[Part, dict[str, str]] = {
         **dict.fromkeys(("gate", "router"), "router"),
     },
 }
+_ROLE_NAMES = {role for roles in ROLES.values() for text in roles.values() for role in text.split(", ")}
 
 
 def chosen_layers(model: PreTrainedModel, wanted: str | Sequence[str], layers: str | None = None) -> list[str]:
     """Paths of the linear layers that method.target_modules and method.layers select, in the model's order.
 
     all -> every linear layer inside the decoder layers: not the head, not the embeddings.
-    attention, mlp -> those inside that part. keys -> what IA3 scales: keys, values and the last layer of the MLP.
+    attention, mlp -> those inside that part. query, key, value, output, gate, up, down -> those with that role,
+    whatever the architecture calls them; where several share one matrix, that one.
     A regular expression selects the layers whose whole path it matches, a name those whose path ends with it: q_proj,
     self_attn.q_proj, layers.0.self_attn.q_proj. Several of these with commas (names only), or as a list.
 
@@ -122,9 +124,8 @@ def _selects(name: str, path: str) -> bool:
         return True
     if name in PARTS:
         return part_of(path) == name
-    if name == "keys":
-        roles = (role_of(path) or "").split(", ")
-        return bool({"key", "value", "down"} & set(roles))
+    if name in _ROLE_NAMES:
+        return name in (role_of(path) or "").split(", ")
     return re.fullmatch(name, path) is not None if is_pattern(name) else ends_with(path, name)
 
 

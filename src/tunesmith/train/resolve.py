@@ -25,7 +25,7 @@ from tunesmith.model import (
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
-from tunesmith.types import Encoded
+from tunesmith.types import Encoded, Finding
 
 Value = TypeVar("Value")
 
@@ -82,6 +82,16 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
         return 0.1, "many passes over all weights of a small model"
     return METHODS[method].weight_decay, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+
+
+def export_limits(method: MethodConfig) -> list[Finding]:
+    """What cannot be done with the result of a resolved method, told before training."""
+    facts = METHODS[method.name]
+    extra = "" if method.modules_to_save == "none" else " with method.modules_to_save"
+    if not facts.is_adapter or (facts.gguf == "adapter" and not extra):
+        return []
+    message = f"{facts.title}{extra} cannot become a GGUF adapter, only a whole GGUF model: it has to be merged first"
+    return [Finding("note", "no_gguf_adapter", message)]
 
 
 def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
