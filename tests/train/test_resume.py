@@ -45,7 +45,7 @@ MODES: dict[str, dict[str, Any]] = {
     "full": {"method.name": "full", "train.learning_rate": 1e-3},
     "rslora": {"method.name": "rslora", "method.layers": "1"},
     "dora": {"method.name": "dora", "method.dropout": 0.3},
-    "pissa": {"method.name": "pissa", "train.learning_rate": 1e-3},
+    "pissa": {"method.name": "pissa"},
     "ia3": {"method.name": "ia3"},
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
