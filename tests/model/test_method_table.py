@@ -51,7 +51,7 @@ def test_the_schema_offers_exactly_the_methods_of_the_table() -> None:
 def test_a_method_begins_at_the_base_and_trains_only_its_own(
     tiny_model_dir: Callable[[str], Path], batch: Batch, logits_of: Any, name: str, arch: str
 ) -> None:
-    base, model = prepared(tiny_model_dir(arch), name)
+    _, model = prepared(tiny_model_dir(arch), name)
     plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir(arch), dtype=torch.float32)
     torch.testing.assert_close(logits_of(model.eval(), batch), logits_of(plain, batch), atol=2e-4, rtol=1e-4)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -106,7 +106,7 @@ def test_saved_loaded_in_plain_peft_and_merged_it_is_the_same_model(
 def test_gradient_checkpointing(tiny_model_dir: Callable[[str], Path], batch: Batch, name: str) -> None:
     found = []
     for checkpointing in (False, True):
-        base, model = prepared(tiny_model_dir("llama"), name, checkpointing=checkpointing)
+        _, model = prepared(tiny_model_dir("llama"), name, checkpointing=checkpointing)
         passes: list[int] = []
         first = next(module for path, module in model.named_modules() if path.endswith("layers.0.self_attn"))
         first.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
@@ -153,3 +153,26 @@ def test_every_method_has_rates_that_do_not_rise_with_size(name: str) -> None:
     assert list(sizes) == sorted(sizes)
     assert list(rates) == sorted(rates, reverse=True)
     assert all(1e-6 < rate < 1e-1 for rate in rates)
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    found = [row for row in rows if len(row) == 7 and row[0] in METHODS]
+    assert found == [
+        [
+            name,
+            *(
+                "yes" if can else "no"
+                for can in (
+                    method.mergeable,
+                    method.quantisable,
+                    method.gradient_checkpointing,
+                    method.packable,
+                )
+            ),
+            method.gguf,
+            method.source,
+        ]
+        for name, method in METHODS.items()
+    ]

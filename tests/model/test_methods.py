@@ -70,9 +70,7 @@ def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
     expected = {
         path
         for path, module in base.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and module is not head
-        and any(word in path for word in words)
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and any(word in path for word in words)
     }
     model = apply_method(base, MethodConfig(name="lora", target_modules=wanted), dtype=torch.float32)
     assert adapted_paths(model) == expected

@@ -41,7 +41,7 @@ def adapted(model: Any) -> set[str]:
     ("arch", "wanted", "layers", "expected"),
     [
         ("llama", r".*\.(q|v)_proj", None, ["0.self_attn.q_proj", "0.self_attn.v_proj"] * 2),
-        ("llama", [r".*1\.mlp\.up_proj", "o_proj"], None, ["0.self_attn.o_proj", "1.self_attn.o_proj", "1.mlp.up_proj"]),
+        ("llama", [r".*1\.mlp\.up_proj", "k_proj"], "1", ["1.self_attn.k_proj", "1.mlp.up_proj"]),
         ("llama", "query, down", "1", ["1.self_attn.q_proj", "1.mlp.down_proj"]),
         ("gpt2", "value", "0", ["0.attn.c_attn"]),
         ("gpt2", "output", "0-1", ["0.attn.c_proj", "1.attn.c_proj"]),
@@ -76,7 +76,7 @@ def test_an_adapter_in_some_layers_only(tiny_model_dir: Callable[[str], Path], a
         ({"layers": "1-2"}, "this model has no layer 2; it has 2, from 0 to 1", "choose layers from 0-1"),
         ({"target_modules": r".*\.q_prj"}, "matches no linear layer", "begin it with .*"),
         ({"target_modules": "q_prj"}, "matches no linear layer", "did you mean q_proj?"),
-        ({"target_modules": "layers.0.self_attn.q_proj", "layers": "1"}, "has none of the layers", "choose other layers"),
+        ({"target_modules": "layers.0.mlp.up_proj", "layers": "1"}, "has none of the layers", "choose other layers"),
         ({"name": "pissa", "r": 33}, "more than model.layers.0.self_attn.q_proj has directions", "set method.r to 32"),
     ],
 )
@@ -108,7 +108,7 @@ def test_methods_without_places_ask_for_no_model() -> None:
         ({"method.layers": "-1"}, "'-1' is no layer and no range"),
         ({"method.target_modules": "*.q_proj"}, "'\\*.q_proj' is no regular expression"),
         ({"method": "full", "method.layers": "0"}, "full trains every weight, and method.layers choose"),
-        ({"method": "full", "lora_target": "mlp", "modules_to_save": "head"}, "target_modules and method.modules_to_save"),
+        ({"method": "full", "lora_target": "mlp", "modules_to_save": "head"}, "target_modules and method.modules_to"),
         ({"method.modules_to_save": "lm_head"}, "none | embeddings | head | both"),
     ],
 )

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
     "Comparison",
     "FinetuningConfig",
+    "Layer",
+    "LayerGuide",
     "ModelFinetuner",
     "Preview",
     "Session",
@@ -36,7 +39,8 @@ def __getattr__(name: str) -> Any:
         from tunesmith.api import look
 
         return getattr(look, name)
+    from tunesmith import model
     from tunesmith.api import finetuner, session, verbs
 
-    home = next(module for module in (finetuner, session, verbs) if hasattr(module, name))
+    home = next(module for module in (finetuner, session, verbs, model) if hasattr(module, name))
     return getattr(home, name)

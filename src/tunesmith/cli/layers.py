@@ -14,7 +14,7 @@ from tunesmith.cli.overrides import Json, Overrides, given
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tunesmith.model import Layer, LayerGuide
+    from tunesmith.api import Layer, LayerGuide
 
 
 def layers(

@@ -1,7 +1,6 @@
 """The methods of training, as data: what each is, what can be done with its result, and its default rates.
 
-`model` holds the functions under the same names. Nothing here is taken on trust: tests/model/test_method_table.py probes
-every capability on a tiny model.
+Nothing here is taken on trust: tests/model/test_method_table.py probes every capability on tiny models.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ class Method:
 
 
 # The large end is what the guides say: 2e-4 for LoRA, and 5e-5 falling to 1e-5 for full fine-tuning from GPT-2 (124 M)
-# upwards. The small end of full is measured on builtin:nano and the sample workbook (one seed, 49 test rows, 18 passes):
-# token F1 0.54 at 1.5e-3, 0.62 at 2e-3, 0.50 at 3e-3. The small end of LoRA is extrapolated.
+# upwards. The small end of full is measured on builtin:nano and the sample workbook (one seed, 49 test rows, 18
+# passes): token F1 0.54 at 1.5e-3, 0.62 at 2e-3, 0.50 at 3e-3. The small end of LoRA is extrapolated.
 _FULL_RATES: Rates = ((30e6, 2e-3), (100e6, 5e-5), (1e9, 1e-5))
 _LORA_RATES: Rates = ((30e6, 2e-3), (1e9, 2e-4))
 

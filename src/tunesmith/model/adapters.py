@@ -135,7 +135,7 @@ def _save_peft(model: PeftModel, folder: Path, base_path: str, base_revision: st
     if earlier_card is not None:
         card.write_bytes(earlier_card)
     path = folder / ADAPTER_CONFIG
-    content = read_json(path)
+    content: dict[str, Any] = read_json(path)
     # PEFT writes a set in the order of the process's hash seed; the same run must give the same bytes.
     for name in ("target_modules", "feedforward_modules"):
         if name in content:

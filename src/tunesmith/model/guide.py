@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -18,8 +19,8 @@ from tunesmith.model.targets import block_of, linear_paths, part_of, role_of
 class Layer:
     """A module that has parameters of its own.
 
-    path: in the model. block: number of its decoder layer, None outside. part: attention, mlp, embeddings, head, norm or
-        other. role: what it computes there; None when the architecture is not known.
+    path: in the model. block: number of its decoder layer, None outside.
+    part: attention, mlp, embeddings, head, norm or other. role: what it computes there, None when that is not known.
     shape: (outputs, inputs) of a linear layer, (entries, width) of embeddings, else that of its largest parameter.
     parameters: 0 where they are another module's (tied). adapter: parameters that the method would train beside it
         (method.modules_to_save: its own), None where none can go. chosen: whether the settings train there.
@@ -99,7 +100,8 @@ def _shape(module: nn.Module) -> tuple[int, ...]:
     if isinstance(module, Conv1D):  # keeps its matrix as (inputs, outputs)
         weight: Any = module.weight
         return (weight.shape[1], weight.shape[0])
-    return tuple(max((parameter.shape for parameter in module.parameters(recurse=False)), key=lambda shape: shape.numel()))
+    largest = max(module.parameters(recurse=False), key=torch.Tensor.numel)
+    return tuple(largest.shape)
 
 
 def _place(model: PreTrainedModel, path: str, module: nn.Module) -> tuple[str, str | None]:

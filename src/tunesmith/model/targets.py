@@ -134,7 +134,7 @@ def _blocks(layers: str | None, paths: Iterable[str]) -> set[int | None]:
     if layers is None:
         return there
     asked = set(parse_layers(layers))
-    outside = sorted(asked - there)  # type: ignore[type-var]  # there holds numbers: linear_paths has no others
+    outside = sorted(asked - there)
     if outside:
         last = max(number for number in there if number is not None)
         raise SettingsError(
@@ -161,6 +161,5 @@ def _no_such_layer(name: str, paths: Sequence[str]) -> SettingsError:
         example = f"; the whole path counts, such as {paths[0]}" if paths else ""
         return SettingsError(message + example, fix="begin it with .* or take names of layers; see tunesmith layers")
     nearest = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
-    return SettingsError(
-        message, fix=f"did you mean {nearest[0]}?" if nearest else "set it to all, attention, mlp or some of these names"
-    )
+    fix = f"did you mean {nearest[0]}?" if nearest else "set it to all, attention, mlp or some of these names"
+    return SettingsError(message, fix=fix)

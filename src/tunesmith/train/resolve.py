@@ -81,7 +81,8 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     """AdamW's decay, and why. Measured: docs/defaults.md."""
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
         return 0.1, "many passes over all weights of a small model"
-    return METHODS[method].weight_decay, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+    reason = f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+    return METHODS[method].weight_decay, reason
 
 
 def export_limits(method: MethodConfig) -> list[Finding]:
