@@ -137,19 +137,22 @@ class MethodConfig(_Section):
 
     @model_validator(mode="after")
     def _places_are_for_adapters(self) -> MethodConfig:
-        if self.name == "full":
-            set_ones = {
-                "target_modules": self.target_modules not in ("auto", "all"),
-                "layers": self.layers is not None,
-                "modules_to_save": self.modules_to_save != "none",
-            }
-            names = [f"method.{name}" for name, is_set in set_ones.items() if is_set]
-            if names:
-                raise ValueError(
-                    f"full trains every weight, and {' and '.join(names)} choose where an adapter goes; "
-                    "leave them out or take an adapter method such as lora"
-                )
+        if self.name == "full" and self.places:
+            raise ValueError(
+                f"full trains every weight, and {' and '.join(self.places)} choose where an adapter goes; "
+                "leave them out or take an adapter method such as lora"
+            )
         return self
+
+    @property
+    def places(self) -> list[str]:
+        """The settings given that choose where an adapter goes."""
+        given = {
+            "target_modules": self.target_modules not in ("auto", "all"),
+            "layers": self.layers is not None,
+            "modules_to_save": self.modules_to_save != "none",
+        }
+        return [f"method.{name}" for name, is_given in given.items() if is_given]
 
 
 class TrainConfig(_Section):
