@@ -17,6 +17,7 @@ from tunesmith.cli import main
 from tunesmith.config import dump_config
 from tunesmith.data import check_file
 from tunesmith.errors import DataError
+from tunesmith.model import Layer, LayerGuide
 from tunesmith.runs import Run
 from tunesmith.types import Example, Finding, Message
 
@@ -163,6 +164,16 @@ class FakeApi(ModuleType):
             )
             for example in examples
         ]
+
+    def layers(self, config: Any) -> LayerGuide:
+        """Of a model of four blocks, the third one without an adapter."""
+        self._called("layers", config=config)
+        embeddings = Layer("model.embed_tokens", None, "embeddings", "tokens", (64, 8), 512, None, False)
+        blocks = [
+            Layer(f"model.layers.{n}.self_attn.q_proj", n, "attention", "query", (8, 8), 64, 256, n != 2)
+            for n in range(4)
+        ]
+        return LayerGuide("llama", "lora", 16, (embeddings, *blocks))
 
     def train(
         self,

@@ -28,6 +28,8 @@ WITH_JSON = {
     "pretrain": ["pretrain", "a.txt", "--json"],
     "recipes": ["recipes", "--json"],
     "recipes NAME": ["recipes", "quickstart", "--json"],
+    "methods": ["methods", "--json"],
+    "layers": ["layers", "--json"],
     "settings": ["settings", "--json"],
     "settings SECTION": ["settings", "train", "--json"],
     "runs": ["runs", "--json"],

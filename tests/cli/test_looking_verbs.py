@@ -23,7 +23,7 @@ from tunesmith.cli.terminal import (
     shorten,
     show_json,
 )
-from tunesmith.config import describe, load_config, recipe_paths
+from tunesmith.config import METHODS, describe, load_config, recipe_paths
 
 
 def drawn(renderable, width: int = 80) -> str:
@@ -65,6 +65,29 @@ def test_settings_of_a_section(cli) -> None:
     (one,) = json.loads(cli("settings", "train.batch_size", "--json").out)["settings"]
     assert set(one) == {"name", "type", "default", "unit", "sentence", "allowed"}
     assert one["default"] == 4
+
+
+def test_methods_are_those_of_the_table(cli) -> None:
+    found = json.loads(cli("methods", "--json").out)["methods"]
+    assert [entry["name"] for entry in found] == list(METHODS)
+    assert {entry["name"]: entry["gguf"] for entry in found}["dora"] == "whole"
+    out = cli("methods").out
+    assert all(f"\n{name} " in out for name in METHODS)
+    (ia3,) = (line for line in out.splitlines() if line.startswith("ia3 "))
+    assert "0.005" in ia3
+
+
+def test_layers_that_are_alike_are_shown_once(cli, api) -> None:
+    out = cli("layers", "org/name", "--method.r", "8", "--method.layers", "0-1,3").out
+    config = api.calls[-1][1]["config"]
+    assert (config.model.path, config.method.r, config.method.layers) == ("org/name", 8, "0-1,3")
+    titles = [line for line in out.splitlines() if line.startswith(("block", "outside"))]
+    assert titles == ["outside the blocks", "blocks 0-1, each:", "block 2", "block 3"]
+    assert out.count("*  self_attn.q_proj") == 2
+    assert "lora, rank 16: 768 in all" in out
+    document = json.loads(cli("layers", "--json").out)
+    assert [layer["block"] for layer in document["layers"]] == [None, 0, 1, 2, 3]
+    assert (document["parameters"], document["chosen_parameters"]) == (768, 768)
 
 
 def test_init_writes_the_defaults_once(cli, home: Path) -> None:

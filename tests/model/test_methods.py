@@ -10,11 +10,12 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from tunesmith.config import MethodConfig
 from tunesmith.errors import SettingsError
-from tunesmith.model import apply_method, count_parameters, load_base, methods, token_nll
-from tunesmith.model.methods import find_target_modules
+from tunesmith.model import apply_method, count_parameters, load_base, token_nll
+from tunesmith.model.targets import chosen_layers, shortest_names
 from tunesmith.types import Batch
 
 LLAMA_LIKE = (["k_proj", "o_proj", "q_proj", "v_proj"], ["down_proj", "gate_proj", "up_proj"])
@@ -33,6 +34,11 @@ TARGETS = {
 
 def load(tiny_model_dir: Callable[[str], Path], arch: str, dtype: str = "float32") -> Any:
     return load_base(str(tiny_model_dir(arch)), dtype=dtype).model
+
+
+def find_target_modules(model: Any, wanted: str | list[str], layers: str | None = None) -> list[str]:
+    """What goes into adapter_config.json."""
+    return shortest_names(chosen_layers(model, wanted, layers), model)
 
 
 def adapted_paths(model: Any) -> set[str]:
@@ -64,9 +70,7 @@ def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
     expected = {
         path
         for path, module in base.named_modules()
-        if isinstance(module, (nn.Linear, methods.Conv1D))
-        and module is not head
-        and any(word in path for word in words)
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and any(word in path for word in words)
     }
     model = apply_method(base, MethodConfig(name="lora", target_modules=wanted), dtype=torch.float32)
     assert adapted_paths(model) == expected
@@ -76,7 +80,7 @@ def test_adapters_sit_where_they_were_asked_for_and_nowhere_else(
 def test_names_may_be_a_list_or_a_text_with_commas(tiny_model_dir: Callable[[str], Path]) -> None:
     model = load(tiny_model_dir, "llama")
     assert find_target_modules(model, "v_proj, q_proj") == ["q_proj", "v_proj"]
-    assert find_target_modules(model, ["layers.0.self_attn.q_proj"]) == ["layers.0.self_attn.q_proj"]
+    assert chosen_layers(model, ["layers.0.self_attn.q_proj"]) == ["model.layers.0.self_attn.q_proj"]
     adapted = apply_method(
         model, MethodConfig(name="lora", target_modules=["layers.0.self_attn.q_proj"]), dtype=torch.float32
     )
@@ -135,8 +139,8 @@ def test_full_trains_everything_in_float32(tiny_model_dir: Callable[[str], Path]
 
 def test_an_unknown_method_and_a_second_adapter(tiny_model_dir: Callable[[str], Path]) -> None:
     base = load(tiny_model_dir, "llama")
-    with pytest.raises(SettingsError, match="allowed: lora, full"):
-        apply_method(base, MethodConfig.model_construct(name="ia3"), dtype=torch.float32)
+    with pytest.raises(SettingsError, match="allowed: full, lora, rslora"):
+        apply_method(base, MethodConfig.model_construct(name="bitfit"), dtype=torch.float32)
     adapted = apply_method(base, MethodConfig(name="lora"), dtype=torch.float32)
     with pytest.raises(SettingsError, match="has an adapter already"):
         apply_method(adapted, MethodConfig(name="lora"), dtype=torch.float32)

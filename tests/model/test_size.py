@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tunesmith.errors import SettingsError
+from tunesmith.config import METHODS
 from tunesmith.model.size import (
-    LEARNING_RATES,
     SMALL_MODEL_PARAMETERS,
     count_parameters,
     default_learning_rate,
@@ -44,13 +43,13 @@ def test_the_method_follows_the_size() -> None:
     assert "would take 104 GiB" in default_method(7 * 10**9)[1]
 
 
-@pytest.mark.parametrize("method", LEARNING_RATES)
+@pytest.mark.parametrize("method", METHODS)
 def test_rates_pass_through_the_table_and_never_rise_with_size(method: str) -> None:
-    for size, rate in LEARNING_RATES[method]:
+    for size, rate in METHODS[method].rates:
         assert default_learning_rate(method, int(size))[0] == pytest.approx(rate)
     rates = [default_learning_rate(method, size)[0] for size in (0, 10**5, 10**7, 10**8, 5 * 10**8, 10**9, 10**11)]
     assert all(small >= large for small, large in itertools.pairwise(rates))
-    assert rates[0] > rates[-1]
+    assert (rates[0] > rates[-1]) == (len(METHODS[method].rates) > 1)
 
 
 def test_the_guides_rates_hold_where_they_apply() -> None:
@@ -61,8 +60,3 @@ def test_the_guides_rates_hold_where_they_apply() -> None:
 def test_the_reason_names_method_size_and_rate() -> None:
     rate, reason = default_learning_rate("lora", 124_439_808)
     assert reason == f"{rate:g} suits lora on a model of 124M parameters"
-
-
-def test_a_method_without_rates_asks_for_one() -> None:
-    with pytest.raises(SettingsError, match="no default learning rate for method 'prefix'"):
-        default_learning_rate("prefix", 10)

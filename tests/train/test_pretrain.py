@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith.api import pretrain
 from tunesmith.config import RunConfig, load_config
-from tunesmith.errors import Stopped
+from tunesmith.errors import SettingsError, Stopped
 from tunesmith.train import Event
 
 
@@ -55,6 +55,11 @@ def test_it_learns_and_leaves_a_plain_model(config: RunConfig) -> None:
     assert tokenizer.decode(tokenizer("Café, naïve!\n\tok").input_ids) == "Café, naïve!\n\tok"
     assert result.run.manifest["status"] == "finished"
     assert math.isclose(result.run.manifest["bits_per_byte"], result.bits_per_byte)
+
+
+def test_places_of_an_adapter_are_refused(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"every weight, and method\.layers choose"):
+        pretrain(config.replaced("method.layers", "0", "flag"))
 
 
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:

@@ -52,6 +52,8 @@ def test_decay_follows_what_is_trained() -> None:
         config = resolved(overrides, parameters=parameters)
         assert config.train.weight_decay == decay
         assert config.origin("train.weight_decay").startswith("detected: ")
+    for name in ("ia3", "pissa"):  # decay would pull factors to 0, and shrink the weights that were taken over
+        assert resolved({"method": name}).train.weight_decay == 0
     assert resolved({"weight_decay": "0.3"}).train.weight_decay == 0.3
 
 

@@ -43,6 +43,11 @@ COMMON = {
 MODES: dict[str, dict[str, Any]] = {
     "lora": {},
     "full": {"method.name": "full", "train.learning_rate": 1e-3},
+    "rslora": {"method.name": "rslora", "method.layers": "1"},
+    "dora": {"method.name": "dora", "method.dropout": 0.3},
+    "pissa": {"method.name": "pissa"},
+    "ia3": {"method.name": "ia3"},
+    "whole modules": {"method.modules_to_save": "both", "train.learning_rate": 1e-3},
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
     "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},

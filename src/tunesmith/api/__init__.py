@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
-    from tunesmith.api.look import Preview, check_data_file, inspect, preview
+    from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
     "Comparison",
     "FinetuningConfig",
+    "Layer",
+    "LayerGuide",
     "ModelFinetuner",
     "Preview",
     "Session",
     "check_data_file",
     "evaluate",
     "inspect",
+    "layers",
     "open_session",
     "pretrain",
     "preview",
@@ -31,11 +35,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'tunesmith.api' has no attribute {name!r}")
-    if name in ("Preview", "check_data_file", "inspect", "preview"):
+    if name in ("Preview", "check_data_file", "inspect", "layers", "preview"):
         from tunesmith.api import look
 
         return getattr(look, name)
+    from tunesmith import model
     from tunesmith.api import finetuner, session, verbs
 
-    home = next(module for module in (finetuner, session, verbs) if hasattr(module, name))
+    home = next(module for module in (finetuner, session, verbs, model) if hasattr(module, name))
     return getattr(home, name)

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoTokenizer
 
-from tunesmith.config import RunConfig
+from tunesmith.config import METHODS, RunConfig
 from tunesmith.export import CardFacts, License, base_kind, read_license
 from tunesmith.model import find_source
 from tunesmith.prompts import check_template
@@ -29,8 +29,8 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
         base=config.model.path,
         base_kind=kind,
         base_revision=manifest["model"]["revision"],
-        method="lora" if config.method.name == "lora" else "full",
-        method_settings=config.method.model_dump(exclude={"name"}) if config.method.name == "lora" else {},
+        method=config.method.name,
+        method_settings=_method_settings(config),
         steps=training["step"],
         epochs=manifest["epochs"],
         seed=config.seed,
@@ -49,6 +49,16 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
         training_seconds=training["seconds"],
         version=manifest["versions"]["tunesmith"],
     )
+
+
+def _method_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that shaped the adapter, those that mean something to the method."""
+    method = METHODS[config.method.name]
+    if not method.is_adapter:
+        return {}
+    unset = {"name", *(() if method.has_rank else ("r", "alpha", "dropout"))}
+    unset |= {name for name in ("layers", "modules_to_save") if getattr(config.method, name) in (None, "none")}
+    return config.method.model_dump(exclude=unset)
 
 
 def _license(kind: str, path: str, revision: str) -> License | None:

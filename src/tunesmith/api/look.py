@@ -15,6 +15,8 @@ from tunesmith.types import Encoded, Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tunesmith.model import LayerGuide
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -70,6 +72,17 @@ def preview(config: RunConfig, prepared: Prepared, examples: Sequence[Example]) 
         )
         previews += [Preview(example, _pieces(row, tokenizer)) for row in rows]
     return previews
+
+
+def layers(config: RunConfig) -> LayerGuide:
+    """What the modules of a model are, and what an adapter by these settings would train. No weights are loaded.
+
+    Raises:
+        ResourceError: there is no such model. SettingsError: the settings choose nothing of it.
+    """
+    from tunesmith.model import layer_guide, load_skeleton
+
+    return layer_guide(load_skeleton(config.model.path, config.model.revision), config.method)
 
 
 def _pieces(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, bool], ...]:

@@ -25,6 +25,8 @@ from tunesmith.cli.chat import chat
 from tunesmith.cli.data import inspect
 from tunesmith.cli.eval import evaluate
 from tunesmith.cli.init import init
+from tunesmith.cli.layers import layers
+from tunesmith.cli.methods import methods
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
@@ -56,6 +58,8 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("chat",): chat,
     ("runs",): runs,
     ("recipes",): recipes,
+    ("methods",): methods,
+    ("layers",): layers,
     ("settings",): settings,
     ("init",): init,
     ("pretrain",): pretrain,

@@ -23,7 +23,7 @@ from tunesmith.cli.terminal import (
     show_json,
     tell,
 )
-from tunesmith.config import RunConfig
+from tunesmith.config import METHODS, RunConfig
 from tunesmith.errors import SettingsError
 from tunesmith.runs import Run
 
@@ -78,7 +78,7 @@ def announce(plan: Plan) -> None:
     config = plan.config
     share = plan.trainable / plan.parameters
     method: str = config.method.name
-    if method == "lora":
+    if METHODS[method].has_rank:
         method += f", rank {config.method.r}, alpha {config.method.alpha:g}"
     rows = [
         ("run", str(plan.run.path)),

@@ -22,7 +22,9 @@ def train(
     /,
     *,
     model: Annotated[str | None, Parameter(help="Base model: a local folder, a hub id, or builtin:nano.")] = None,
-    method: Annotated[str | None, Parameter(help="lora (small adapters), full (every weight), auto.")] = None,
+    method: Annotated[
+        str | None, Parameter(help="full (every weight), lora, rslora ... (tunesmith methods), or auto.")
+    ] = None,
     sources: Sources = NO_SOURCES,
     place: Place = NO_PLACE,
     json: Json = False,

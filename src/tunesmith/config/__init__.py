@@ -3,6 +3,7 @@
 from tunesmith.config.aliases import ALIASES
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.schema import (
     DataConfig,
     EvalConfig,
@@ -18,9 +19,11 @@ from tunesmith.config.schema import (
 
 __all__ = [
     "ALIASES",
+    "METHODS",
     "DataConfig",
     "EvalConfig",
     "GenerateConfig",
+    "Method",
     "MethodConfig",
     "ModelConfig",
     "PretrainConfig",
@@ -31,6 +34,8 @@ __all__ = [
     "commented_yaml",
     "describe",
     "dump_config",
+    "is_pattern",
     "load_config",
+    "parse_layers",
     "recipe_paths",
 ]

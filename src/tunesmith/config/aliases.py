@@ -73,6 +73,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "target_modules": "method.target_modules",
     "lora_target_modules": "method.target_modules",
     "lora_target": "method.target_modules",
+    "modules_to_save": "method.modules_to_save",
     # train
     "epochs": "train.epochs",
     "num_epochs": "train.epochs",

@@ -7,9 +7,12 @@ default is None or auto, and the run resolves it, says so and stores it.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from tunesmith.config.methods import is_pattern, parse_layers
 
 
 def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
@@ -95,15 +98,61 @@ class PromptConfig(_Section):
 class MethodConfig(_Section):
     """What is trained."""
 
-    name: Literal["auto", "lora", "full"] = _setting(
-        "auto", "lora trains small adapters, full every weight; auto takes full where the model is small enough."
+    name: Literal["auto", "full", "lora", "rslora", "dora", "pissa", "ia3"] = _setting(
+        "auto",
+        "full trains every weight, the others small adapters (tunesmith methods); auto takes full where the model is "
+        "small enough, else lora.",
     )
     r: int = _setting(16, "LoRA rank; 8 to 64 covers most tasks.", ge=1)
     alpha: float = _setting(32, "LoRA scale; the update is multiplied by alpha / r.", gt=0)
     dropout: float = _setting(0.05, "Dropout on the adapter's input.", ge=0, lt=1)
     target_modules: str | list[str] = _setting(
-        "all", "Layers that get an adapter: all (every linear layer but the head), attention, mlp, or names."
+        "auto",
+        "Layers that get an adapter: all (every linear layer but the head), attention, mlp, roles (query, key, value, "
+        "output, gate, up, down), names or regular expressions; auto is all, for ia3 key,value,down.",
     )
+    layers: str | None = _setting(
+        None, "Decoder layers that get an adapter, counted from 0, such as 0-7,24-31; unset, all of them."
+    )
+    modules_to_save: Literal["none", "embeddings", "head", "both"] = _setting(
+        "none", "What is trained whole beside an adapter: the token embeddings, the head or both."
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _readable_layers(cls, layers: str | None) -> str | None:
+        if layers is not None:
+            parse_layers(layers)
+        return layers
+
+    @field_validator("target_modules")
+    @classmethod
+    def _readable_patterns(cls, wanted: str | list[str]) -> str | list[str]:
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            try:
+                re.compile(name if is_pattern(name) else "")
+            except re.error as error:
+                raise ValueError(f"{name!r} is no regular expression: {error}") from error
+        return wanted
+
+    @model_validator(mode="after")
+    def _places_are_for_adapters(self) -> MethodConfig:
+        if self.name == "full" and self.places:
+            raise ValueError(
+                f"full trains every weight, and {' and '.join(self.places)} choose where an adapter goes; "
+                "leave them out or take an adapter method such as lora"
+            )
+        return self
+
+    @property
+    def places(self) -> list[str]:
+        """The settings given that choose where an adapter goes."""
+        given = {
+            "target_modules": self.target_modules not in ("auto", "all"),
+            "layers": self.layers is not None,
+            "modules_to_save": self.modules_to_save != "none",
+        }
+        return [f"method.{name}" for name, is_given in given.items() if is_given]
 
 
 class TrainConfig(_Section):

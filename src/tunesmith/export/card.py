@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
+from tunesmith.config import METHODS
 from tunesmith.runs import atomic_write
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class CardFacts:
 
     base: as configured: hub id, local folder (only its name is printed) or builtin:<name>.
     base_revision: its commit on the Hub, or "sha256:..." of its files.
-    method_settings: what distinguishes the method, such as {"r": 16, "alpha": 32}.
+    method: a name of config.METHODS. method_settings: what distinguishes the method, such as {"r": 16, "alpha": 32}.
     epochs: passes made; best_validation_loss: nats per token, of the weights that were saved when keep_best is on.
     data_files: (file name, SHA-256); rows: split name -> count.
     stop_ids: tokens that end an answer; system: the system prompt of the training conversations.
@@ -65,7 +66,7 @@ class CardFacts:
     base: str
     base_kind: BaseKind
     base_revision: str | None = None
-    method: Literal["lora", "full"]
+    method: str
     method_settings: Mapping[str, object] = field(default_factory=dict)
     steps: int
     epochs: float
@@ -146,19 +147,20 @@ def card_text(facts: CardFacts) -> str:
 def _metadata(facts: CardFacts) -> str:
     from huggingface_hub import ModelCardData
 
-    relation = "adapter" if facts.method == "lora" else "finetune"
+    is_adapter = METHODS[facts.method].is_adapter
+    relation = "adapter" if is_adapter else "finetune"
     on_hub = facts.base_kind == "hub"
     results = _results(facts)
     data = ModelCardData(
         base_model=facts.base if on_hub else None,
         base_model_relation=relation if on_hub else None,
         language=facts.language,
-        library_name="peft" if facts.method == "lora" else "transformers",
+        library_name="peft" if is_adapter else "transformers",
         license_name=facts.license.name if facts.license else None,
         license_link=facts.license.link if facts.license else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         pipeline_tag="text-generation",
-        tags=["tunesmith", "lora" if facts.method == "lora" else "full-fine-tuning"],
+        tags=["tunesmith", facts.method if is_adapter else "full-fine-tuning"],
         model_name=facts.name if results else None,
         eval_results=results or None,
     )
@@ -189,16 +191,21 @@ def _results(facts: CardFacts) -> list[EvalResult]:
 
 
 def _introduction(facts: CardFacts) -> str:
-    kind = "A LoRA adapter for" if facts.method == "lora" else "A fine-tuned version of"
+    method = METHODS[facts.method]
+    kind = f"{_article(method.title)} adapter for" if method.is_adapter else "A fine-tuned version of"
     text = f"{kind} {_base_name(facts)}, made with Tunesmith {facts.version} from {_code(_file_names(facts))}."
-    if facts.method == "lora":
+    if method.is_adapter:
         text += " It holds only what changed: the base model is needed beside it."
     return text
 
 
+def _article(title: str) -> str:
+    return f"{'An' if title[0] in 'AEIOU' else 'A'} {title}"
+
+
 def _making(facts: CardFacts) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in facts.method_settings.items())
-    method = "LoRA" if facts.method == "lora" else "full fine-tuning"
+    method = METHODS[facts.method].title
     rows = ", ".join(f"{count} {split}" for split, count in facts.rows.items())
     loss = facts.best_validation_loss
     lines: list[tuple[str, str | None]] = [
@@ -274,7 +281,7 @@ def _snippet(facts: CardFacts) -> str:
 def _loading(facts: CardFacts) -> tuple[list[str], list[str]]:
     """Lines that load the model, and the imports they need."""
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    if facts.method == "full":
+    if not METHODS[facts.method].is_adapter:
         return ["model = AutoModelForCausalLM.from_pretrained(folder)"], [transformers]
     apply = [
         "model = AutoModelForCausalLM.from_pretrained(base)",

@@ -1,11 +1,12 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
 from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
-from tunesmith.model.load import LoadedModel, load_base
+from tunesmith.model.load import LoadedModel, load_base, load_skeleton
 from tunesmith.model.loss import nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
-from tunesmith.model.methods import apply_method, recompute_activations
+from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
@@ -24,11 +25,14 @@ __all__ = [
     "END_OF_TEXT",
     "SMALL_MODEL_PARAMETERS",
     "Lanes",
+    "Layer",
+    "LayerGuide",
     "LoadedModel",
     "accelerated",
     "apply_method",
     "autocast",
     "base_of",
+    "check_method",
     "choose_compile",
     "choose_device",
     "choose_dtype",
@@ -41,8 +45,10 @@ __all__ = [
     "find_source",
     "format_count",
     "is_out_of_memory",
+    "layer_guide",
     "load_adapter",
     "load_base",
+    "load_skeleton",
     "memory_errors",
     "merge",
     "new_model",

@@ -16,11 +16,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.errors import ResourceError, TrainingError
 from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
+from tunesmith.model.pissa import as_lora, is_pissa
 from tunesmith.model.source import BUILTIN_PREFIX, TOKENIZER_FILES, Source, read_json, refuse_code
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-SUPPORTED_ADAPTERS = ("LORA",)
+SUPPORTED_ADAPTERS = ("LORA", "IA3")
 
 
 def save_adapter(
@@ -122,15 +123,25 @@ def _save_peft(model: PeftModel, folder: Path, base_path: str, base_revision: st
     config = model.active_peft_config
     config.base_model_name_or_path = base_path
     config.revision = base_revision
+    from_pissa = is_pissa(model)
     # save_embedding_layers="auto" would ask the hub for the base's vocabulary size.
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(
+        str(folder),
+        safe_serialization=True,
+        save_embedding_layers=False,
+        state_dict=as_lora(model) if from_pissa else None,
+    )
     card.unlink(missing_ok=True)  # PEFT's half-filled model card; the real one is written later
     if earlier_card is not None:
         card.write_bytes(earlier_card)
     path = folder / ADAPTER_CONFIG
-    content = read_json(path)
+    content: dict[str, Any] = read_json(path)
     # PEFT writes a set in the order of the process's hash seed; the same run must give the same bytes.
-    content["target_modules"] = sorted(_texts(content["target_modules"]))
+    for name in ("target_modules", "feedforward_modules"):
+        if name in content:
+            content[name] = sorted(_texts(content[name]))
+    if from_pissa:
+        content.update(r=2 * content["r"], lora_alpha=2 * content["lora_alpha"])
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -64,7 +64,7 @@ def load_base(
     source = find_source(path, revision)
     with quiet():
         with explained(path):
-            number_format, reason = choose_dtype(dtype, target, total_parameters=_count_without_loading(source))
+            number_format, reason = choose_dtype(dtype, target, total_parameters=count_parameters(_skeleton(source))[1])
         tokenizer = load_tokenizer(source)
         with explained(path):
             model = _load_weights(source, number_format)
@@ -119,11 +119,22 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _count_without_loading(source: Source) -> int:
+def load_skeleton(path: str, revision: str | None = None) -> PreTrainedModel:
+    """A model's modules and shapes from its config.json, without weights: on the meta device, no memory.
+
+    Raises:
+        ResourceError: as `load_base` does for a model that is not here or not usable.
+    """
+    source = find_source(path, revision)
+    with quiet(), explained(path):
+        return _skeleton(source)
+
+
+def _skeleton(source: Source) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(source.location, trust_remote_code=False, **_hub_arguments(source))
-    with torch.device("meta"):  # shapes only, no memory
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return count_parameters(skeleton)[1]
+    with torch.device("meta"):
+        skeleton: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return skeleton
 
 
 def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from torch import nn
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tunesmith.config import MethodConfig
+from tunesmith.config import METHODS, MethodConfig
 from tunesmith.errors import SettingsError
-from tunesmith.model.load import quiet
-
-# Names of the submodule of a decoder layer that a linear layer belongs to: llama, mistral, qwen, phi, phi3 and gemma
-# say self_attn and mlp, gpt2 attn and mlp, gpt_neox attention, falcon and bloom self_attention, opt has bare fc1, fc2.
-PARTS: dict[str, tuple[str, ...]] = {
-    "attention": ("self_attn", "attn", "attention", "self_attention", "linear_attn"),
-    "mlp": ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc1", "fc2"),
-}
+from tunesmith.model.load import load_skeleton, quiet
+from tunesmith.model.pissa import start_at_principal
+from tunesmith.model.targets import chosen_layers, role_of, shortest_names
 
 
 def apply_method(
@@ -41,14 +35,19 @@ def apply_method(
         A PeftModel for adapter methods, the same model for full.
 
     Raises:
-        SettingsError: an unknown method, a model that has an adapter, target modules that match nothing, or
+        SettingsError: an unknown method, a model that has an adapter, settings that choose nothing of this model, or
             checkpointing the model cannot do.
     """
     if method.name not in METHODS:
         raise SettingsError(f"unknown method {method.name!r}; allowed: {', '.join(METHODS)}", fix="set method.name")
     if isinstance(model, PeftModel):
         raise SettingsError("the model has an adapter already", fix="merge it into its base, and train on the result")
-    prepared = METHODS[method.name](model, method, dtype)
+    if getattr(model, "is_quantized", False) and not METHODS[method.name].quantisable:
+        able = [name for name, other in METHODS.items() if other.quantisable]
+        raise SettingsError(
+            f"{method.name} cannot train a base in 4 bits", fix=f"set method.name to one of: {', '.join(able)}"
+        )
+    prepared = _with_adapter(model, method, dtype) if METHODS[method.name].is_adapter else _whole(model)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise SettingsError(
@@ -59,6 +58,85 @@ def apply_method(
     return prepared
 
 
+def check_method(method: MethodConfig, path: str, *, revision: str | None = None) -> None:
+    """Refuse places and ranks that a model does not have, from its config.json alone: no weights are loaded.
+
+    `auto` is checked as lora, which it becomes when any of these settings is given.
+
+    Raises:
+        SettingsError: layers, modules or a rank that this model does not have. ResourceError: there is no such model.
+    """
+    if method.name == "auto":
+        method = method.model_copy(update={"name": "lora"})
+    if method.name != "full" and method != MethodConfig(name=method.name):
+        adapter_config(load_skeleton(path, revision), method)
+
+
+def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
+    """PEFT's settings for an adapter method on a model, which may be without weights.
+
+    Raises:
+        SettingsError: settings that choose nothing of this model.
+    """
+    chosen = chosen_for(model, method)
+    modules = [model.get_submodule(path) for path in chosen]
+    shared: dict[str, Any] = {
+        "task_type": TaskType.CAUSAL_LM,
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in modules),
+        "modules_to_save": modules_to_save(model, method),
+    }
+    if method.name == "ia3":
+        # (IA)3 scales keys and values as they come out, and what goes into the last layer of the MLP.
+        inner = [path for path in chosen if role_of(path) == "down"]
+        outer = [path for path in chosen if role_of(path) != "down"]
+        scaled_inputs = shortest_names(inner, model) if inner else []
+        targets = scaled_inputs + (shortest_names(outer, model) if outer else [])
+        return IA3Config(target_modules=targets, feedforward_modules=scaled_inputs, **shared)
+    if method.name == "pissa":
+        _check_rank(model, chosen, method.r)
+    return LoraConfig(
+        r=method.r,
+        # PEFT only divides it, so a fraction works; whole numbers stay whole for readers that take no others.
+        lora_alpha=int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,  # type: ignore[arg-type]
+        lora_dropout=method.dropout,
+        target_modules=shortest_names(chosen, model),
+        bias="none",
+        use_rslora=method.name == "rslora",
+        use_dora=method.name == "dora",
+        **shared,
+    )
+
+
+def chosen_for(model: PreTrainedModel, method: MethodConfig) -> list[str]:
+    """Paths of the linear layers that get an adapter.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    wanted = method.target_modules
+    if wanted == "auto":
+        wanted = "key,value,down" if method.name == "ia3" else "all"  # what the paper of IA3 scales
+    return chosen_layers(model, wanted, method.layers)
+
+
+def adapter_size(method: MethodConfig, path: str, inputs: int, outputs: int) -> int:
+    """Parameters that an adapter method trains beside a linear layer."""
+    return _SIZES[method.name](method.r, path, inputs, outputs)
+
+
+def _low_rank_size(r: int, path: str, inputs: int, outputs: int) -> int:
+    return r * (inputs + outputs)
+
+
+_SIZES: Mapping[str, Callable[[int, str, int, int], int]] = {
+    "lora": _low_rank_size,
+    "rslora": _low_rank_size,
+    "pissa": _low_rank_size,
+    "dora": lambda r, path, inputs, outputs: r * (inputs + outputs) + outputs,
+    "ia3": lambda r, path, inputs, outputs: inputs if role_of(path) == "down" else outputs,
+}
+
+
 def recompute_activations(model: PreTrainedModel) -> None:
     """Gradient checkpointing (arXiv:1604.06174): activations are computed again in the backward pass, in train mode."""
     # The non-reentrant kind passes gradients through frozen embeddings, so these need none of their own.
@@ -66,109 +144,53 @@ def recompute_activations(model: PreTrainedModel) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def find_target_modules(model: PreTrainedModel, wanted: str | list[str]) -> list[str]:
-    """Resolve method.target_modules to the shortest names that select exactly those linear layers.
-
-    all -> every linear layer inside the decoder layers: not the head, not the embeddings.
-    attention, mlp -> those inside that part. Anything else is one name, several with commas, or a list; a name selects
-    the layers whose path ends with it: q_proj, self_attn.q_proj, layers.0.self_attn.q_proj.
-
-    Returns:
-        Sorted names as PEFT takes them, such as ["k_proj", "o_proj", "q_proj", "v_proj"].
-
-    Raises:
-        SettingsError: a name that selects nothing, with the names there are and the nearest.
-    """
-    paths = _linear_paths(model)
-    if wanted == "all":
-        return _shortest_names(paths, paths)
-    if isinstance(wanted, str) and wanted in PARTS:
-        chosen = [path for path in paths if set(path.split(".")) & set(PARTS[wanted])]
-        if not chosen:
-            raise _no_such_layer(wanted, paths)
-        return _shortest_names(chosen, paths)
-    names = [name.strip() for name in wanted.split(",")] if isinstance(wanted, str) else wanted
-    for name in names:
-        if not any(_ends_with(path, name) for path in paths):
-            raise _no_such_layer(name, paths)
-    if not names:
-        raise SettingsError("method.target_modules is empty", fix="set it to all, attention, mlp or names of layers")
-    return sorted(set(names))
-
-
-def _apply_lora(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PeftModel:
-    """LoRA (arXiv:2106.09685): frozen weights plus (alpha / r) * B @ A, with A, B in float32 and B = 0 at the start."""
-    if model.dtype != dtype:
+def _with_adapter(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PeftModel:
+    """Frozen weights in `dtype` and an adapter in float32 that changes nothing yet."""
+    if model.dtype != dtype and not getattr(model, "is_quantized", False):
         for parameter in model.parameters():  # not model.to(): rotary frequencies are buffers and must stay float32
             parameter.data = parameter.data.to(dtype)
-    targets = find_target_modules(model, method.target_modules)
-    modules = [module for path, module in model.named_modules() if any(_ends_with(path, name) for name in targets)]
-    config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=method.r,
-        # PEFT only divides it, so a fraction works; whole numbers stay whole for readers that take no others.
-        lora_alpha=int(method.alpha) if method.alpha == int(method.alpha) else method.alpha,  # type: ignore[arg-type]
-        lora_dropout=method.dropout,
-        target_modules=targets,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules),
-        bias="none",
-    )
+    config = adapter_config(model, method)
     with quiet():
         adapted: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # PEFT leaves modules_to_save in the format of the base
+            parameter.data = parameter.data.float()
+    if method.name == "pissa":
+        start_at_principal(adapted)
     return adapted
 
 
-def _apply_full(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _whole(model: PreTrainedModel) -> PreTrainedModel:
     """Every weight trains, kept in float32: in bfloat16 a small step would round to nothing."""
-    del method, dtype
     model.float()
     model.requires_grad_(True)
     return model
 
 
-METHODS: dict[str, Callable[[PreTrainedModel, MethodConfig, torch.dtype], PreTrainedModel | PeftModel]] = {
-    "lora": _apply_lora,
-    "full": _apply_full,
-}
+def modules_to_save(model: PreTrainedModel, method: MethodConfig) -> list[str] | None:
+    """Last names of the modules that are trained whole beside the adapter, None for none.
+
+    Raises:
+        SettingsError: embeddings and head are tied.
+    """
+    if method.modules_to_save == "none":
+        return None
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is embeddings.weight:
+        raise SettingsError(
+            f"method.modules_to_save {method.modules_to_save}: embeddings and head of this model are one matrix, which "
+            "cannot be trained in one of its places",
+            fix="leave method.modules_to_save out, or train every weight: method.name full",
+        )
+    wanted = {"embeddings": (embeddings,), "head": (head,), "both": (embeddings, head)}[method.modules_to_save]
+    return [path.rpartition(".")[2] for path, module in model.named_modules() if any(module is one for one in wanted)]
 
 
-def _linear_paths(model: PreTrainedModel) -> list[str]:
-    """Paths of the linear layers inside numbered (decoder) layers, such as model.layers.0.mlp.up_proj."""
-    return [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and any(piece.isdigit() for piece in path.split("."))
-    ]
-
-
-def _shortest_names(chosen: list[str], paths: list[str]) -> list[str]:
-    """Last names (q_proj) where they select exactly `chosen`, else names within the layer (attn.c_proj), else paths."""
-    for shorten in (_last_name, _name_in_layer):
-        names = sorted({shorten(path) for path in chosen})
-        if [path for path in paths if any(_ends_with(path, name) for name in names)] == chosen:
-            return names
-    return chosen
-
-
-def _last_name(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _name_in_layer(path: str) -> str:
-    pieces = path.split(".")
-    first = max(index for index, piece in enumerate(pieces) if piece.isdigit()) + 1
-    return ".".join(pieces[first:])
-
-
-def _ends_with(path: str, name: str) -> bool:
-    """PEFT's own rule for a list of target modules."""
-    return path == name or path.endswith(f".{name}")
-
-
-def _no_such_layer(name: str, paths: Iterable[str]) -> SettingsError:
-    there = sorted({_last_name(path) for path in paths})
-    nearest = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
-    return SettingsError(
-        f"method.target_modules: {name!r} matches no linear layer of this model; there are: {', '.join(there)}",
-        fix=f"did you mean {nearest[0]}?" if nearest else "set it to all, attention, mlp or some of these names",
-    )
+def _check_rank(model: PreTrainedModel, chosen: list[str], r: int) -> None:
+    for path in chosen:
+        weight: Any = model.get_submodule(path).weight
+        if r > min(weight.shape):
+            raise SettingsError(
+                f"method.r {r} is more than {path} has directions for PiSSA to start from: {min(weight.shape)}",
+                fix=f"set method.r to {min(weight.shape)} or less",
+            )

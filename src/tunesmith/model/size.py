@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import nn
 
-from tunesmith.errors import SettingsError
+from tunesmith.config import METHODS
 
-# Peak rate by method: (parameters of the whole model, rate), straight lines between them on logarithmic axes, flat
-# outside. The large end is what the guides say: 2e-4 for LoRA, and 5e-5 falling to 1e-5 for full fine-tuning from
-# GPT-2 (124 M) upwards. The small end of full is measured on builtin:nano and the sample workbook (one seed, 49 test
-# rows, 18 passes): token F1 0.54 at 1.5e-3, 0.62 at 2e-3, 0.50 at 3e-3. The small end of LoRA is extrapolated.
-LEARNING_RATES: dict[str, tuple[tuple[float, float], ...]] = {
-    "lora": ((30e6, 2e-3), (1e9, 2e-4)),
-    "full": ((30e6, 2e-3), (100e6, 5e-5), (1e9, 1e-5)),
-}
 # A pass keeps its activations: with LoRA on 135 M parameters 1.9, 2.5 and 3.5 GB were in use at 1,024, 2,048 and 4,096
 # tokens, at speeds that could not be told apart (one core).
 TOKENS_PER_BATCH = {"cpu": 2048, "mps": 4096, "cuda": 16384}
@@ -54,17 +47,9 @@ def default_method(total_parameters: int) -> tuple[Literal["lora", "full"], str]
 def default_learning_rate(method: str, total_parameters: int) -> tuple[float, str]:
     """Peak learning rate for a method and a model size, two significant digits, and why.
 
-    Source: the table `LEARNING_RATES` above it.
-
-    Raises:
-        SettingsError: no rates are known for the method.
+    Source: the table `config.METHODS`.
     """
-    if method not in LEARNING_RATES:
-        raise SettingsError(
-            f"there is no default learning rate for method {method!r}", fix="set train.learning_rate yourself"
-        )
-    points = LEARNING_RATES[method]
-    rate = _interpolate(points, max(total_parameters, 1))
+    rate = _interpolate(METHODS[method].rates, max(total_parameters, 1))
     return rate, f"{rate:g} suits {method} on a model of {format_count(total_parameters)} parameters"
 
 
@@ -73,7 +58,7 @@ def default_tokens_per_batch(device: torch.device) -> tuple[int, str]:
     return TOKENS_PER_BATCH[device.type], f"a pass of this many tokens keeps a {device.type} busy"
 
 
-def _interpolate(points: tuple[tuple[float, float], ...], size: float) -> float:
+def _interpolate(points: Sequence[tuple[float, float]], size: float) -> float:
     if size <= points[0][0]:
         return points[0][1]
     for (small, at_small), (large, at_large) in pairwise(points):

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, dump_config
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
+from tunesmith.errors import SettingsError
 from tunesmith.model import (
     END_OF_TEXT,
     accelerated,
@@ -166,6 +167,11 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel)
 
 def _resolve(config: RunConfig) -> RunConfig:
     """Settings that were left open, as a model from scratch wants them."""
+    if config.method.places:
+        raise SettingsError(
+            f"pre-training trains every weight, and {' and '.join(config.method.places)} choose where an adapter goes",
+            fix="leave them out",
+        )
     config = config.resolved("method.name", "full", "pre-training trains every weight")
     train = config.train
     for name, given, value, reason in (

@@ -12,7 +12,16 @@ import torch
 from tunesmith.config import RunConfig, dump_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
-from tunesmith.model import accelerated, apply_method, autocast, count_parameters, load_base, save_adapter, why_padded
+from tunesmith.model import (
+    accelerated,
+    apply_method,
+    autocast,
+    check_method,
+    count_parameters,
+    load_base,
+    save_adapter,
+    why_padded,
+)
 from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
@@ -79,6 +88,8 @@ def _train(
     processes: Processes,
 ) -> TrainResult:
     with processes.together():
+        check_method(config.method, config.model.path, revision=config.model.revision)
+
         # the data: read, cleaned, split
         prepared = prepare(config)
 
@@ -125,6 +136,7 @@ def _train(
             parameters=count_parameters(base.model)[1],
             encoding=encoding,
         )
+        limits = resolve.export_limits(config.method)
         torch.manual_seed(config.seed)  # adapters begin with random numbers
         model = apply_method(
             base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
@@ -163,7 +175,7 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded),
+                findings=(padding, *template.findings, *padded, *limits),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tunesmith import __version__
-from tunesmith.config import MethodConfig, RunConfig
+from tunesmith.config import METHODS, MethodConfig, RunConfig
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -28,7 +28,7 @@ from tunesmith.model import (
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import Schedule
-from tunesmith.types import Encoded
+from tunesmith.types import Encoded, Finding
 
 Value = TypeVar("Value")
 
@@ -84,7 +84,18 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     """AdamW's decay, and why. Measured: docs/defaults.md."""
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
         return 0.1, "many passes over all weights of a small model"
-    return 0.01, f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+    reason = f"usual for {method} on larger models" if method == "full" else f"usual for {method}"
+    return METHODS[method].weight_decay, reason
+
+
+def export_limits(method: MethodConfig) -> list[Finding]:
+    """What cannot be done with the result of a resolved method, told before training."""
+    facts = METHODS[method.name]
+    extra = "" if method.modules_to_save == "none" else " with method.modules_to_save"
+    if not facts.is_adapter or (facts.gguf == "adapter" and not extra):
+        return []
+    message = f"{facts.title}{extra} cannot become a GGUF adapter, only a whole GGUF model: it has to be merged first"
+    return [Finding("note", "no_gguf_adapter", message)]
 
 
 def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, str]:
