@@ -48,6 +48,17 @@ MODES: dict[str, dict[str, Any]] = {
     "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},
     "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
     "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
+    "polynomial": {"train.schedule": "polynomial", "train.power": 3, "train.warmup_steps": 2},
+    "inverse_sqrt": {"train.schedule": "inverse_sqrt", "train.warmup_steps": 4},
+    "phases": {
+        "train.schedule": "phases",
+        "train.learning_rate": None,
+        "train.phases": [
+            {"name": "exploration", "until": 0.3, "from": 2e-2, "to": 1e-2, "warmup": 0.4},
+            {"name": "exploitation", "until": 0.8, "shape": "cosine", "from": 1e-2, "to": 1e-3},
+            {"name": "refinement", "until": 1.0, "shape": "exponential", "from": 1e-3, "to": 1e-4},
+        ],
+    },
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},

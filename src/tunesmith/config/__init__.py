@@ -3,6 +3,7 @@
 from tunesmith.config.aliases import ALIASES
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.schema import (
     DataConfig,
     EvalConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "GenerateConfig",
     "MethodConfig",
     "ModelConfig",
+    "Phase",
     "PretrainConfig",
     "PromptConfig",
     "RunConfig",
@@ -31,6 +33,7 @@ __all__ = [
     "commented_yaml",
     "describe",
     "dump_config",
+    "highest_rate",
     "load_config",
     "recipe_paths",
 ]

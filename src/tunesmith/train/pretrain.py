@@ -166,6 +166,7 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel)
 
 def _resolve(config: RunConfig) -> RunConfig:
     """Settings that were left open, as a model from scratch wants them."""
+    config = resolve.with_peak_of_phases(config)
     config = config.resolved("method.name", "full", "pre-training trains every weight")
     train = config.train
     for name, given, value, reason in (

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from tunesmith import __version__
-from tunesmith.config import MethodConfig, RunConfig
+from tunesmith.config import MethodConfig, RunConfig, highest_rate
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -24,7 +24,7 @@ from tunesmith.model import (
 )
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
-from tunesmith.train.schedule import Schedule
+from tunesmith.train.schedule import PhasedSchedule, Schedule
 from tunesmith.types import Encoded
 
 Value = TypeVar("Value")
@@ -42,6 +42,7 @@ def resolve_settings(
     Args:
         parameters: of the base model. encoding: of the training rows.
     """
+    config = with_peak_of_phases(config)
     if config.model.dtype == "auto":
         config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     if config.method.name == "auto":
@@ -59,6 +60,13 @@ def resolve_settings(
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
     return config
+
+
+def with_peak_of_phases(config: RunConfig) -> RunConfig:
+    """Phases bring their rates: the highest is the run's learning rate. Other schedules are left as they are."""
+    if config.train.schedule != "phases" or config.train.learning_rate is not None:
+        return config
+    return config.resolved("train.learning_rate", highest_rate(config.train.phases), "the highest of train.phases")
 
 
 def _chosen_lora_settings(config: RunConfig) -> list[str]:
@@ -120,17 +128,20 @@ def resolve_loop(
     return config
 
 
-def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
-    """The learning-rate schedule of a run. `train.learning_rate` must be resolved."""
+def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
+    """The learning-rate schedule of a run. `train.learning_rate` must be resolved, but for phases."""
     train = config.train
-    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * plan.total_steps)
+    if train.schedule == "phases":
+        return PhasedSchedule(train.phases, total_steps)
+    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * total_steps)
     return Schedule(
         train.schedule,
         peak=_known(train.learning_rate),
-        total_steps=plan.total_steps,
-        warmup_steps=min(warmup, plan.total_steps),
+        total_steps=total_steps,
+        warmup_steps=min(warmup, total_steps),
         floor=train.min_lr_ratio,
         decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
+        power=train.power,
     )
 
 
@@ -140,7 +151,7 @@ def loop_settings(
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
     return LoopSettings(
-        schedule=schedule_for(config, plan),
+        schedule=schedule_for(config, plan.total_steps),
         autocast=autocast,
         tokens_per_batch=_known(train.tokens_per_batch),
         optimizer=train.optimizer,
