@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, preview
+    from tunesmith.api.schedules import Curve, schedule_curve
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
 
 __all__ = [
     "Comparison",
+    "Curve",
     "FinetuningConfig",
     "ModelFinetuner",
     "Preview",
@@ -24,6 +26,7 @@ __all__ = [
     "pretrain",
     "preview",
     "run_config",
+    "schedule_curve",
     "train",
 ]
 
@@ -35,7 +38,7 @@ def __getattr__(name: str) -> Any:
         from tunesmith.api import look
 
         return getattr(look, name)
-    from tunesmith.api import finetuner, session, verbs
+    from tunesmith.api import finetuner, schedules, session, verbs
 
-    home = next(module for module in (finetuner, session, verbs) if hasattr(module, name))
+    home = next(module for module in (finetuner, schedules, session, verbs) if hasattr(module, name))
     return getattr(home, name)

@@ -30,6 +30,7 @@ from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
 from tunesmith.cli.recipes import recipes
 from tunesmith.cli.runs import runs
+from tunesmith.cli.schedule import schedule
 from tunesmith.cli.settings import settings
 from tunesmith.cli.terminal import console, live
 from tunesmith.cli.train import train
@@ -57,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("runs",): runs,
     ("recipes",): recipes,
     ("settings",): settings,
+    ("schedule",): schedule,
     ("init",): init,
     ("pretrain",): pretrain,
 }
