@@ -14,7 +14,7 @@ def test_the_drawing_goes_where_the_rate_goes() -> None:
     lines = draw([0.0, 1.0, 1.0, 0.5], [0, 1], columns=4)
     curve = [line[11:].ljust(4) for line in lines[:-2]]
     assert [row.count("*") for row in zip(*curve, strict=True)] == [1, 12, 1, 6]  # steep parts have no gap
-    assert curve[0] == " ** "
+    assert curve[0] == " ***"
     assert curve[-1] == "**  "
     assert lines[0].startswith(" 1.00e+00 |")
     assert lines[-1].split() == ["0", "3"]
