@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, preview
+    from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.schedules import Curve, schedule_curve
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
 
 __all__ = [
+    "AdvancedLRScheduler",
     "Comparison",
     "Curve",
     "FinetuningConfig",
@@ -20,6 +22,7 @@ __all__ = [
     "Preview",
     "Session",
     "check_data_file",
+    "create_mlx_compatible_scheduler",
     "evaluate",
     "inspect",
     "open_session",
@@ -38,7 +41,7 @@ def __getattr__(name: str) -> Any:
         from tunesmith.api import look
 
         return getattr(look, name)
-    from tunesmith.api import finetuner, schedules, session, verbs
+    from tunesmith.api import finetuner, scheduler, schedules, session, verbs
 
-    home = next(module for module in (finetuner, schedules, session, verbs) if hasattr(module, name))
+    home = next(module for module in (finetuner, scheduler, schedules, session, verbs) if hasattr(module, name))
     return getattr(home, name)
