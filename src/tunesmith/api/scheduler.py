@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import SettingsError
 from tunesmith.optional import need
 from tunesmith.train import schedule_for
-
-if TYPE_CHECKING:
-    import mlx.core as mx
 
 RECIPE = "three-phases"
 
@@ -90,8 +87,10 @@ class AdvancedLRScheduler:
 
 def create_mlx_compatible_scheduler(
     config: RunConfig | Mapping[str, object] | str | Path,
-) -> Callable[[mx.array], mx.array]:
+) -> Callable[[Any], Any]:
     """The same schedule as a function that `mlx.optimizers` take for `learning_rate`, also inside mx.compile.
+
+    It maps the step, an mx.array without dimensions, to the rate, an mx.array of the same kind.
 
     The rates are computed once, in float32, and looked up by step: MLX calls the function with an array that has no
     value yet when a training step is compiled. Needs the extra mlx.
@@ -104,7 +103,7 @@ def create_mlx_compatible_scheduler(
     last = scheduler.total_steps
     rates = mx.array([scheduler.get_learning_rate(step) for step in range(last + 1)], dtype=mx.float32)
 
-    def rate_of(step: mx.array) -> mx.array:
+    def rate_of(step: Any) -> Any:
         return rates[mx.minimum(step, last)]
 
     return rate_of
