@@ -99,3 +99,11 @@ def test_the_recipe_holds_the_rates_of_the_guide() -> None:
         ("refinement", "exponential", 5e-6, 1e-6),
     ]
     assert config.train.phases[0].warmup > 0
+
+
+def test_a_plateau_that_early_stopping_would_forestall_is_refused() -> None:
+    with pytest.raises(SettingsError, match="early_stopping_patience is 5, raise it above 5 or set it to null"):
+        load_config(overrides={"train.plateau_patience": 5})
+    for stop in ("6", "null"):
+        config = load_config(overrides={"train.plateau_patience": 5, "train.early_stopping_patience": stop})
+        assert config.train.plateau_patience == 5

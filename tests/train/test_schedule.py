@@ -18,7 +18,7 @@ from transformers import (
 
 from tunesmith.config import Phase, load_config
 from tunesmith.train.resolve import schedule_for
-from tunesmith.train.schedule import PHASE_SHAPES, SHAPES, PhasedSchedule, Schedule, Span
+from tunesmith.train.schedule import PHASE_SHAPES, SHAPES, PhasedSchedule, Plateau, Schedule, Span
 
 
 def _reference(make: object, *, warmup: int, total: int, peak: float) -> list[float]:
@@ -179,3 +179,31 @@ def test_phases_in_the_settings_reach_the_schedule() -> None:
         *(("exploration", 0, 660), ("exploitation", 660, 1340), ("refinement", 1340, 2000))
     ]
     assert [schedule(step) for step in (99, 660, 1340, 2000)] == pytest.approx([5e-4, 2e-4, 5e-6, 1e-6])
+
+
+# --- plateau
+
+
+@given(
+    losses=st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0]), max_size=40),
+    patience=st.integers(1, 5),
+    factor=st.floats(0.1, 0.9),
+    floor=st.floats(0, 0.5),
+)
+def test_plateau_reduces_where_torch_does(losses: list[float], patience: int, factor: float, floor: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    # torch reduces when the count exceeds its patience, ours when it reaches it
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=factor, patience=patience - 1, threshold=0.0, min_lr=floor, eps=0.0
+    )
+    plateau, current, best, without_gain = Plateau(patience, factor, floor), 1.0, math.inf, 0
+    for loss in losses:
+        reference.step(loss)
+        without_gain = 0 if loss < best else without_gain + 1
+        best = min(best, loss)
+        current = plateau.rate_factor(current, without_gain=without_gain)
+        assert current == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def test_a_plateau_never_raises_the_rate() -> None:
+    assert Plateau(1, factor=0.5, floor=0.4).rate_factor(0.25, without_gain=1) == 0.25

@@ -196,6 +196,14 @@ class TrainConfig(_Section):
     early_stopping_threshold: float = _setting(
         0.0, "Smallest fall of the validation loss that counts.", unit="nats", ge=0
     )
+    plateau_patience: int | None = _setting(
+        None,
+        "Validations in a row without a gain over early_stopping_threshold before the rate is lowered, and lowered "
+        "again; null never lowers it.",
+        ge=1,
+    )
+    plateau_factor: float = _setting(0.5, "What a plateau multiplies the rate of the schedule by.", gt=0, lt=1)
+    plateau_floor: float = _setting(0.0, "Share of the schedule's rate that plateaus go no lower than.", ge=0, lt=1)
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
 
     @field_validator("phases")
@@ -215,6 +223,17 @@ class TrainConfig(_Section):
         if problems:
             raise ValueError("\n".join(problems))
         return phases
+
+    @field_validator("plateau_patience")
+    @classmethod
+    def _plateau_comes_before_the_stop(cls, patience: int | None, info: ValidationInfo) -> int | None:
+        stop = info.data.get("early_stopping_patience")
+        if patience is not None and stop is not None and patience >= stop:
+            raise ValueError(
+                f"the run would stop before: train.early_stopping_patience is {stop}, raise it above {patience} or set "
+                "it to null"
+            )
+        return patience
 
     @model_validator(mode="after")
     def _optimizer_can_be_divided(self) -> TrainConfig:

@@ -24,7 +24,7 @@ from tunesmith.model import (
 )
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
-from tunesmith.train.schedule import PhasedSchedule, Schedule
+from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
 from tunesmith.types import Encoded
 
 Value = TypeVar("Value")
@@ -150,6 +150,9 @@ def loop_settings(
 ) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
+    plateau = None
+    if train.plateau_patience is not None:
+        plateau = Plateau(train.plateau_patience, factor=train.plateau_factor, floor=train.plateau_floor)
     return LoopSettings(
         schedule=schedule_for(config, plan.total_steps),
         autocast=autocast,
@@ -162,6 +165,7 @@ def loop_settings(
         save_steps=_known(train.save_steps),
         patience=train.early_stopping_patience,
         threshold=train.early_stopping_threshold,
+        plateau=plateau,
         processes=processes,
     )
 

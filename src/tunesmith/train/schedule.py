@@ -156,3 +156,26 @@ class PhasedSchedule:
             for phase, first, end in zip(self.phases, firsts, ends, strict=True)
             if end > first
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Plateau:
+    """Reduction on a plateau, on top of any schedule. It keeps nothing: what it needs is in the run's state.
+
+    patience: validations without gain before each reduction. factor: what the rate is then multiplied by.
+    floor: the share of the schedule's rate that it goes no lower than.
+    """
+
+    patience: int
+    factor: float
+    floor: float
+
+    def rate_factor(self, current: float, *, without_gain: int) -> float:
+        """What the schedule's rate is multiplied by after so many validations in a row without gain.
+
+        As torch's ReduceLROnPlateau, which begins to count anew at a reduction. A factor that is below the floor for
+        another reason stays.
+        """
+        if without_gain == 0 or without_gain % self.patience:
+            return current
+        return min(current, max(self.floor, current * self.factor))
