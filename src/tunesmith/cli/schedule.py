@@ -100,8 +100,8 @@ def draw(rates: Sequence[float], firsts: Sequence[int], columns: int) -> list[st
         before = levels[-1:]
     lines = []
     for number, row in enumerate(grid):
-        level = highest * (_HEIGHT - 1 - number) / (_HEIGHT - 1)
-        label = f"{level:.2e}" if number % 3 == 0 or number == _HEIGHT - 1 else ""
+        rate = highest * (_HEIGHT - 1 - number) / (_HEIGHT - 1)
+        label = f"{rate:.2e}" if number % 3 == 0 or number == _HEIGHT - 1 else ""
         lines.append(f"{label:>{_MARGIN - 1}} |{''.join(row)}".rstrip())
     lines.append(f"{'':>{_MARGIN}}+{'-' * columns}")
     last = f"{total - 1:,}"

@@ -143,7 +143,7 @@ def fit(
             state.seconds += time.perf_counter() - started
             state.validation_pending = False
             is_best = _judge(state, validation_loss, settings)
-            lowered = _lowered(state, settings.plateau)
+            lowered = _lowered(state, settings.plateau) if state.step < plan.total_steps else {}
             epoch = plan.epoch_at(state.step)
             tell("eval", validation_loss=validation_loss, epoch=epoch, seconds=state.seconds, **lowered)
             if state.stopped_early:
@@ -332,7 +332,8 @@ def _lowered(state: TrainingState, plateau: Plateau | None) -> dict[str, float |
     state.rate_factor = plateau.rate_factor(before, without_gain=count)
     if state.rate_factor == before:
         return {}
-    message = f"{count} validations without gain: the rate is {state.rate_factor:.3g} of the schedule's from here on"
+    validations = "1 validation" if count == 1 else f"{count} validations"
+    message = f"{validations} without gain: the rate is {state.rate_factor:.3g} of the schedule's from here on"
     return {"rate_factor": state.rate_factor, "message": message}
 
 
