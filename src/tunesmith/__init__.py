@@ -11,13 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.api import FinetuningConfig, ModelFinetuner, inspect, open_session, pretrain
+    from tunesmith.api import (
+        AdvancedLRScheduler,
+        FinetuningConfig,
+        ModelFinetuner,
+        create_mlx_compatible_scheduler,
+        inspect,
+        open_session,
+        pretrain,
+    )
     from tunesmith.config import RunConfig, load_config
 
 _HOME = {
+    "AdvancedLRScheduler": "tunesmith.api",
     "FinetuningConfig": "tunesmith.api",
     "ModelFinetuner": "tunesmith.api",
     "RunConfig": "tunesmith.config",
+    "create_mlx_compatible_scheduler": "tunesmith.api",
     "inspect": "tunesmith.api",
     "load_config": "tunesmith.config",
     "open_session": "tunesmith.api",
@@ -26,9 +36,11 @@ _HOME = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "AdvancedLRScheduler",
     "FinetuningConfig",
     "ModelFinetuner",
     "RunConfig",
+    "create_mlx_compatible_scheduler",
     "inspect",
     "load_config",
     "open_session",

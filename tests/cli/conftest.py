@@ -154,6 +154,18 @@ class FakeApi(ModuleType):
         self._called("inspect", config=config)
         return SimpleNamespace(train=EXAMPLES, validation=[], test=[], report=FakeReport())
 
+    def schedule_curve(self, config: Any) -> Any:
+        self._called("schedule_curve", config=config)
+        spans = [SimpleNamespace(name="up\x1b[31m", first=0, end=2), SimpleNamespace(name="down", first=2, end=4)]
+        return SimpleNamespace(
+            schedule="phases",
+            rates=[1e-4, 2e-4, 2e-4, 1e-4],
+            spans=spans,
+            is_share=True,
+            is_assumed=True,
+            to_json=lambda: {"total_steps": 4, "points": []},
+        )
+
     def preview(self, config: Any, prepared: Any, examples: Any) -> Any:
         self._called("preview", config=config)
         if config.model.path == "far/away":

@@ -33,6 +33,7 @@ WITH_JSON = {
     "settings": ["settings", "--json"],
     "settings SECTION": ["settings", "train", "--json"],
     "runs": ["runs", "--json"],
+    "schedule": ["schedule", "three-phases", "--json"],
 }
 WITHOUT_JSON = {
     "chat": ["chat", "done"],

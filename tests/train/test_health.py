@@ -21,6 +21,7 @@ from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.health import spike
 from tunesmith.train.loop import LoopSettings
 from tunesmith.train.observe import Event, log_metrics
+from tunesmith.train.schedule import Plateau
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Batch, Encoded
 
@@ -37,7 +38,12 @@ class Bowl(torch.nn.Module):
 
 
 class Trial:
-    """A run of 12 steps of 2 rows, saved every 3. `bad`: source rows whose loss is `value`."""
+    """A run of 12 steps of 2 rows, saved every 3. `bad`: source rows whose loss is `value`.
+
+    With a `plateau`, every validation (at 4, 8, 12) finds the same loss.
+    """
+
+    plateau: Plateau | None = None
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, bad: set[int], value: float = math.nan
@@ -75,6 +81,7 @@ class Trial:
             save_steps=3,
             patience=None,
             threshold=0.0,
+            plateau=self.plateau,
         )
         return fit(
             model,
@@ -82,6 +89,7 @@ class Trial:
             plan=self.plan,
             settings=settings,
             checkpoints=Checkpoints(self.folder / "checkpoints", identity={}, keep=2),
+            validate=(lambda: 1.0) if self.plateau else None,
             observers=[log_metrics(self.log), observe],
             stop=stop,
         )
@@ -145,6 +153,24 @@ def test_the_second_sends_the_run_back_at_half_the_rate(trial: Callable[..., Tri
     assert one.log.read("event")[0]["event"] == "rollback"
     for file in one.folder.rglob("*.safetensors"):
         assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values())
+
+
+def test_a_plateau_before_the_way_back_is_met_again_and_counts_once(trial: Callable[..., Trial]) -> None:
+    one = trial("a", bad_steps=[5, 9])
+    one.plateau = Plateau(patience=1, factor=0.5, floor=0.0)
+    real = one.token_nll
+
+    def bad_until_back(model: Any, batch: Batch) -> torch.Tensor:
+        if one.told("rollback"):
+            one.bad -= {one.row_of(9)}
+        return real(model, batch)
+
+    loop.token_nll = bad_until_back  # the fixture's monkeypatch puts the real one back
+    state = one.fit()
+    assert one.told("rollback")[0].step == 6
+    assert [line["learning_rate"] for line in one.log.read("train")] == [0.1] * 6 + [0.05] * 2 + [0.025] * 4
+    assert [line.get("rate_factor") for line in one.log.read("eval")] == [None, 0.25, None]  # nothing follows the last
+    assert state.rate_factor == 0.25
 
 
 def test_the_third_ends_it_and_everything_saved_is_finite(trial: Callable[..., Trial]) -> None:

@@ -16,6 +16,7 @@ from tunesmith.api import pretrain
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import SettingsError, Stopped
 from tunesmith.train import Event
+from tunesmith.train.pretrain import _resolve
 
 
 @pytest.fixture
@@ -81,3 +82,10 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
 
 def _loss(event: Event) -> list[float]:
     return [float(event.values["loss"] or 0)] if event.kind == "train" else []
+
+
+def test_phases_bring_their_own_peak() -> None:
+    phases = [{"name": "only", "until": 1.0, "from": 3e-3, "to": 1e-3}]
+    config = load_config(overrides={"train.schedule": "phases", "train.phases": phases})
+    assert _resolve(config).train.learning_rate == 3e-3
+    assert _resolve(load_config()).train.learning_rate != 3e-3

@@ -88,3 +88,9 @@ def test_a_number_format_that_was_given_or_stored_keeps_its_origin() -> None:
 def test_a_plan_without_passes_is_a_mistake_of_the_program() -> None:
     with pytest.raises(ValueError, match="still open"):
         plan_steps(load_config(), [])
+
+
+def test_phases_bring_their_own_peak() -> None:
+    config = resolved({}, recipe="three-phases")
+    assert config.train.learning_rate == 5e-4
+    assert config.origin("train.learning_rate") == "detected: the highest of train.phases"

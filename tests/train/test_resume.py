@@ -53,6 +53,26 @@ MODES: dict[str, dict[str, Any]] = {
     "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},
     "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
     "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
+    "polynomial": {"train.schedule": "polynomial", "train.power": 3, "train.warmup_steps": 2},
+    "inverse_sqrt": {"train.schedule": "inverse_sqrt", "train.warmup_steps": 4},
+    "phases": {
+        "train.schedule": "phases",
+        "train.learning_rate": None,
+        "train.phases": [
+            {"name": "exploration", "until": 0.3, "from": 2e-2, "to": 1e-2, "warmup": 0.4},
+            {"name": "exploitation", "until": 0.8, "shape": "cosine", "from": 1e-2, "to": 1e-3},
+            {"name": "refinement", "until": 1.0, "shape": "exponential", "from": 1e-3, "to": 1e-4},
+        ],
+    },
+    "plateau": {"train.plateau_patience": 2, "train.plateau_factor": 0.7, "train.eval_steps": 2},
+    "plateau on phases": {
+        **{"train.plateau_patience": 1, "train.plateau_floor": 0.3, "train.eval_steps": 3},
+        **{"train.schedule": "phases", "train.learning_rate": None},
+        "train.phases": [
+            {"name": "rise", "until": 0.5, "from": 1e-3, "to": 2e-2},
+            {"name": "fall", "until": 1.0, "shape": "cosine", "from": 2e-2, "to": 1e-3},
+        ],
+    },
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
@@ -181,6 +201,7 @@ def test_stopped_at_every_step(mode: str, harness: Callable[[str], Any], tmp_pat
     state = one.start(tmp_path)  # a stop at the last step puts the last validation off
     assert_equal(contents(tmp_path, state), whole)
     assert whole["state"]["stopped_early"] == (mode == "early stopping")
+    assert (whole["state"]["rate_factor"] < 1) == mode.startswith("plateau")  # there was a plateau
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
 
 
@@ -193,6 +214,20 @@ def test_stopped_once_at_any_step(mode: str, harness: Callable[[str], Any], tmp_
         folder = tmp_path / str(step)
         assert one.start(folder, stop_after=step).step == step
         assert_equal(contents(folder, one.start(folder)), whole)
+
+
+def test_a_plateau_lowers_the_rate_of_the_schedule_and_is_told(harness: Callable[[str], Any]) -> None:
+    one, whole = harness("plateau on phases")
+    schedule = resolve.schedule_for(one.config, STEPS)
+    factors = [1.0]
+    for line in whole["metrics"]:
+        if line["kind"] == "train":
+            assert line["learning_rate"] == schedule(line["step"] - 1) * factors[-1]
+        elif "rate_factor" in line:
+            factors.append(line["rate_factor"])
+            assert "without gain: the rate is" in line["message"]
+    assert factors == [1.0, 0.5, 0.3]  # the second stops at the floor
+    assert whole["state"]["rate_factor"] == 0.3
 
 
 @pytest.mark.parametrize("step", [4, 28, 30])

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
+    from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
+    from tunesmith.api.schedules import Curve, schedule_curve
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
     from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
+    "AdvancedLRScheduler",
     "Comparison",
+    "Curve",
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
@@ -21,6 +25,7 @@ __all__ = [
     "Preview",
     "Session",
     "check_data_file",
+    "create_mlx_compatible_scheduler",
     "evaluate",
     "inspect",
     "layers",
@@ -28,6 +33,7 @@ __all__ = [
     "pretrain",
     "preview",
     "run_config",
+    "schedule_curve",
     "train",
 ]
 
@@ -40,7 +46,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(look, name)
     from tunesmith import model
-    from tunesmith.api import finetuner, session, verbs
+    from tunesmith.api import finetuner, scheduler, schedules, session, verbs
 
-    home = next(module for module in (finetuner, session, verbs, model) if hasattr(module, name))
+    rooms = (finetuner, scheduler, schedules, session, verbs, model)
+    home = next(module for module in rooms if hasattr(module, name))
     return getattr(home, name)

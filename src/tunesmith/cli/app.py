@@ -32,6 +32,7 @@ from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
 from tunesmith.cli.recipes import recipes
 from tunesmith.cli.runs import runs
+from tunesmith.cli.schedule import schedule
 from tunesmith.cli.settings import settings
 from tunesmith.cli.terminal import console, live
 from tunesmith.cli.train import train
@@ -61,6 +62,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("methods",): methods,
     ("layers",): layers,
     ("settings",): settings,
+    ("schedule",): schedule,
     ("init",): init,
     ("pretrain",): pretrain,
 }

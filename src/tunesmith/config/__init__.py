@@ -4,6 +4,7 @@ from tunesmith.config.aliases import ALIASES
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
+from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.schema import (
     DataConfig,
     EvalConfig,
@@ -26,6 +27,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "ModelConfig",
+    "Phase",
     "PretrainConfig",
     "PromptConfig",
     "RunConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "commented_yaml",
     "describe",
     "dump_config",
+    "highest_rate",
     "is_pattern",
     "load_config",
     "parse_layers",

@@ -73,6 +73,9 @@ def _type_name(annotation: Any) -> str:
         return " | ".join("null" if part is type(None) else _type_name(part) for part in parts)
     if origin in (list, dict):
         return f"{origin.__name__} of {_type_name(parts[-1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        keys = [field.alias or name for name, field in annotation.model_fields.items()]
+        return f"{{{', '.join(keys)}}}"
     return _PLAIN_TYPES[annotation]
 
 

@@ -230,13 +230,17 @@ def _build(values: list[_Value]) -> RunConfig:
         for detail in error.errors():
             name = _setting_of(detail["loc"])
             setting = known.get(name)
+            is_ours = detail["type"] == "value_error"  # a sentence of the schema's own says what is allowed
             allowed = (
-                f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})" if setting else ""
+                f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})"
+                if setting and not is_ours
+                else ""
             )
-            message = detail["msg"].removeprefix("Value error, ")
-            entry = f"{origins.get(name, 'settings')}: {name} = {detail['input']!r}: {message}{allowed}"
-            if entry not in problems:
-                problems.append(entry)
+            found = f"{name}{_item(detail['loc'], name)}{_shown(detail['input'])}"
+            for message in detail["msg"].removeprefix("Value error, ").split("\n"):
+                entry = f"{origins.get(name, 'settings')}: {found}: {message}{allowed}"
+                if entry not in problems:
+                    problems.append(entry)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SettingsError(
@@ -254,6 +258,20 @@ def _setting_of(location: tuple[int | str, ...]) -> str:
     """The longest prefix of an error's location that names a setting: ('method','target_modules','list[str]')."""
     names = [".".join(str(part) for part in location[:end]) for end in range(len(location), 0, -1)]
     return next((name for name in names if name in settings_by_name()), names[0] if names else "settings")
+
+
+def _item(location: tuple[int | str, ...], name: str) -> str:
+    """Which item of a list is meant, counted from 1: ('train','phases',0,'until') -> ', item 1, until'."""
+    rest = location[name.count(".") + 1 :]
+    if not rest or not isinstance(rest[0], int):
+        return ""
+    return "".join(f", {part}" for part in (f"item {rest[0] + 1}", *rest[1:]))
+
+
+def _shown(value: object) -> str:
+    """' = value', unless it is too much to read in a line."""
+    is_nested = isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(i, Mapping) for i in value))
+    return "" if is_nested else f" = {value!r}"
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

@@ -10,9 +10,18 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tunesmith.config.methods import is_pattern, parse_layers
+from tunesmith.config.phases import Phase, highest_rate, phase_problems
 
 
 def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
@@ -184,15 +193,24 @@ class TrainConfig(_Section):
     order: Literal["random", "bucketed"] = _setting(
         "random", "Rows of a step: any, or of like length, which costs less where rows have to be padded."
     )
-    schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = _setting(
-        "cosine", "Shape of the rate after warm-up."
+    schedule: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "warmup_stable_decay", "phases"] = (
+        _setting("cosine", "Shape of the rate after warm-up; phases is the list in train.phases.")
     )
+    power: float = _setting(2.0, "Exponent of schedule polynomial; 1 is linear.", gt=0)
     min_lr_ratio: float = _setting(0.0, "Where a falling rate ends, as a share of the peak.", ge=0, le=1)
     decay_ratio: float = _setting(
         0.2, "Share of the steps after warm-up in which warmup_stable_decay falls.", gt=0, le=1
     )
     warmup_steps: int | None = _setting(None, "Steps of linear warm-up; overrides warmup_ratio.", unit="steps", ge=0)
-    warmup_ratio: float = _setting(0.05, "Share of all steps spent warming up.", ge=0, lt=1)
+    warmup_ratio: float = _setting(
+        0.05, "Share of all steps spent warming up; phases have a warmup of their own.", ge=0, lt=1
+    )
+    phases: list[Phase] = _setting(
+        [],
+        "Parts of the run for schedule phases, in order: until (share of the run), shape (linear, cosine, exponential, "
+        "constant), from and to (rates), warmup (share of the phase).",
+        validate_default=True,
+    )
     optimizer: Literal["adamw", "adamw_8bit", "muon"] = _setting(
         "adamw",
         "adamw_8bit keeps its moments in 8 bits (extra qlora); muon orthogonalises the updates of matrices, which pays "
@@ -226,7 +244,44 @@ class TrainConfig(_Section):
     early_stopping_threshold: float = _setting(
         0.0, "Smallest fall of the validation loss that counts.", unit="nats", ge=0
     )
+    plateau_patience: int | None = _setting(
+        None,
+        "Validations in a row without a gain over early_stopping_threshold before the rate is lowered, and lowered "
+        "again; null never lowers it.",
+        ge=1,
+    )
+    plateau_factor: float = _setting(0.5, "What a plateau multiplies the rate of the schedule by.", gt=0, lt=1)
+    plateau_floor: float = _setting(0.0, "Share of the schedule's rate that plateaus go no lower than.", ge=0, lt=1)
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
+
+    @field_validator("phases")
+    @classmethod
+    def _phases_fit(cls, phases: list[Phase], info: ValidationInfo) -> list[Phase]:
+        # a validator of the field and not of the section, so that its problems are told with those of other settings
+        problems = phase_problems(phases)
+        schedule, rate, warmup = (info.data.get(name) for name in ("schedule", "learning_rate", "warmup_steps"))
+        if schedule == "phases" and not phases:
+            problems.append("schedule is phases and there are none: list them, or take the recipe three-phases")
+        if phases and schedule not in ("phases", None):
+            problems.append(f"schedule is {schedule}: set train.schedule to phases, or train.phases to []")
+        if schedule == "phases" and phases and rate not in (None, highest_rate(phases)):
+            problems.append(f"phases bring their own rates: leave out train.learning_rate, found {rate:g}")
+        if schedule == "phases" and warmup is not None:
+            problems.append(f"phases bring their own warmup: leave out train.warmup_steps, found {warmup}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return phases
+
+    @field_validator("plateau_patience")
+    @classmethod
+    def _plateau_comes_before_the_stop(cls, patience: int | None, info: ValidationInfo) -> int | None:
+        stop = info.data.get("early_stopping_patience")
+        if patience is not None and stop is not None and patience >= stop:
+            raise ValueError(
+                f"the run would stop before: train.early_stopping_patience is {stop}, raise it above {patience} or set "
+                "it to null"
+            )
+        return patience
 
     @model_validator(mode="after")
     def _optimizer_can_be_divided(self) -> TrainConfig:

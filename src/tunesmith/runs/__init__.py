@@ -4,6 +4,7 @@ from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, reco
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
+from tunesmith.runs.schedule_plot import plot_schedule
 from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "is_writer",
     "list_runs",
     "plot_run",
+    "plot_schedule",
     "recover",
     "remove_folder",
     "require_free",

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (jfly.uni-koeln.de/color).
-_TRAIN, _VALIDATION, _BEST, _OTHER, _ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
-_INK, _FAINT = "#222222", "#6B6B6B"
+TRAIN, _VALIDATION, _BEST, _OTHER, _ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
+INK, _FAINT = "#222222", "#6B6B6B"
 _MOST_POINTS = 3000
 _MOST_DOTS = 60
 _DPI = 150
 _STYLE = {
     "font.size": 11,
     "axes.labelsize": 11,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": "#9A9A9A",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -97,9 +98,9 @@ def plot_run(run: Run, *, status: str | None = None) -> list[Path]:
         evals=[line for line in lines if line["kind"] == "eval"],
     )
     files: dict[str, str | bytes] = {
-        "training_curves.png": _render(_draw_curves, story),
-        "loss_comparison.png": _render(_draw_comparison, story),
-        "lr_schedule.png": _render(_draw_schedule, story),
+        "training_curves.png": render(story.title, partial(_draw_curves, story=story)),
+        "loss_comparison.png": render(story.title, partial(_draw_comparison, story=story)),
+        "lr_schedule.png": render(story.title, partial(_draw_schedule, story=story)),
         "training_metrics.json": _to_json({"run": run.name, "status": status or run.manifest["status"], **summary}),
         "training_metrics.csv": _to_csv(lines),
         "training_config.json": _to_json(run.settings),
@@ -137,7 +138,7 @@ def _to_csv(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def _render(draw: Callable[[Figure, _Story], None], story: _Story) -> bytes:
+def render(title: str, draw: Callable[[Figure], None]) -> bytes:
     """A PNG, by matplotlib's object API: no window, no global figure, whatever style the user has set."""
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -147,8 +148,8 @@ def _render(draw: Callable[[Figure, _Story], None], story: _Story) -> bytes:
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a run's name may be in any script
         figure = Figure(figsize=(10, 7), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
-        figure.suptitle(story.title, x=0.012, ha="left", fontsize=16, fontweight="bold", color=_INK, parse_math=False)
-        draw(figure, story)
+        figure.suptitle(title, x=0.012, ha="left", fontsize=16, fontweight="bold", color=INK, parse_math=False)
+        draw(figure)
         figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
 
@@ -195,11 +196,11 @@ def _draw_loss(ax: Axes, story: _Story) -> None:
 def _plot_train_loss(ax: Axes, loss: Series, *, logarithmic: bool) -> None:
     """Raw light and smoothed bold, on the axis's own scale; a few points are drawn as they are."""
     if len(loss.steps) < 10:
-        _plot(ax, loss, color=_TRAIN, linewidth=2, marker="o", markersize=5, label="training")
+        _plot(ax, loss, color=TRAIN, linewidth=2, marker="o", markersize=5, label="training")
         return
     span = min(max(len(loss.steps) / 15, 3), 1000)
-    _plot(ax, loss, color=_TRAIN, linewidth=0.9, alpha=0.3, label="training, each step")
-    _plot(ax, smooth(loss, span, logarithmic=logarithmic), color=_TRAIN, linewidth=2.2, label="training, smoothed")
+    _plot(ax, loss, color=TRAIN, linewidth=0.9, alpha=0.3, label="training, each step")
+    _plot(ax, smooth(loss, span, logarithmic=logarithmic), color=TRAIN, linewidth=2.2, label="training, smoothed")
 
 
 def _draw_comparison(figure: Figure, story: _Story) -> None:
@@ -214,7 +215,7 @@ def _draw_comparison(figure: Figure, story: _Story) -> None:
     train = mean_between(story.train, validation.steps)
     upper.fill_between(validation.steps, train.values, validation.values, color=_VALIDATION, alpha=0.13, linewidth=0)
     dots = "o" if len(validation.steps) <= _MOST_DOTS else None
-    _plot(upper, train, color=_TRAIN, linewidth=2, marker=dots, label="training, mean since the previous validation")
+    _plot(upper, train, color=TRAIN, linewidth=2, marker=dots, label="training, mean since the previous validation")
     _plot(upper, validation, color=_VALIDATION, linewidth=2, marker=dots, label="validation")
     _mark_best(upper, story.evals)
     if needs_log_scale(train.finite + validation.finite):
@@ -236,9 +237,9 @@ def _draw_schedule(figure: Figure, story: _Story) -> None:
 
     rate = column(story.train, "learning_rate")
     ax = figure.subplots()
-    _plot(ax, rate, color=_TRAIN, linewidth=2.4, marker="o" if len(rate.steps) == 1 else None)
+    _plot(ax, rate, color=TRAIN, linewidth=2.4, marker="o" if len(rate.steps) == 1 else None)
     ax.set_ylabel("learning rate")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_rate(value)))
     ax.margins(y=0.12)
     ax.set_ylim(bottom=0)
     if not rate.finite:
@@ -247,13 +248,13 @@ def _draw_schedule(figure: Figure, story: _Story) -> None:
         peak = max(rate.finite)
         step = rate.steps[rate.values.index(peak)]
         ax.plot(step, peak, marker="o", markersize=7, color=_BEST, zorder=4)
-        text = f"peak {_short(peak)} at step {step:,}, last {_short(rate.finite[-1])}"
-        ax.annotate(text, (step, peak), (8, 7), textcoords="offset points", color=_INK)
+        text = f"peak {short_rate(peak)} at step {step:,}, last {short_rate(rate.finite[-1])}"
+        ax.annotate(text, (step, peak), (8, 7), textcoords="offset points", color=INK)
     _finish(figure, ax, ax, story)
 
 
-def _short(value: float) -> str:
-    """_short(0.0002) -> "2e-4"."""
+def short_rate(value: float) -> str:
+    """A learning rate in few characters: short_rate(0.0002) -> "2e-4"."""
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 

@@ -5,5 +5,18 @@ from tunesmith.train.observe import Event, Observer
 from tunesmith.train.outcome import Plan, TrainResult
 from tunesmith.train.pretrain import PretrainResult, pretrain
 from tunesmith.train.recipe import train
+from tunesmith.train.resolve import schedule_for
+from tunesmith.train.schedule import Span
 
-__all__ = ["Event", "Observer", "Plan", "PretrainResult", "TrainResult", "fit", "pretrain", "train"]
+__all__ = [
+    "Event",
+    "Observer",
+    "Plan",
+    "PretrainResult",
+    "Span",
+    "TrainResult",
+    "fit",
+    "pretrain",
+    "schedule_for",
+    "train",
+]

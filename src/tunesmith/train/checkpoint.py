@@ -35,8 +35,9 @@ class TrainingState:
 
     validation_pending: the validation due after `step` was put off by a stop. anchor: step of the last checkpoint that
     the plan asked for (a stop makes others): where a roll-back goes, whether or not the run was ever stopped.
-    skipped: steps whose loss or gradient was not finite. rate_factor: what the schedule's rate is multiplied by.
-    recent_losses: what a loss is compared with. tokens_per_batch: what fits into memory, if less than asked for.
+    skipped: steps whose loss or gradient was not finite. rate_factor: what the schedule's rate is multiplied by; a
+    roll-back and a plateau lower it. recent_losses: what a loss is compared with. tokens_per_batch: what fits into
+    memory, if less than asked for.
     """
 
     step: int = 0

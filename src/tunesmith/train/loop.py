@@ -26,6 +26,7 @@ from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembered, spike
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
+from tunesmith.train.schedule import Plateau
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Batch, Encoded
 
@@ -40,7 +41,7 @@ class LoopSettings:
 
     schedule: learning rate of each step. autocast: context that every forward pass is computed in.
     tokens_per_batch: most tokens of a forward pass, fewer where memory runs out.
-    patience: validations without a gain over `threshold` before stopping early.
+    patience: validations without a gain over `threshold` before stopping early. plateau: before the rate is lowered.
     processes: those that compute a step together. They take the same steps as one would.
     lanes: the passes of a step that are computed side by side.
     """
@@ -56,6 +57,7 @@ class LoopSettings:
     save_steps: int
     patience: int | None
     threshold: float
+    plateau: Plateau | None = None
     processes: Processes = ALONE
     lanes: Lanes = field(default_factory=Lanes)
 
@@ -145,7 +147,9 @@ def fit(
             state.seconds += time.perf_counter() - started
             state.validation_pending = False
             is_best = _judge(state, validation_loss, settings)
-            tell("eval", validation_loss=validation_loss, epoch=plan.epoch_at(state.step), seconds=state.seconds)
+            lowered = _lowered(state, settings.plateau) if state.step < plan.total_steps else {}
+            epoch = plan.epoch_at(state.step)
+            tell("eval", validation_loss=validation_loss, epoch=epoch, seconds=state.seconds, **lowered)
             if state.stopped_early:
                 tell("early_stop", best_step=state.best_step, validation_loss=state.best_loss)
             unsaved = True
@@ -317,7 +321,7 @@ def _rolled_back(
     if earlier is None:
         raise problem
     earlier.skipped, earlier.tokens_per_batch = state.skipped, state.tokens_per_batch
-    earlier.rollbacks, earlier.rate_factor = state.rollbacks + 1, state.rate_factor / 2
+    earlier.rollbacks, earlier.rate_factor = state.rollbacks + 1, earlier.rate_factor / 2
     return earlier
 
 
@@ -343,6 +347,19 @@ def _judge(state: TrainingState, validation_loss: float, settings: LoopSettings)
     if settings.patience is not None and state.evaluations_without_gain >= settings.patience:
         state.stopped_early = True
     return is_best
+
+
+def _lowered(state: TrainingState, plateau: Plateau | None) -> dict[str, float | str]:
+    """Lower the rate where a validation shows a plateau. Returns what there is to tell of it, nothing most times."""
+    if plateau is None or state.stopped_early:
+        return {}
+    count, before = state.evaluations_without_gain, state.rate_factor
+    state.rate_factor = plateau.rate_factor(before, without_gain=count)
+    if state.rate_factor == before:
+        return {}
+    validations = "1 validation" if count == 1 else f"{count} validations"
+    message = f"{validations} without gain: the rate is {state.rate_factor:.3g} of the schedule's from here on"
+    return {"rate_factor": state.rate_factor, "message": message}
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -172,6 +172,7 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"pre-training trains every weight, and {' and '.join(config.method.places)} choose where an adapter goes",
             fix="leave them out",
         )
+    config = resolve.with_peak_of_phases(config)
     config = config.resolved("method.name", "full", "pre-training trains every weight")
     train = config.train
     for name, given, value, reason in (

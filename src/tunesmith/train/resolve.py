@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tunesmith import __version__
-from tunesmith.config import METHODS, MethodConfig, RunConfig
+from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -27,7 +27,7 @@ from tunesmith.model import (
 )
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.loop import Autocast, LoopSettings
-from tunesmith.train.schedule import Schedule
+from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
 from tunesmith.types import Encoded, Finding
 
 Value = TypeVar("Value")
@@ -45,6 +45,7 @@ def resolve_settings(
     Args:
         parameters: of the base model. encoding: of the training rows.
     """
+    config = with_peak_of_phases(config)
     if config.model.dtype == "auto":
         config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     if config.method.name == "auto":
@@ -62,6 +63,13 @@ def resolve_settings(
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
     return config
+
+
+def with_peak_of_phases(config: RunConfig) -> RunConfig:
+    """Phases bring their rates: the highest is the run's learning rate. Other schedules are left as they are."""
+    if config.train.schedule != "phases" or config.train.learning_rate is not None:
+        return config
+    return config.resolved("train.learning_rate", highest_rate(config.train.phases), "the highest of train.phases")
 
 
 def _chosen_lora_settings(config: RunConfig) -> list[str]:
@@ -134,17 +142,20 @@ def resolve_loop(
     return config
 
 
-def schedule_for(config: RunConfig, plan: StepPlan) -> Schedule:
-    """The learning-rate schedule of a run. `train.learning_rate` must be resolved."""
+def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
+    """The learning-rate schedule of a run. `train.learning_rate` must be resolved, but for phases."""
     train = config.train
-    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * plan.total_steps)
+    if train.schedule == "phases":
+        return PhasedSchedule(train.phases, total_steps)
+    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * total_steps)
     return Schedule(
         train.schedule,
         peak=_known(train.learning_rate),
-        total_steps=plan.total_steps,
-        warmup_steps=min(warmup, plan.total_steps),
+        total_steps=total_steps,
+        warmup_steps=min(warmup, total_steps),
         floor=train.min_lr_ratio,
         decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
+        power=train.power,
     )
 
 
@@ -155,8 +166,11 @@ def loop_settings(
     train = config.train
     tokens = _known(train.tokens_per_batch)
     device = next(model.parameters()).device
+    plateau = None
+    if train.plateau_patience is not None:
+        plateau = Plateau(train.plateau_patience, factor=train.plateau_factor, floor=train.plateau_floor)
     return LoopSettings(
-        schedule=schedule_for(config, plan),
+        schedule=schedule_for(config, plan.total_steps),
         autocast=autocast,
         tokens_per_batch=tokens,
         optimizer=train.optimizer,
@@ -167,6 +181,7 @@ def loop_settings(
         save_steps=_known(train.save_steps),
         patience=train.early_stopping_patience,
         threshold=train.early_stopping_threshold,
+        plateau=plateau,
         processes=processes,
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
