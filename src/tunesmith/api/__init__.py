@@ -3,13 +3,14 @@
 A name is imported when it is first used: looking at data needs no torch.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
-    from tunesmith.api.schedules import Curve, schedule_curve
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
     from tunesmith.model import Layer, LayerGuide
@@ -38,16 +39,21 @@ __all__ = [
 ]
 
 
+_HOME = {
+    **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
+    **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
+    **dict.fromkeys(("Preview", "check_data_file", "inspect", "layers", "preview"), "look"),
+    **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
+    **dict.fromkeys(("Session", "open_session"), "session"),
+    **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'tunesmith.api' has no attribute {name!r}")
-    if name in ("Preview", "check_data_file", "inspect", "layers", "preview"):
-        from tunesmith.api import look
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in ("Layer", "LayerGuide"):  # what layers() answers with
+        from tunesmith import model
 
-        return getattr(look, name)
-    from tunesmith import model
-    from tunesmith.api import finetuner, scheduler, schedules, session, verbs
-
-    rooms = (finetuner, scheduler, schedules, session, verbs, model)
-    home = next(module for module in rooms if hasattr(module, name))
-    return getattr(home, name)
+        return getattr(model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

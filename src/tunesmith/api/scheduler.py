@@ -7,6 +7,7 @@ scheduler.get_learning_rate(500), scheduler.get_phase_info()["phase_name"]
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,8 @@ def create_mlx_compatible_scheduler(
 def _resolved(config: RunConfig | Mapping[str, object] | str | Path) -> RunConfig:
     if isinstance(config, RunConfig):
         return config
-    file = config if isinstance(config, (str, Path)) else None
-    overrides = None if file is not None else dict(config)  # type: ignore[arg-type]
-    loaded = load_config(file=file, overrides=overrides)
-    if loaded.origin("train.schedule") != "default":
-        return loaded
-    return load_config(recipe=RECIPE, file=file, overrides=overrides)
+    load = (
+        partial(load_config, file=config) if isinstance(config, (str, Path)) else partial(load_config, overrides=config)
+    )
+    loaded = load()
+    return loaded if loaded.origin("train.schedule") != "default" else load(recipe=RECIPE)

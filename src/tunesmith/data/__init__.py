@@ -15,7 +15,7 @@ from tunesmith.data.report import DataReport
 from tunesmith.data.table import Table
 
 if TYPE_CHECKING:
-    from tunesmith.data.batch import batches, collate, groups
+    from tunesmith.data.batch import batches, collate, groups, shares
 
 __all__ = [
     "READERS",
@@ -36,12 +36,13 @@ __all__ = [
     "prepare",
     "read",
     "read_corpus",
+    "shares",
     "shorten_prompt",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("batches", "collate", "groups"):  # the names that need torch
+    if name in ("batches", "collate", "groups", "shares"):  # the names that need torch
         from tunesmith.data import batch
 
         return getattr(batch, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -60,21 +61,26 @@ def groups(encoded: Sequence[Encoded], *, rows: Sequence[int] | None = None, tok
 
 
 def even_groups(encoded: Sequence[Encoded], rows: Sequence[int] | None, tokens: int, lanes: int) -> Iterator[list[int]]:
-    """The indices of the rows in each of the `batches` for several lanes: a multiple of `lanes` of like size.
-
-    The longest row goes to the emptiest group (Graham 1969), as rows go to processes.
-    """
+    """The indices of the rows in each of the `batches` for several lanes: a multiple of `lanes` of like size."""
     chosen = range(len(encoded)) if rows is None else rows
-    longest_first = sorted(chosen, key=lambda index: -len(encoded[index]))
+    lengths = [len(encoded[index]) for index in chosen]
     limit = max(1, tokens // lanes)
-    rounds = max(1, math.ceil(sum(len(encoded[index]) for index in chosen) / (limit * lanes)))
-    while True:
-        divided: list[list[int]] = [[] for _ in range(min(rounds * lanes, len(chosen)))]
-        loads = [(0, position) for position in range(len(divided))]  # a heap
-        for index in longest_first:
-            load, position = loads[0]
-            divided[position].append(index)
-            heapq.heapreplace(loads, (load + len(encoded[index]), position))
-        if all(load <= limit or len(divided[position]) == 1 for load, position in loads):
-            return iter(divided)
-        rounds += 1
+    for rounds in count(max(1, math.ceil(sum(lengths) / (limit * lanes)))):
+        parts = shares(lengths, min(rounds * lanes, len(chosen)))
+        if all(len(part) == 1 or sum(lengths[position] for position in part) <= limit for part in parts):
+            return ([chosen[position] for position in part] for part in parts)
+    raise AssertionError("unreachable: in the end every row is alone")
+
+
+def shares(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Positions of the rows in each of `parts` parts of like size, longest first, given the tokens of each row.
+
+    The longest row goes to the part that has the fewest tokens (Graham 1969, at most 4/3 of the best division).
+    """
+    loads = [(0, part) for part in range(parts)]  # a heap
+    divided: list[list[int]] = [[] for _ in range(parts)]
+    for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
+        load, part = loads[0]
+        divided[part].append(position)
+        heapq.heapreplace(loads, (load + lengths[position], part))
+    return divided

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits alive at once: large enough that a chunk's matmul is still efficient. On a CPU a chunk in bfloat16 stays within
+# Logits alive at once: large enough that a chunk's matmul is still efficient. On a CPU a chunk in bfloat16 stays below
 # 32 MiB, what the allocator keeps for the next one instead of faulting in new pages.
-LOGITS_PER_CHUNK = {"cpu": 2**24}
+LOGITS_PER_CHUNK = {"cpu": 15 * 2**20}
 LOGITS_PER_CHUNK_ELSEWHERE = 2**25
 # On a CPU the softmax goes through a chunk in pieces that stay in its caches: eight times as fast as whole chunks.
 _LOGITS_IN_CACHE = 2**19

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tunesmith import errors
+from tunesmith.data import shares
 from tunesmith.errors import ResourceError, SettingsError, TunesmithError
 from tunesmith.model import base_of, decoder_layers, nll_as_method
 
@@ -59,19 +59,11 @@ class Processes:
         return str(device) if self.world == 1 else f"{device}, {self.world} processes{divided}"
 
     def share(self, lengths: Sequence[int]) -> list[int]:
-        """Positions of the rows that are this process's, in order, given the tokens of each.
+        """Positions of the rows that are this process's, in order, given the tokens of each. It may get none.
 
-        The longest row goes to whoever has the fewest tokens (Graham 1969, at most 4/3 of the best division), so every
-        process finds the same division by itself. One may get none.
+        Every process finds the same division by itself.
         """
-        loads = [(0, rank) for rank in range(self.world)]  # a heap
-        mine = []
-        for position in sorted(range(len(lengths)), key=lambda position: -lengths[position]):
-            load, rank = loads[0]
-            heapq.heapreplace(loads, (load + lengths[position], rank))
-            if rank == self.rank:
-                mine.append(position)
-        return sorted(mine)
+        return sorted(shares(lengths, self.world)[self.rank])
 
     def even(self, batches: Iterable[Item], spare: Callable[[], Item]) -> Iterator[tuple[Item, bool]]:
         """The batches, each with True. With divided weights, then `spare()` with False until all have had as many.

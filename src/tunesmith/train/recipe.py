@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -110,18 +111,16 @@ def _train(
 
         # token ids: what is too long, what carries loss
         max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
-        truncation, train_on = config.data.truncation, config.prompt.train_on
-        rows, encoding = encode(
-            prepared.train, template, base.tokenizer, max_length=max_length, truncation=truncation, train_on=train_on
-        )
-        held_out, _ = encode(
-            prepared.validation,
-            template,
-            base.tokenizer,
+        encoded = partial(
+            encode,
+            template=template,
+            tokenizer=base.tokenizer,
             max_length=max_length,
-            truncation=truncation,
-            train_on=train_on,
+            truncation=config.data.truncation,
+            train_on=config.prompt.train_on,
         )
+        rows, encoding = encoded(prepared.train)
+        held_out, _ = encoded(prepared.validation)
         if not rows:
             raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
