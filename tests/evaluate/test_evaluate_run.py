@@ -18,7 +18,7 @@ from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
 
 SETTINGS = RunConfig().generate
-METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "rouge1", "rouge2", "rougeL"]
+METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 
 
 def pair(question, answer, row, sheet=None, context=None):

@@ -14,7 +14,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS
 from tunesmith.evaluate.text import normalize, score_row, words
 
-ORDER = ["exact_match", "token_f1", "bleu", "rouge1", "rouge2", "rougeL"]
+ORDER = ["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 PAIRS = [
     ("The cat sat on the mat.", "A cat sat on a mat"),
     ("the the the cat cat", "the cat cat cat sat"),  # multiset overlap: min of the counts, not a set
@@ -120,6 +120,27 @@ def test_bleu_of_a_perfect_corpus_is_one_and_no_more(caplog):
     assert not caplog.records  # sacrebleu's advice about tokenized periods is for translators
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(ascii_text, ascii_text), min_size=1, max_size=8))
+def test_chrf_is_sacrebleus_own(pairs: list[tuple[str, str]]) -> None:
+    from sacrebleu import corpus_chrf
+
+    predictions, references = [wrote for wrote, _ in pairs], [wanted for _, wanted in pairs]
+    expected = corpus_chrf(predictions, [references]).score / 100
+    assert EVALUATORS["chrf"](predictions, references) == pytest.approx(expected, abs=1e-9)
+
+
+def test_sums_of_some_rows_give_the_score_of_these_rows() -> None:
+    """What resampling stands on: twice the third row and none of the first is the score of that very corpus."""
+    predictions, references = [list(side) for side in zip(*PAIRS, strict=True)]
+    drawn = [2, 2, 7, 8, 9, 10]
+    for name, score in EVALUATORS.items():
+        sums = score.sums(predictions, references)
+        totals = sums.rows[drawn].sum(axis=0, keepdims=True)
+        expected = score([predictions[row] for row in drawn], [references[row] for row in drawn])
+        assert sums.score(totals)[0] == pytest.approx(expected, abs=1e-9), name
+
+
 @settings(deadline=None)  # the first example imports the reference
 @given(st.one_of(short_words, ascii_text), st.one_of(short_words, ascii_text))
 def test_rouge_is_rouge_score_on_ascii(prediction, reference):
@@ -174,7 +195,7 @@ def test_every_score_is_a_share(pairs):
 
 
 def test_a_right_answer_scores_one_and_a_wrong_one_zero():
-    answer, other = "press the green button twice", "nobody knows"
+    answer, other = "press the green button twice", "all flak"  # not a letter in common, for chrF
     assert list(EVALUATORS) == ORDER
     for name, score in EVALUATORS.items():
         assert score([answer], [answer]) == 1, name

@@ -89,3 +89,13 @@ def test_autocast_changes_products_only_when_asked() -> None:
         assert (left @ left).dtype == torch.bfloat16
     with autocast(CPU, torch.float32):
         assert (left @ left).dtype == torch.float32
+
+
+def test_bfloat16_is_warned_of_where_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_flags(monkeypatch, "avx2")
+    (found,) = precision.slow_format(torch.bfloat16, CPU)
+    assert (found.level, found.code) == ("warning", "slow_bfloat16")
+    assert precision.slow_format(torch.float32, CPU) == []
+    assert precision.slow_format(torch.bfloat16, torch.device("cuda")) == []
+    set_flags(monkeypatch, "avx512_bf16")
+    assert precision.slow_format(torch.bfloat16, CPU) == []

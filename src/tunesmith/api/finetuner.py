@@ -82,7 +82,7 @@ class ModelFinetuner:
         """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
 
         Returns:
-            perplexity, exact_match, token_f1, bleu, rouge1, rouge2, rougeL.
+            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL.
         """
         session = self._tuned()
         examples = [_example(row, number) for number, row in enumerate(rows, start=1)]

@@ -193,6 +193,7 @@ METRIC_NAMES = {
     "exact_match": "exact match",
     "token_f1": "token F1",
     "bleu": "BLEU",
+    "chrf": "chrF",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",

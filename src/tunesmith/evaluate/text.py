@@ -1,8 +1,10 @@
 """Scores of written answers against reference answers, from 0 (nothing right) to 1. Knows nothing of models or files.
 
 exact_match, token_f1   SQuAD v1.1 (Rajpurkar et al. 2016, arXiv:1606.05250), as in its evaluate-v1.1.py, over 100
-bleu                    corpus BLEU of sacrebleu (Post 2018, arXiv:1804.08771) with its defaults, over 100
+bleu, chrf              of the whole corpus, by sacrebleu (Post 2018, arXiv:1804.08771) with its defaults, over 100
 rouge1 rouge2 rougeL    mean F-measure of rouge_score (Lin 2004), no stemming
+
+Each is made of sums over rows (`Sums`), so that `paired` can resample it.
 
 Two properties of the originals are kept: token_f1 of two empty answers is 0 (v2.0 of the script changed that), and
 rouge2 of a single word is 0 even when it is right. One is not: rouge_score deletes every letter outside a-z, so a right
@@ -11,16 +13,23 @@ answer in Greek or Japanese would score 0. Here words are Unicode words; on ASCI
 
 from __future__ import annotations
 
-import math
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tunesmith.errors import DataError
+from tunesmith.evaluate.paired import Floats, Sums, mean_of
 
-Evaluator = Callable[[Sequence[str], Sequence[str]], float]
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.base import Metric as SacreMetric
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -47,7 +56,7 @@ def score_row(prediction: str, reference: str) -> dict[str, float]:
     return {
         "exact_match": _exact(prediction, reference),
         "token_f1": _f1(prediction, reference),
-        "rougeL": _rouge("rougeL", [prediction], [reference]),
+        "rougeL": _rouge("rougeL", prediction, reference),
     }
 
 
@@ -61,31 +70,40 @@ def _f1(prediction: str, reference: str) -> float:
     return 2 * shared / (len(predicted) + len(wanted)) if shared else 0.0
 
 
-def _mean(scores: Sequence[float]) -> float:
-    return math.fsum(scores) / len(scores)
-
-
 def _pairs(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[str, str]]:
     if not predictions:
         raise DataError("there are no answers to score", fix="give at least one row with an answer")
     return list(zip(predictions, references, strict=True))
 
 
-def _exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
-    return _mean([_exact(*pair) for pair in _pairs(predictions, references)])
+def _mean_of_rows(score: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[str]) -> Sums:
+    return mean_of(np.array([score(*pair) for pair in _pairs(predictions, references)]))
 
 
-def _token_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    return _mean([_f1(*pair) for pair in _pairs(predictions, references)])
+def _bleu() -> SacreMetric:
+    from sacrebleu.metrics.bleu import BLEU
 
-
-def _bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    from sacrebleu import corpus_bleu
-
-    pairs = _pairs(predictions, references)
     # force: only silences its question whether answers that end in " ." are tokenized already
-    result = corpus_bleu([prediction for prediction, _ in pairs], [[reference for _, reference in pairs]], force=True)
-    return min(1.0, float(result.score) / 100)  # its logarithms leave 100.00000000000004 for a perfect corpus
+    return BLEU(force=True)
+
+
+def _chrf() -> SacreMetric:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()
+
+
+def _of_corpus(metric: Callable[[], SacreMetric], predictions: Sequence[str], references: Sequence[str]) -> Sums:
+    """sacrebleu's own counts of each row, and its own score of their totals: what its paired tests stand on."""
+    counter = metric()
+    pairs = _pairs(predictions, references)
+    counts = counter._extract_corpus_statistics([wrote for wrote, _ in pairs], [[wanted for _, wanted in pairs]])
+
+    def score(totals: Floats) -> Floats:
+        found = [counter._compute_score_from_stats(total).score for total in totals.round().astype(int).tolist()]
+        return np.minimum(np.array(found) / 100, 1.0)  # its logarithms leave 100.00000000000004 for a perfect corpus
+
+    return Sums(np.array(counts, dtype=np.float64), score)
 
 
 class _UnicodeWords:
@@ -95,31 +113,39 @@ class _UnicodeWords:
         return words(text)
 
 
-def _rouge(kind: str, predictions: Sequence[str], references: Sequence[str]) -> float:
+def _rouge(kind: str, prediction: str, reference: str) -> float:
+    return float(_rouge_scorer(kind).score(reference, prediction)[kind].fmeasure)
+
+
+@cache
+def _rouge_scorer(kind: str) -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([kind], use_stemmer=False, tokenizer=_UnicodeWords())
-    pairs = _pairs(predictions, references)
-    return _mean([float(scorer.score(reference, prediction)[kind].fmeasure) for prediction, reference in pairs])
+    return RougeScorer([kind], use_stemmer=False, tokenizer=_UnicodeWords())
 
 
-def _rouge1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    return _rouge("rouge1", predictions, references)
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """A score of written answers against reference answers. `sums`: of the predictions and their references."""
+
+    title: str
+    sums: Callable[[Sequence[str], Sequence[str]], Sums]
+
+    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
+        """The score of all rows, 0 to 1.
+
+        Raises:
+            DataError: there are no answers.
+        """
+        return self.sums(predictions, references).value
 
 
-def _rouge2(predictions: Sequence[str], references: Sequence[str]) -> float:
-    return _rouge("rouge2", predictions, references)
-
-
-def _rouge_l(predictions: Sequence[str], references: Sequence[str]) -> float:
-    return _rouge("rougeL", predictions, references)
-
-
-EVALUATORS: dict[str, Evaluator] = {
-    "exact_match": _exact_match,
-    "token_f1": _token_f1,
-    "bleu": _bleu,
-    "rouge1": _rouge1,
-    "rouge2": _rouge2,
-    "rougeL": _rouge_l,
+EVALUATORS: Mapping[str, Evaluator] = {
+    "exact_match": Evaluator("exact match", partial(_mean_of_rows, _exact)),
+    "token_f1": Evaluator("token F1", partial(_mean_of_rows, _f1)),
+    "bleu": Evaluator("BLEU", partial(_of_corpus, _bleu)),
+    "chrf": Evaluator("chrF", partial(_of_corpus, _chrf)),
+    "rouge1": Evaluator("ROUGE-1", partial(_mean_of_rows, partial(_rouge, "rouge1"))),
+    "rouge2": Evaluator("ROUGE-2", partial(_mean_of_rows, partial(_rouge, "rouge2"))),
+    "rougeL": Evaluator("ROUGE-L", partial(_mean_of_rows, partial(_rouge, "rougeL"))),
 }

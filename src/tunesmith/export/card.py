@@ -31,6 +31,7 @@ _METRICS = {
     "exact_match": ("exact_match", "Exact match", 3),
     "token_f1": ("f1", "Token F1", 3),
     "bleu": ("bleu", "BLEU", 3),
+    "chrf": ("chrf", "chrF", 3),
     "rouge1": ("rouge", "ROUGE-1", 3),
     "rouge2": ("rouge", "ROUGE-2", 3),
     "rougeL": ("rouge", "ROUGE-L", 3),

@@ -9,6 +9,7 @@ import torch
 
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model.size import format_count
+from tunesmith.types import Finding
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # CPU instructions that multiply bfloat16 directly; without one of them it is slower than float32.
@@ -63,6 +64,19 @@ def choose_dtype(requested: str, device: torch.device, *, total_parameters: int)
     return DTYPES[requested], f"{requested}: as set"
 
 
+def slow_format(dtype: torch.dtype, device: torch.device) -> list[Finding]:
+    """What is wrong with a number format that was asked for: correct there, but at a fraction of the speed."""
+    if dtype is not torch.bfloat16 or device.type != "cpu" or _fast_bfloat16():
+        return []
+    # 0.29 against 178 GFLOP/s on two cores of an EPYC of Zen 3 (bench/worker.py measures both)
+    message = "this CPU has no bfloat16 arithmetic: a step can take hundreds of times as long as in float32"
+    return [Finding("warning", "slow_bfloat16", message, fix="leave model.dtype at auto")]
+
+
+def _fast_bfloat16() -> list[str]:
+    return [flag for flag in FAST_BFLOAT16_FLAGS if flag in cpu_flags()]
+
+
 def _choose_dtype_for(device: torch.device, total_parameters: int) -> tuple[torch.dtype, str]:
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -70,7 +84,7 @@ def _choose_dtype_for(device: torch.device, total_parameters: int) -> tuple[torc
         return torch.float16, "float16: this GPU does not compute in bfloat16"
     if device.type == "mps":
         return torch.float32, "float32: bfloat16 is not available on every version of MPS"
-    fast = [flag for flag in FAST_BFLOAT16_FLAGS if flag in cpu_flags()]
+    fast = _fast_bfloat16()
     if not fast:
         return torch.float32, "float32: this CPU has no fast bfloat16 (neither amx_bf16 nor avx512_bf16)"
     if total_parameters < SMALLEST_BFLOAT16_MODEL:

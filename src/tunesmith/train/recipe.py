@@ -21,6 +21,7 @@ from tunesmith.model import (
     count_parameters,
     load_base,
     save_adapter,
+    slow_format,
     why_padded,
 )
 from tunesmith.prompts import check_template, prepare_tokenizer
@@ -135,7 +136,7 @@ def _train(
             parameters=count_parameters(base.model)[1],
             encoding=encoding,
         )
-        limits = resolve.export_limits(config.method)
+        limits = [*slow_format(base.dtype, base.device), *resolve.export_limits(config.method)]
         torch.manual_seed(config.seed)  # adapters begin with random numbers
         model = apply_method(
             base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
