@@ -249,8 +249,12 @@ class FakeApi(ModuleType):
             base=base,
             tuned=tuned,
             changes=[
-                SimpleNamespace(metric="perplexity", base=80.0, tuned=8.0, change=-72.0, verdict="better"),
-                SimpleNamespace(metric="exact_match", base=0.0, tuned=1.0, change=1.0, verdict="better"),
+                SimpleNamespace(
+                    metric="perplexity", base=80.0, tuned=8.0, change=-72.0, low=-80.0, high=-60.0, verdict="better"
+                ),
+                SimpleNamespace(
+                    metric="exact_match", base=0.0, tuned=1.0, change=1.0, low=1.0, high=1.0, verdict="better"
+                ),
             ],
             to_json=lambda: {"schema_version": 1, "rows": 1},
         )

@@ -141,8 +141,9 @@ def test_long_names_of_runs_are_not_cut(cli, api, monkeypatch: pytest.MonkeyPatc
 # --- terminal
 
 
-def change(metric: str, base: float, tuned: float, verdict: str = "same") -> SimpleNamespace:
-    return SimpleNamespace(metric=metric, base=base, tuned=tuned, change=tuned - base, verdict=verdict)
+def change(metric: str, base: float, tuned: float, verdict: str = "no evidence") -> SimpleNamespace:
+    ends = {"low": tuned - base - 0.125, "high": tuned - base + 0.125}
+    return SimpleNamespace(metric=metric, base=base, tuned=tuned, change=tuned - base, verdict=verdict, **ends)
 
 
 def test_the_table_shows_scores_out_of_100_and_the_verdict_it_is_given() -> None:
@@ -154,13 +155,15 @@ def test_the_table_shows_scores_out_of_100_and_the_verdict_it_is_given() -> None
         change("rougeL", 0.1, math.nan),
     ]
     lines = [line.split() for line in drawn(comparison_table(changes, rows=3)).splitlines()]
-    assert ["ROUGE-L", "10.0", "n/a", "n/a", "same"] in lines
-    assert ["perplexity", "10.00", "12.00", "+2.00", "worse"] in lines
-    assert ["exact", "match", "50.0", "25.0", "-25.0", "worse"] in lines
-    assert ["BLEU", "25.0", "50.0", "+25.0", "better"] in lines
-    assert ["token", "F1", "50.0", "50.0", "+0.0", "same"] in lines
+    assert ["ROUGE-L", "10.0", "n/a", "n/a", "n/a", "to", "n/a", "no", "evidence"] in lines
+    assert ["perplexity", "10.00", "12.00", "+2.00", "+1.88", "to", "+2.12", "worse"] in lines
+    assert ["exact", "match", "50.0", "25.0", "-25.0", "-37.5", "to", "-12.5", "worse"] in lines
+    assert ["BLEU", "25.0", "50.0", "+25.0", "+12.5", "to", "+37.5", "better"] in lines
+    assert ["token", "F1", "50.0", "50.0", "+0.0", "-12.5", "to", "+12.5", "no", "evidence"] in lines
     infinite = drawn(comparison_table([change("perplexity", math.inf, 123456.0, "better")], rows=1))
-    assert ["perplexity", "inf", "123,456", "-inf", "better"] in [line.split() for line in infinite.splitlines()]
+    assert ["perplexity", "inf", "123,456", "-inf", "-inf", "to", "-inf", "better"] in [
+        line.split() for line in infinite.splitlines()
+    ]
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])

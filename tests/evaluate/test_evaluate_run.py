@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tunesmith.config import RunConfig
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
+from tunesmith.evaluate.likelihood import perplexity_of
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
@@ -169,22 +170,26 @@ def test_nothing_to_measure_is_an_error_of_the_data(engine, examples, message):
 
 def test_compare_table_knows_that_lower_perplexity_is_better(engine):
     base = measure(Scripted(engine, ["", "", ""]))
-    tuned = replace(base, metrics={**base.metrics, "perplexity": base.metrics["perplexity"] - 8, "bleu": 0.25})
-    table = compare_table(base, tuned)
+    nll = base.scores["perplexity"].rows
+    easier = {**base.scores, "perplexity": perplexity_of(nll * [0.5, 1.0])}
+    many = {name: replace(score, rows=np.tile(score.rows, (9, 1))) for name, score in easier.items()}
+    before = replace(base, scores={name: replace(base.scores[name], rows=score.rows) for name, score in many.items()})
+    before.scores["perplexity"] = perplexity_of(np.tile(nll, (9, 1)))
+    table = compare_table(before, replace(base, scores=many))
     assert [line.metric for line in table] == METRICS
-    verdicts = {line.metric: line.verdict for line in table}
-    assert verdicts["perplexity"] == verdicts["bleu"] == "better"
-    assert verdicts["rouge1"] == "same"
-    assert {line.metric: line.verdict for line in compare_table(tuned, base)}["perplexity"] == "worse"
-    assert table[0].change == pytest.approx(-8)
-    assert (table[3].base, table[3].tuned) == (base.metrics["bleu"], 0.25)
+    assert table[0].verdict == "better"
+    assert table[0].low <= table[0].change <= table[0].high < 0
+    assert table[0].change == pytest.approx(table[0].tuned - table[0].base)
+    assert {line.verdict for line in table[1:]} == {"no evidence"}
+    assert compare_table(replace(base, scores=many), before)[0].verdict == "worse"
+    assert {line.verdict for line in compare_table(base, replace(base, scores=easier))} == {"too few rows"}
 
 
 def test_summary_and_predictions(engine):
     base = measure(Scripted(engine, ["no", "nö", "\N{GRINNING FACE}"]))
     tuned = measure(Scripted(engine, [example.answer for example in EXAMPLES]))
     summary = summarise(base, tuned)
-    assert list(summary)[:5] == ["schema_version", "rows", "skipped_rows", "base", "tuned"]
+    assert list(summary)[:6] == ["schema_version", "rows", "skipped_rows", "base", "tuned", "change"]
     assert summary["schema_version"] == 1
     assert summary["rows"] == 3
     assert summary["base"] == base.metrics
@@ -206,8 +211,10 @@ def test_summary_and_predictions(engine):
 
 
 def test_an_infinite_perplexity_becomes_null():
-    broken = Evaluation({"perplexity": math.inf}, [], 1, (), 0.0, 1.0, {})
-    assert summarise(broken, broken)["tuned"] == {"perplexity": None}
+    broken = Evaluation({"perplexity": perplexity_of(np.array([[1e9, 1.0]]))}, [], 1, (), 0.0, 1.0, {})
+    summary = summarise(broken, broken)
+    assert summary["tuned"] == {"perplexity": None}
+    assert summary["change"]["perplexity"] == {"low": None, "high": None, "verdict": "too few rows"}
 
 
 def test_evaluations_of_different_rows_are_refused(engine):

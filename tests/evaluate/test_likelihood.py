@@ -10,7 +10,7 @@ import torch
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate import bits_per_byte, mean_nll
-from tunesmith.evaluate.likelihood import Likelihood
+from tunesmith.evaluate.likelihood import Likelihood, perplexity_of, row_nll
 from tunesmith.types import Encoded
 
 
@@ -50,6 +50,13 @@ def test_equals_the_sum_of_transformers_losses(model, rows):
     assert found.perplexity == pytest.approx(math.exp(total / tokens), rel=1e-5)
 
 
+def test_each_row_has_its_own_sum(model, rows):
+    found = row_nll(model, rows, tokens_per_batch=40)
+    assert found[:, 0] == pytest.approx([transformers_sum(model, row) for row in rows], rel=1e-5)
+    assert found[:, 1].tolist() == [row.target_tokens for row in rows]
+    assert perplexity_of(found).value == pytest.approx(mean_nll(model, rows).perplexity, rel=1e-6)
+
+
 def test_is_not_the_mean_of_row_means(model, rows):
     row_means = [transformers_sum(model, row) / row.target_tokens for row in rows]
     assert mean_nll(model, rows, tokens_per_batch=40).mean != pytest.approx(sum(row_means) / len(rows), rel=1e-3)
@@ -64,9 +71,14 @@ def test_does_not_depend_on_batching_or_order(model, rows):
 
 def test_sums_in_double_precision(model, rows, monkeypatch):
     """In float32 the small terms would be rounded off, within a batch and between batches."""
-    nll = torch.tensor([2.0**25, 1, 1, 1])
-    monkeypatch.setattr("tunesmith.evaluate.likelihood.token_nll", lambda model, batch: nll)
-    assert mean_nll(model, rows, tokens_per_batch=60).nll == 2 * (2**25 + 3)
+
+    def one_large(model, batch):
+        nll = torch.ones(len(batch.input_ids))
+        nll[0] = 2.0**25
+        return nll
+
+    monkeypatch.setattr("tunesmith.evaluate.likelihood.token_nll", one_large)
+    assert mean_nll(model, rows, tokens_per_batch=60).nll == 2 * 2**25 + sum(map(len, rows)) - 2
 
 
 def test_without_dropout_and_every_module_keeps_its_mode(model, rows):

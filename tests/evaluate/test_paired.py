@@ -69,6 +69,13 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     assert difference(*pair, seed=4) != difference(*pair, seed=5)
 
 
+def test_scores_that_do_not_exist_give_no_verdict() -> None:
+    endless = Sums(np.full((20, 1), np.inf), lambda totals: totals[:, 0], higher_is_better=False)
+    found = difference(endless, endless)
+    assert np.isnan([found.change, found.low, found.high]).all()
+    assert found.verdict == "no evidence"
+
+
 def test_not_the_same_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows before, 3 after"):
         difference(mean_of(np.zeros(2)), mean_of(np.zeros(3)))

@@ -198,11 +198,11 @@ METRIC_NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
-_STYLES = {"better": "green", "worse": "red", "same": "dim"}
+_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
 class Change(Protocol):
-    """One metric of base and tuned, and which is better: what `api.Comparison.changes` holds."""
+    """One metric of base and tuned, and whether tuned is better: what `api.Comparison.changes` holds."""
 
     @property
     def metric(self) -> str: ...
@@ -213,12 +213,18 @@ class Change(Protocol):
     @property
     def change(self) -> float: ...
     @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
     def verdict(self) -> str: ...
 
 
 def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     """Base against tuned: perplexity as it is, every score (0 to 1) out of 100."""
-    made = table("", "base", "tuned", "change", " ", right=("base", "tuned", "change"))
+    made = table(
+        "", "base", "tuned", "change", "95 % interval", " ", right=("base", "tuned", "change", "95 % interval")
+    )
     for line in changes:
         is_loss = line.metric == "perplexity"
         scale = 1 if is_loss else 100
@@ -227,10 +233,12 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
             _number(line.base * scale, is_loss=is_loss),
             Text(_number(line.tuned * scale, is_loss=is_loss), style="bold"),
             _number(line.change * scale, is_loss=is_loss, sign="+"),
+            " to ".join(_number(end * scale, is_loss=is_loss, sign="+") for end in (line.low, line.high)),
             Text(line.verdict, style=_STYLES[line.verdict]),
         )
     note = (
         f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"
+        "; interval: of the change, for other rows of this kind"
     )
     outer = Table.grid()
     outer.add_row(made)

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
-from tunesmith.data import batches
+from tunesmith.data import collate, groups
 from tunesmith.errors import DataError
+from tunesmith.evaluate.paired import Floats, Sums, ratio
 from tunesmith.model import packing, token_nll
 from tunesmith.types import Encoded
 
@@ -56,26 +58,46 @@ def bits_per_byte(nll: float, text_bytes: int) -> float:
 
 
 def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Likelihood:
-    """Likelihood of the supervised tokens, without dropout and without gradients.
+    """Likelihood of the supervised tokens of all rows, as `row_nll` finds it."""
+    nll, tokens = row_nll(model, encoded, tokens_per_batch=tokens_per_batch).sum(axis=0)
+    return Likelihood(float(nll), int(tokens))
+
+
+def row_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Floats:
+    """Nats and supervised tokens of each row, without dropout and without gradients.
 
     The modes (training or not) of the model and its modules are as before afterwards, whatever happens. To compute in
     lower precision, call it under autocast.
 
+    Returns:
+        (rows, 2), in the order of the rows.
+
     Raises:
         DataError: no row has a supervised token.
     """
-    tokens = sum(row.target_tokens for row in encoded)
-    if not tokens:
+    if not any(row.target_tokens for row in encoded):
         raise DataError(
             f"there is no token to score in {len(encoded)} rows",
             fix="give rows with an answer, or raise data.max_length so that answers fit",
         )
     device = next(model.parameters()).device
-    nll = 0.0
+    found = np.array([[0.0, row.target_tokens] for row in encoded])
     with _without_training(model), packing(model), torch.no_grad():
-        for batch in batches(encoded, tokens=tokens_per_batch, device=device):
-            nll += token_nll(model, batch).double().sum().item()
-    return Likelihood(nll, tokens)
+        for group in groups(encoded, tokens=tokens_per_batch):
+            batch = collate([encoded[index] for index in group], device)
+            of_rows = token_nll(model, batch).double().split(batch.lengths)
+            found[group, 0] = torch.stack([row.sum() for row in of_rows]).cpu().numpy()
+    return found
+
+
+def perplexity_of(nll: Floats) -> Sums:
+    """Perplexity as a score that can be resampled, from what `row_nll` found."""
+
+    def score(totals: Floats) -> Floats:
+        with np.errstate(over="ignore"):
+            return np.exp(ratio(totals))
+
+    return Sums(nll, score, higher_is_better=False)
 
 
 @contextmanager

@@ -106,14 +106,13 @@ def difference(
     n = len(before.rows)
     if len(after.rows) != n:
         raise ValueError(f"{n} rows before, {len(after.rows)} after: not the same rows")
-    draws = np.concatenate(
-        [
+    with np.errstate(invalid="ignore"):  # two infinite perplexities differ by NaN
+        changes = [
             after.score(weights @ after.rows) - before.score(weights @ before.rows)
             for weights in _drawn(n, seed, resamples)
         ]
-    )
-    low, high = _ends(draws, n, confidence)
-    p_value = _swapped(before, after, seed, resamples)
+        p_value = _swapped(before, after, seed, resamples)
+    low, high = _ends(np.concatenate(changes), n, confidence)
     first, second = before.value, after.value
     verdict: Verdict = "no evidence"
     if n < FEWEST_ROWS:
@@ -153,9 +152,12 @@ def _chunks(n: int, resamples: int) -> list[int]:
 
 
 def _ends(draws: Floats, n: int, confidence: float) -> tuple[float, float]:
-    """Percentiles of the draws. NaN draws (a score that some resample does not have) are left out."""
+    """Percentiles of the draws. NaN draws (a score that some resample does not have) are left out; all NaN: NaN."""
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return math.nan, math.nan
     tail = _widened((1 - confidence) / 2, n)
-    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
 

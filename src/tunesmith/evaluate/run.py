@@ -10,11 +10,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
-from tunesmith.evaluate.likelihood import mean_nll
+from tunesmith.evaluate.likelihood import perplexity_of, row_nll
+from tunesmith.evaluate.paired import Sums, Verdict, difference
 from tunesmith.evaluate.text import EVALUATORS, score_row
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
@@ -31,7 +32,7 @@ _ASKED = ("row", "sheet", "question", "reference")
 class Evaluation:
     """What was measured, and how.
 
-    metrics: perplexity, then every name of EVALUATORS (0 to 1); perplexity alone when all rows are plain text.
+    scores: perplexity, then every name of EVALUATORS (0 to 1); perplexity alone when all rows are plain text.
     rows: one dict per answered question, in the order of the examples: row, sheet, question, reference, prediction,
         finish_reason, exact_match, token_f1, rougeL.
     row_count: test rows that were measured, plain text included.
@@ -41,7 +42,7 @@ class Evaluation:
     settings: of generation, and the seed.
     """
 
-    metrics: dict[str, float]
+    scores: dict[str, Sums]
     rows: list[dict[str, Any]]
     row_count: int
     skipped_rows: tuple[int, ...]
@@ -49,16 +50,23 @@ class Evaluation:
     seconds: float
     settings: dict[str, Any]
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The value of each score."""
+        return {name: score.value for name, score in self.scores.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
-    """One line of the table: `change` = tuned - base; `verdict` knows which direction is good."""
+    """One line of the table: `change` = tuned - base, its interval, and whether tuned is better."""
 
     metric: str
     base: float
     tuned: float
     change: float
-    verdict: Literal["better", "worse", "same"]
+    low: float
+    high: float
+    verdict: Verdict
 
 
 def evaluate(
@@ -94,8 +102,7 @@ def evaluate(
             fix="raise data.split.test, or name a file with questions and answers in data.test_path",
         )
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        likelihood = mean_nll(engine.model, encoded)
-    metrics = {"perplexity": likelihood.perplexity}
+        scores = {"perplexity": perplexity_of(row_nll(engine.model, encoded))}
     rows: list[dict[str, Any]] = []
     tokens_per_second = 0.0
     if asked:
@@ -106,9 +113,9 @@ def evaluate(
             _row(example, answer.text, answer.finish_reason) for example, answer in zip(asked, answers, strict=True)
         ]
         written, wanted = [row["prediction"] for row in rows], [row["reference"] for row in rows]
-        metrics |= {name: score(written, wanted) for name, score in EVALUATORS.items()}
+        scores |= {name: evaluator.sums(written, wanted) for name, evaluator in EVALUATORS.items()}
     return Evaluation(
-        metrics=metrics,
+        scores=scores,
         rows=rows,
         row_count=len(asked) + len(texts),
         skipped_rows=tuple(example.row for example in skipped),
@@ -119,13 +126,18 @@ def evaluate(
 
 
 def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
-    """One line per metric. Lower is better for perplexity, higher for all others."""
+    """One line per metric, with the interval of the change and what it allows to say.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
     table = []
-    for metric, before in base.metrics.items():
-        after = tuned.metrics[metric]
-        gain = before - after if metric == "perplexity" else after - before
-        verdict: Literal["better", "worse", "same"] = "better" if gain > 0 else "worse" if gain < 0 else "same"
-        table.append(MetricChange(metric, before, after, after - before, verdict))
+    for metric, before in base.scores.items():
+        found = difference(before, tuned.scores[metric], seed=tuned.settings.get("seed", 0))
+        table.append(
+            MetricChange(metric, found.before, found.after, found.change, found.low, found.high, found.verdict)
+        )
     return table
 
 
@@ -135,13 +147,17 @@ def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
     Raises:
         ValueError: the two did not measure the same rows.
     """
-    _check_same_rows(base, tuned)
+    changes = compare_table(base, tuned)
     return {
         "schema_version": 1,
         "rows": tuned.row_count,
         "skipped_rows": list(tuned.skipped_rows),
-        "base": {name: _finite(value) for name, value in base.metrics.items()},
-        "tuned": {name: _finite(value) for name, value in tuned.metrics.items()},
+        "base": {line.metric: _finite(line.base) for line in changes},
+        "tuned": {line.metric: _finite(line.tuned) for line in changes},
+        "change": {
+            line.metric: {"low": _finite(line.low), "high": _finite(line.high), "verdict": line.verdict}
+            for line in changes
+        },
         "settings": tuned.settings,
         "seconds": {"base": base.seconds, "tuned": tuned.seconds},
         "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
@@ -207,7 +223,7 @@ def _row(example: Example, prediction: str, finish_reason: str) -> dict[str, Any
 
 def _check_same_rows(base: Evaluation, tuned: Evaluation) -> None:
     same = [_part(row, asked=True) for row in base.rows] == [_part(row, asked=True) for row in tuned.rows]
-    if not same or base.row_count != tuned.row_count or base.metrics.keys() != tuned.metrics.keys():
+    if not same or base.row_count != tuned.row_count or base.scores.keys() != tuned.scores.keys():
         raise ValueError("the two evaluations did not measure the same rows")
 
 
