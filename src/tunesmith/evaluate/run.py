@@ -6,7 +6,6 @@ question to ask, so perplexity is their only metric.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.likelihood import perplexity_of, row_nll
-from tunesmith.evaluate.paired import Sums, Verdict, difference
+from tunesmith.evaluate.paired import Sums, Verdict, difference, finite
 from tunesmith.evaluate.text import EVALUATORS, score_row
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
@@ -152,10 +151,10 @@ def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
         "schema_version": 1,
         "rows": tuned.row_count,
         "skipped_rows": list(tuned.skipped_rows),
-        "base": {line.metric: _finite(line.base) for line in changes},
-        "tuned": {line.metric: _finite(line.tuned) for line in changes},
+        "base": {line.metric: finite(line.base) for line in changes},
+        "tuned": {line.metric: finite(line.tuned) for line in changes},
         "change": {
-            line.metric: {"low": _finite(line.low), "high": _finite(line.high), "verdict": line.verdict}
+            line.metric: {"low": finite(line.low), "high": finite(line.high), "verdict": line.verdict}
             for line in changes
         },
         "settings": tuned.settings,
@@ -229,7 +228,3 @@ def _check_same_rows(base: Evaluation, tuned: Evaluation) -> None:
 
 def _part(row: dict[str, Any], *, asked: bool) -> dict[str, Any]:
     return {name: value for name, value in row.items() if (name in _ASKED) == asked}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,0 +1,102 @@
+"""Several models on the same questions: scores, wins, slices, style and the sentence that is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunesmith.errors import DataError
+from tunesmith.evaluate.contest import Answer, hold, repetition
+from tunesmith.types import Example, Message
+
+
+def asked(
+    count: int, *, sheets: tuple[str | None, ...] = (None,), reference: str = "press the green button"
+) -> list[Example]:
+    turns = [
+        (Message("user", f"question {'long ' * (number % 7)}{number}"), Message("assistant", reference))
+        for number in range(count)
+    ]
+    return [
+        Example(turn if reference else turn[:1], row=number + 2, sheet=sheets[number % len(sheets)])
+        for number, turn in enumerate(turns)
+    ]
+
+
+def answers(*texts: str, ended: bool = True, seconds: float = 0.5) -> list[Answer]:
+    return [Answer(text, ended, len(text.split()), seconds) for text in texts]
+
+
+def test_a_better_model_is_found_and_the_sentence_says_so() -> None:
+    right, wrong = "press the green button", "nobody knows"
+    contest = hold(
+        asked(30),
+        {
+            "base": answers(*[right] * 5 + [wrong] * 25),
+            "tuned": answers(*[wrong] * 2 + [right] * 28),
+            "twin": answers(*[right] * 5 + [wrong] * 25),
+        },
+    )
+    tuned, twin = contest.matches["tuned"], contest.matches["twin"]
+    assert (tuned.wins, tuned.losses, tuned.ties) == (25, 2, 3)
+    assert tuned.changes["token_f1"].verdict == "better"
+    assert contest.verdict("tuned").startswith("tuned is better than base (+76.7 points of token F1, ")
+    assert (twin.wins, twin.losses, twin.ties) == (0, 0, 30)
+    assert contest.verdict("twin") == "no evidence that twin and base differ (+0.0 points of token F1, +0.0 to +0.0)"
+    assert contest.scores["tuned"]["exact_match"].value == pytest.approx(28 / 30)
+    assert list(contest.matches) == ["tuned", "twin"]
+    document = contest.to_json()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["matches"][0]["wins"] == 25
+    assert contest.rows[0]["answers"]["base"] == {"text": right, "ended": True, "token_f1": 1.0}
+
+
+def test_slices_say_where_a_model_is_better() -> None:
+    """The second sheet alone is answered better: only its slice may say so."""
+    rows = asked(80, sheets=("easy", "hard"))
+    after = ["press the green button" if example.sheet == "hard" else "no" for example in rows]
+    contest = hold(rows, {"base": answers(*["no"] * 80), "tuned": answers(*after)})
+    found = {part.name: part for part in contest.matches["tuned"].slices}
+    assert (found["sheet easy"].found.change, found["sheet hard"].found.change) == (0, 1)
+    assert {name: part.rows for name, part in found.items()} == {
+        "sheet easy": 40,
+        "sheet hard": 40,
+        "short questions": 27,
+        "middle questions": 27,
+        "long questions": 26,
+    }
+
+
+def test_questions_without_references_are_shown_and_not_scored() -> None:
+    contest = hold(asked(3, reference=""), {"a": answers("x", "y", "z"), "b": answers("x", "y", "w", ended=False)})
+    assert contest.matches == {}
+    assert set(contest.scores["a"]) == {"ended", "repetition", "words"}
+    assert contest.scores["b"]["ended"].value == 0
+    assert "nothing is scored" in contest.verdict("b")
+    assert contest.rows[1]["reference"] is None
+
+
+def test_half_of_the_references_is_a_mistake() -> None:
+    with pytest.raises(DataError, match="2 of 4 questions have a reference"):
+        hold([*asked(2), *asked(2, reference="")], {"a": answers(*"abcd")})
+    with pytest.raises(DataError, match="no question"):
+        hold([], {"a": []})
+
+
+def test_speed_is_tokens_over_seconds_of_all_rows() -> None:
+    contest = hold(asked(2), {"a": answers("one two three", "four", seconds=2.0)})
+    assert contest.tokens_per_second == {"a": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        ("one two three", 0),
+        ("a b c d e f g", 0),
+        ("go on go on go on go on", 3 / 5),  # 5 four-grams, 2 of them different
+    ],
+)
+def test_repetition(text: str, expected: float) -> None:
+    assert repetition(text) == pytest.approx(expected)
