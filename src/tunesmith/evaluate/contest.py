@@ -110,12 +110,19 @@ class Contest:
         }
 
 
-def hold(asked: Sequence[Example], answers: Mapping[str, Sequence[Answer]], *, seed: int = 0) -> Contest:
+def hold(
+    asked: Sequence[Example],
+    answers: Mapping[str, Sequence[Answer]],
+    *,
+    further: Mapping[str, Mapping[str, Sums]] | None = None,
+    seed: int = 0,
+) -> Contest:
     """Score every model on the same questions and hold each against the first.
 
     Args:
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
+        further: by model, scores that are not about written answers, such as perplexity; the same ones for all.
         seed: of the resampling.
 
     Raises:
@@ -131,7 +138,10 @@ def hold(asked: Sequence[Example], answers: Mapping[str, Sequence[Answer]], *, s
             fix="give every question one, or none",
         )
     names = list(answers)
-    sums = {name: _sums(given, wanted if with_reference else None) for name, given in answers.items()}
+    sums = {
+        name: {**(further or {}).get(name, {}), **_sums(given, wanted if with_reference else None)}
+        for name, given in answers.items()
+    }
     groups = _groups(asked)
     first = names[0]
     matches = {name: _match(sums[first], sums[name], groups, seed=seed) for name in names[1:] if with_reference}
