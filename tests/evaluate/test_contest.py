@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate.contest import Answer, hold, repetition
+from tunesmith.evaluate.answers import Answer
+from tunesmith.evaluate.contest import hold, repetition
 from tunesmith.types import Example, Message
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.errors import DataError
+from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.paired import Difference, Floats, Interval, Sums, difference, finite, interval, mean_of
 from tunesmith.evaluate.text import EVALUATORS, words
 from tunesmith.types import Example
@@ -20,16 +21,6 @@ from tunesmith.types import Example
 PRIMARY = "token_f1"
 _LENGTHS = ("short questions", "middle questions", "long questions")
 _REPEATED_WORDS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one model wrote. `ended`: by itself, not cut off at the longest answer allowed. `seconds`: its share."""
-
-    text: str
-    ended: bool
-    tokens: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
 from tunesmith.evaluate.likelihood import perplexity_of, row_nll
 from tunesmith.evaluate.paired import Sums, Verdict, difference, finite
 from tunesmith.evaluate.text import EVALUATORS, score_row
@@ -76,6 +77,7 @@ def evaluate(
     settings: GenerateConfig,
     batch_size: int,
     seed: int = 0,
+    log: AnswerLog | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Perplexity of the right answers, and scores of the answers that the model writes itself.
@@ -86,6 +88,7 @@ def evaluate(
         encoded: the same rows as token ids, for the perplexity.
         batch_size: answers written at once.
         seed: of the sampling.
+        log: of this model with these settings: what is in it is not asked again.
         on_progress: called with (answers done, answers in all).
 
     Raises:
@@ -105,12 +108,11 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     tokens_per_second = 0.0
     if asked:
-        writing = time.perf_counter()
-        answers = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
-        tokens_per_second = sum(len(answer.token_ids) for answer in answers) / (time.perf_counter() - writing)
-        rows = [
-            _row(example, answer.text, answer.finish_reason) for example, answer in zip(asked, answers, strict=True)
-        ]
+        answers = answer_all(
+            engine, prompts, settings, seed=seed, batch_size=batch_size, log=log, on_progress=on_progress
+        )
+        tokens_per_second = sum(answer.tokens for answer in answers) / sum(answer.seconds for answer in answers)
+        rows = [_row(example, answer) for example, answer in zip(asked, answers, strict=True)]
         written, wanted = [row["prediction"] for row in rows], [row["reference"] for row in rows]
         scores |= {name: evaluator.sums(written, wanted) for name, evaluator in EVALUATORS.items()}
     return Evaluation(
@@ -208,15 +210,15 @@ def _prompt_that_fits(example: Example, engine: Engine) -> tuple[Message, ...]:
     return shorter.prompt if shorter else ()
 
 
-def _row(example: Example, prediction: str, finish_reason: str) -> dict[str, Any]:
+def _row(example: Example, answer: Answer) -> dict[str, Any]:
     return {
         "row": example.row,
         "sheet": example.sheet,
         "question": example.question,
         "reference": example.answer,
-        "prediction": prediction,
-        "finish_reason": finish_reason,
-        **score_row(prediction, example.answer),
+        "prediction": answer.text,
+        "finish_reason": "stop" if answer.ended else "length",
+        **score_row(answer.text, example.answer),
     }
 
 
