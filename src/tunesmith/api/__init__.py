@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
+    from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
@@ -19,9 +20,13 @@ __all__ = [
     "AdvancedLRScheduler",
     "Comparison",
     "Curve",
+    "EvaluationMetric",
+    "EvaluationReport",
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
+    "MetricType",
+    "ModelEvaluator",
     "ModelFinetuner",
     "Preview",
     "Session",
@@ -41,6 +46,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
+    **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
