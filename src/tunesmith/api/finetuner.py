@@ -82,7 +82,8 @@ class ModelFinetuner:
         """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
 
         Returns:
-            perplexity, exact_match, token_f1, bleu, rouge1, rouge2, rougeL.
+            perplexity, exact_match, token_f1, bleu, rouge1, rouge2, rougeL; of a model that classifies perplexity,
+            accuracy, macro_f1, log_loss, calibration_error.
         """
         session = self._tuned()
         examples = [_example(row, number) for number, row in enumerate(rows, start=1)]
@@ -96,6 +97,7 @@ class ModelFinetuner:
                 settings=settings.generate,
                 batch_size=settings.eval.batch_size,
                 seed=settings.seed,
+                labels=session.labels,
             ).metrics
 
     def save_model(self) -> Path:
@@ -117,7 +119,8 @@ class ModelFinetuner:
             session = self._base_session()
         settings = session.config.generate.model_copy(update=changes)
         config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
-        return Session(session.loaded, session.template, config).answer(session.conversation(prompt))
+        changed = Session(session.loaded, session.template, config, labels=session.labels)
+        return changed.answer(session.conversation(prompt))
 
     def _base_session(self) -> Session:
         assert self._base is not None

@@ -196,7 +196,12 @@ METRIC_NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
 }
+_LOSSES = ("perplexity", "log_loss")  # not shares, so not out of 100
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
@@ -216,10 +221,11 @@ class Change(Protocol):
 
 
 def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
-    """Base against tuned: perplexity as it is, every score (0 to 1) out of 100."""
+    """Base against tuned: perplexity and log loss as they are, every score (0 to 1) out of 100."""
+    changes = list(changes)
     made = table("", "base", "tuned", "change", " ", right=("base", "tuned", "change"))
     for line in changes:
-        is_loss = line.metric == "perplexity"
+        is_loss = line.metric in _LOSSES
         scale = 1 if is_loss else 100
         made.add_row(
             METRIC_NAMES.get(line.metric, line.metric),
@@ -228,9 +234,10 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
             _number(line.change * scale, is_loss=is_loss, sign="+"),
             Text(line.verdict, style=_STYLES[line.verdict]),
         )
-    note = (
-        f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"
-    )
+    lower = "perplexity"
+    if any(line.metric == "log_loss" for line in changes):
+        lower = "perplexity, log loss and calibration error"
+    note = f"on {rows} test rows that neither has seen; {lower}: lower is better, the rest out of 100: higher is better"
     outer = Table.grid()
     outer.add_row(made)
     outer.add_row(Text(note, style="dim"))

@@ -189,7 +189,7 @@ def _tree(tails: Tails, chosen: Sequence[int]) -> list[_Level]:
     Labels (7 8 1) and (7 1), 1 the stop token: the first level reads 7; the second reads 8 and predicts 1 for the
     second label; the third predicts 1 for the first.
     """
-    levels = []
+    levels: list[_Level] = []
     above: dict[tuple[int, ...], int] = {(): 0}
     while above:
         depth = len(levels)

@@ -1,6 +1,7 @@
 """The run directory: the only link between training and everything that looks at it."""
 
 from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
+from tunesmith.runs.confusion_plot import plot_confusion
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
@@ -15,6 +16,7 @@ __all__ = [
     "disk_errors",
     "is_writer",
     "list_runs",
+    "plot_confusion",
     "plot_run",
     "plot_schedule",
     "recover",
