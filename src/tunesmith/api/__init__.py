@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.generate import Choice
     from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
     "AdvancedLRScheduler",
+    "Choice",
     "Comparison",
     "Curve",
     "EvaluationMetric",
@@ -62,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from tunesmith import model
 
         return getattr(model, name)
+    if name == "Choice":  # what Session.choose() answers with
+        from tunesmith import generate
+
+        return generate.Choice
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

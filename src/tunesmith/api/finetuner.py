@@ -82,21 +82,14 @@ class ModelFinetuner:
         """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
 
         Returns:
-            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL.
+            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL; of a model that classifies
+            perplexity, accuracy, macro_f1, log_loss, calibration_error.
         """
         session = self._tuned()
         examples = examples_of(rows)
         encoded, _ = encode(examples, session.template, session.loaded.tokenizer, max_length=session.context)
         with session.engine() as engine:
-            settings = session.config
-            return measure(
-                engine,
-                examples,
-                encoded,
-                settings=settings.generate,
-                batch_size=settings.eval.batch_size,
-                seed=settings.seed,
-            ).metrics
+            return measure(engine, examples, encoded, config=session.config).metrics
 
     def save_model(self) -> Path:
         """Folder of the saved model. Training has saved it already; this tells where."""
@@ -117,7 +110,8 @@ class ModelFinetuner:
             session = self._base_session()
         settings = session.config.generate.model_copy(update=changes)
         config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
-        return Session(session.loaded, session.template, config).answer(session.conversation(prompt))
+        changed = Session(session.loaded, session.template, config, labels=session.labels)
+        return changed.answer(session.conversation(prompt))
 
     def _base_session(self) -> Session:
         assert self._base is not None

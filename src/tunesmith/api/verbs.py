@@ -16,10 +16,10 @@ from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
+from tunesmith.evaluate import Evaluation, MetricChange, compare_table, confusions, mean_nll, predictions, summarise
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
-from tunesmith.runs import Run, atomic_write, is_writer
+from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
 from tunesmith.types import Encoded, Example
 
@@ -139,8 +139,26 @@ def evaluate(
     run.eval_dir.mkdir(exist_ok=True)
     atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
     atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+    _write_confusions(comparison)
     write_card(run.model_dir, card_facts(run, config))
     return comparison
+
+
+def _write_confusions(comparison: Comparison) -> None:
+    """eval/confusion.json and a picture of the tuned model's, where the answers are labels."""
+    run, report = comparison.run, comparison.tuned.by_label
+    if report is None:
+        return
+    content = confusions(comparison.base, comparison.tuned)
+    atomic_write(run.eval_dir / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
+    scores = f"accuracy {report.accuracy:.1%}  ·  macro F1 {report.macro_f1:.1%}"
+    plot_confusion(
+        run.visuals_dir / "confusion.png",
+        report.labels,
+        report.confusion,
+        title=run.name,
+        subtitle=f"tuned model, {comparison.tuned.row_count:,} test rows  ·  {scores}",
+    )
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -193,8 +211,7 @@ def _measure(
             engine,
             examples,
             encoded,
-            settings=session.config.generate,
-            batch_size=session.config.eval.batch_size,
-            seed=session.config.seed,
+            config=session.config,
             on_progress=lambda done, total: on_progress(who, done, total),
+            labels=session.labels,
         )

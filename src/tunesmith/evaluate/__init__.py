@@ -1,26 +1,39 @@
-"""How good a model is: likelihood of the right answers, and answers it writes itself against the right ones."""
+"""How good a model is: likelihood of the right answers, and what it writes or chooses against the right ones."""
 
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all
 from tunesmith.evaluate.contest import Contest, hold
+from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
 from tunesmith.evaluate.likelihood import bits_per_byte, mean_nll
 from tunesmith.evaluate.paired import Interval, Sums, interval, mean_of
-from tunesmith.evaluate.report import metric_title, report_html
-from tunesmith.evaluate.run import Evaluation, MetricChange, compare_table, evaluate, predictions, summarise
+from tunesmith.evaluate.report import report_html
+from tunesmith.evaluate.run import (
+    Evaluation,
+    MetricChange,
+    compare_table,
+    confusions,
+    evaluate,
+    predictions,
+    summarise,
+)
 from tunesmith.evaluate.text import EVALUATORS
+from tunesmith.evaluate.titles import metric_title
 
 __all__ = [
     "EVALUATORS",
     "Answer",
     "AnswerLog",
+    "ClassScores",
     "Contest",
     "Evaluation",
     "Interval",
+    "LabelReport",
     "MetricChange",
     "Sums",
     "answer_all",
     "ask_all",
     "bits_per_byte",
     "compare_table",
+    "confusions",
     "evaluate",
     "hold",
     "interval",
@@ -29,5 +42,6 @@ __all__ = [
     "metric_title",
     "predictions",
     "report_html",
+    "report_labels",
     "summarise",
 ]

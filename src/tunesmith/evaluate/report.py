@@ -12,21 +12,14 @@ from jinja2 import Environment, StrictUndefined
 
 from tunesmith.evaluate.contest import PRIMARY, Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
-from tunesmith.evaluate.text import EVALUATORS, normalize
+from tunesmith.evaluate.text import normalize
+from tunesmith.evaluate.titles import AS_IT_IS, metric_title
 
-# Titles of the scores that EVALUATORS does not hold, and those that are no share of 1.
-_TITLES = {"perplexity": "perplexity", "ended": "ended by itself", "repetition": "repetition", "words": "words"}
-_AS_IT_IS = ("perplexity", "words")
 _TONES = {"better": "good", "worse": "bad", "no evidence": "soft", "too few rows": "soft"}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
 _BAR_WIDTH = 180
 _PLOT_WIDTH, _PLOT_HEIGHT, _BINS = 900, 90, 30
-
-
-def metric_title(metric: str) -> str:
-    """How people read a metric's name."""
-    return EVALUATORS[metric].title if metric in EVALUATORS else _TITLES.get(metric, metric.replace("_", " "))
 
 
 def report_html(
@@ -90,12 +83,12 @@ def _interval(metric: str, found: Interval) -> dict[str, str]:
 def _change(title: str, metric: str, found: Difference) -> dict[str, Any]:
     ends = {end: _number(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
     judged = found.verdict if metric != "words" else ""  # longer is neither better nor worse
-    bar = None if metric in _AS_IT_IS else _bar(found)
+    bar = None if metric in AS_IT_IS else _bar(found)
     return {"title": title, **ends, "verdict": judged, "tone": _TONES.get(judged, "soft"), "bar": bar}
 
 
 def _number(metric: str, value: float, *, sign: str = "") -> str:
-    return f"{value:{sign},.2f}" if metric in _AS_IT_IS else f"{value * 100:{sign},.1f}"
+    return f"{value:{sign},.2f}" if metric in AS_IT_IS else f"{value * 100:{sign},.1f}"
 
 
 def _bar(found: Difference) -> dict[str, float]:

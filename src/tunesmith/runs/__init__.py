@@ -9,6 +9,7 @@ from tunesmith.runs.atomic import (
     remove_folder,
     require_free,
 )
+from tunesmith.runs.confusion_plot import plot_confusion
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
@@ -24,6 +25,7 @@ __all__ = [
     "disk_errors",
     "is_writer",
     "list_runs",
+    "plot_confusion",
     "plot_run",
     "plot_schedule",
     "recover",
