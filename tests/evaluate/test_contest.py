@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.contest import hold, repetition
+from tunesmith.evaluate.likelihood import perplexity_of
+from tunesmith.evaluate.paired import mean_of
 from tunesmith.types import Example, Message
 
 
@@ -42,15 +45,15 @@ def test_a_better_model_is_found_and_the_sentence_says_so() -> None:
     tuned, twin = contest.matches["tuned"], contest.matches["twin"]
     assert (tuned.wins, tuned.losses, tuned.ties) == (25, 2, 3)
     assert tuned.changes["token_f1"].verdict == "better"
-    assert contest.verdict("tuned").startswith("tuned is better than base (+76.7 points of token F1, ")
+    assert contest.verdict("tuned").startswith("tuned is better than base (token F1 +76.7, +")
     assert (twin.wins, twin.losses, twin.ties) == (0, 0, 30)
-    assert contest.verdict("twin") == "no evidence that twin and base differ (+0.0 points of token F1, +0.0 to +0.0)"
+    assert contest.verdict("twin") == "no evidence that twin and base differ (token F1 +0.0, +0.0 to +0.0)"
     assert contest.scores["tuned"]["exact_match"].value == pytest.approx(28 / 30)
     assert list(contest.matches) == ["tuned", "twin"]
     document = contest.to_json()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["matches"][0]["wins"] == 25
-    assert contest.rows[0]["answers"]["base"] == {"text": right, "ended": True, "token_f1": 1.0}
+    assert contest.rows[0]["answers"]["base"] == {"text": right, "ended": True, "score": 1.0}
 
 
 def test_slices_say_where_a_model_is_better() -> None:
@@ -101,3 +104,22 @@ def test_speed_is_tokens_over_seconds_of_all_rows() -> None:
 )
 def test_repetition(text: str, expected: float) -> None:
     assert repetition(text) == pytest.approx(expected)
+
+
+def test_scores_that_were_measured_already_are_taken_and_the_first_known_one_decides() -> None:
+    labels = {
+        name: {"accuracy": mean_of(np.array(found))} for name, found in {"a": [0.0] * 12, "b": [1.0] * 12}.items()
+    }
+    contest = hold(asked(12), {"a": answers(*["x"] * 12), "b": answers(*["y"] * 12)}, scores=labels)
+    assert contest.deciding == "accuracy"
+    assert set(contest.scores["a"]) == {"accuracy", "ended", "repetition", "words"}
+    assert contest.matches["b"].wins == 12
+
+
+def test_plain_text_is_held_by_perplexity_alone() -> None:
+    easier = {"a": {"perplexity": perplexity_of(np.full((12, 2), [9.0, 3.0]))}}
+    easier["b"] = {"perplexity": perplexity_of(np.full((12, 2), [3.0, 3.0]))}
+    contest = hold([], {"a": [], "b": []}, scores=easier)
+    assert contest.matches["b"].wins == 12
+    assert contest.verdict("b") == "b is better than a (perplexity -17.37, -17.37 to -17.37)"
+    assert contest.rows == []

@@ -15,17 +15,18 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.paired import Difference, Floats, Interval, Sums, difference, finite, interval, mean_of
 from tunesmith.evaluate.text import EVALUATORS, words
+from tunesmith.evaluate.titles import metric_title, written
 from tunesmith.types import Example
 
-# What decides between two answers to one question, where there is a reference.
-PRIMARY = "token_f1"
+# The score that decides is the first of these that was measured.
+_DECIDING = ("accuracy", "token_f1", "perplexity")
 _LENGTHS = ("short questions", "middle questions", "long questions")
 _REPEATED_WORDS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The primary score on some of the rows: of the first model (before) and of another (after)."""
+    """The deciding score on some of the rows: of the first model (before) and of another (after)."""
 
     name: str
     rows: int
@@ -34,7 +35,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A model against the first: changes by score, and on how many rows its primary score is higher, lower, equal."""
+    """A model against the first: changes by score, and on how many rows the deciding one is better, worse, equal."""
 
     changes: dict[str, Difference]
     wins: int
@@ -47,10 +48,12 @@ class Match:
 class Contest:
     """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty without references.
 
-    rows: what was asked and answered: row, sheet, question, reference, and `answers[name]` with text and row scores.
+    deciding: the score that the verdict is about, None without references. rows: what was asked and answered: row,
+    sheet, question, reference, and `answers[name]` with text, ended and, given a reference, the deciding score.
     """
 
     names: list[str]
+    deciding: str | None
     scores: dict[str, dict[str, Interval]]
     matches: dict[str, Match]
     tokens_per_second: dict[str, float]
@@ -61,8 +64,10 @@ class Contest:
         first = self.names[0]
         if name not in self.matches:
             return f"{name} and {first} answered {len(self.rows)} questions without references: nothing is scored"
-        found = self.matches[name].changes[PRIMARY]
-        change = f"{found.change * 100:+.1f} points of token F1, {found.low * 100:+.1f} to {found.high * 100:+.1f}"
+        assert self.deciding is not None
+        found = self.matches[name].changes[self.deciding]
+        change = " to ".join(written(self.deciding, end, sign="+") for end in (found.low, found.high))
+        change = f"{metric_title(self.deciding)} {written(self.deciding, found.change, sign='+')}, {change}"
         said = {
             "better": f"{name} is better than {first}",
             "worse": f"{name} is worse than {first}",
@@ -85,10 +90,11 @@ class Contest:
                 for name in self.names
             ],
             "against": self.names[0],
+            "deciding": self.deciding,
             "matches": [
                 {
                     "name": name,
-                    "verdict": match.changes[PRIMARY].verdict,
+                    "verdict": match.changes[str(self.deciding)].verdict,
                     "sentence": self.verdict(name),
                     "wins": match.wins,
                     "losses": match.losses,
@@ -105,7 +111,7 @@ def hold(
     asked: Sequence[Example],
     answers: Mapping[str, Sequence[Answer]],
     *,
-    further: Mapping[str, Mapping[str, Sums]] | None = None,
+    scores: Mapping[str, Mapping[str, Sums]] | None = None,
     seed: int = 0,
 ) -> Contest:
     """Score every model on the same questions and hold each against the first.
@@ -113,13 +119,13 @@ def hold(
     Args:
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
-        further: by model, scores that are not about written answers, such as perplexity; the same ones for all.
+        scores: by model, where they are measured already; else those of EVALUATORS are, where there are references.
         seed: of the resampling.
 
     Raises:
         DataError: no question; or some questions have a reference and others none.
     """
-    if not asked:
+    if not asked and not scores:
         raise DataError("there is no question to compare answers to", fix="give rows or cases with questions")
     wanted = [example.answer if example.prompt != example.messages else "" for example in asked]
     with_reference = sum(bool(text.strip()) for text in wanted)
@@ -129,19 +135,20 @@ def hold(
             fix="give every question one, or none",
         )
     names = list(answers)
+    if scores is None and with_reference:
+        scores = {name: _scores(given, wanted) for name, given in answers.items()}
     sums = {
-        name: {**(further or {}).get(name, {}), **_sums(given, wanted if with_reference else None)}
-        for name, given in answers.items()
+        name: {**(scores[name] if scores else {}), **(style(given) if given else {})} for name, given in answers.items()
     }
-    groups = _groups(asked)
-    first = names[0]
-    matches = {name: _match(sums[first], sums[name], groups, seed=seed) for name in names[1:] if with_reference}
+    deciding = next((metric for metric in _DECIDING if metric in sums[names[0]]), None)
+    groups, first = _groups(asked), sums[names[0]]
     return Contest(
         names,
+        deciding,
         {name: {metric: interval(found, seed=seed) for metric, found in sums[name].items()} for name in names},
-        matches,
+        {name: _match(first, sums[name], deciding, groups, seed=seed) for name in names[1:] if deciding},
         {name: _rate(given) for name, given in answers.items()},
-        _rows(asked, wanted, answers),
+        _rows(asked, wanted, answers, {name: sums[name][deciding] for name in names} if deciding else {}),
     )
 
 
@@ -165,24 +172,29 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+def _is_written(given: Sequence[Answer]) -> bool:
+    """Whether the answers are text of the model, not labels that it has chosen."""
+    return any(answer.tokens for answer in given)
+
+
 def _of_rows(given: Sequence[Answer], number: Callable[[Answer], float]) -> Floats:
     return np.array([number(answer) for answer in given])
 
 
-def _sums(given: Sequence[Answer], wanted: Sequence[str] | None) -> dict[str, Sums]:
-    written = [answer.text for answer in given]
-    scored = {name: score.sums(written, wanted) for name, score in EVALUATORS.items()} if wanted is not None else {}
-    return {**scored, **style(given)}
+def _scores(given: Sequence[Answer], wanted: Sequence[str]) -> dict[str, Sums]:
+    answers = [answer.text for answer in given]
+    return {name: evaluator.sums(answers, wanted) for name, evaluator in EVALUATORS.items()}
 
 
 def _match(
-    first: Mapping[str, Sums], other: Mapping[str, Sums], groups: Mapping[str, list[int]], *, seed: int
+    first: Mapping[str, Sums], other: Mapping[str, Sums], deciding: str, groups: Mapping[str, list[int]], *, seed: int
 ) -> Match:
     changes = {metric: difference(first[metric], other[metric], seed=seed) for metric in first}
-    gain = other[PRIMARY].rows[:, 0] - first[PRIMARY].rows[:, 0]
+    before, after = first[deciding], other[deciding]
+    gain = (after.rows[:, 0] - before.rows[:, 0]) * (1 if after.higher_is_better else -1)
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
     slices = [
-        Slice(name, len(rows), difference(_only(first[PRIMARY], rows), _only(other[PRIMARY], rows), seed=seed))
+        Slice(name, len(rows), difference(_only(before, rows), _only(after, rows), seed=seed))
         for name, rows in groups.items()
     ]
     return Match(changes, wins, losses, len(gain) - wins - losses, slices)
@@ -212,9 +224,11 @@ def _rate(given: Sequence[Answer]) -> float:
 
 
 def _rows(
-    asked: Sequence[Example], wanted: Sequence[str], answers: Mapping[str, Sequence[Answer]]
+    asked: Sequence[Example],
+    wanted: Sequence[str],
+    answers: Mapping[str, Sequence[Answer]],
+    deciding: Mapping[str, Sums],
 ) -> list[dict[str, Any]]:
-    row_score = EVALUATORS[PRIMARY]
     return [
         {
             "row": example.row,
@@ -225,7 +239,7 @@ def _rows(
                 name: {
                     "text": given[index].text,
                     "ended": given[index].ended,
-                    **({PRIMARY: row_score([given[index].text], [reference])} if reference else {}),
+                    **({"score": float(deciding[name].rows[index, 0])} if reference else {}),
                 }
                 for name, given in answers.items()
             },

@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tunesmith.evaluate.contest import PRIMARY, Contest, Match
+from tunesmith.evaluate.contest import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.text import normalize
-from tunesmith.evaluate.titles import AS_IT_IS, metric_title
+from tunesmith.evaluate.titles import AS_IT_IS, metric_title, written
 
 _TONES = {"better": "good", "worse": "bad", "no evidence": "soft", "too few rows": "soft"}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
@@ -48,7 +48,8 @@ def report_html(
         rows=len(contest.rows),
         scores=_score_lines(contest),
         speeds=[f"{contest.tokens_per_second[name]:,.0f}" for name in contest.names],
-        matches=[_match(name, match) for name, match in contest.matches.items()],
+        matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
+        deciding=metric_title(contest.deciding or ""),
         bar_width=_BAR_WIDTH,
         lengths=_length_plot(contest),
         pictures=[{"title": name, "data": base64.b64encode(data).decode()} for name, data in pictures],
@@ -69,26 +70,22 @@ def _score_lines(contest: Contest) -> list[dict[str, Any]]:
     ]
 
 
-def _match(name: str, match: Match) -> dict[str, Any]:
+def _match(name: str, match: Match, deciding: str) -> dict[str, Any]:
     lines = [(metric_title(metric), metric, found) for metric, found in match.changes.items()]
-    lines += [(f"{metric_title(PRIMARY)}, {part.name} ({part.rows})", PRIMARY, part.found) for part in match.slices]
+    lines += [(f"{metric_title(deciding)}, {part.name} ({part.rows})", deciding, part.found) for part in match.slices]
     shown = [_change(title, metric, found) for title, metric, found in lines]
     return {"name": name, "wins": match.wins, "losses": match.losses, "ties": match.ties, "lines": shown}
 
 
 def _interval(metric: str, found: Interval) -> dict[str, str]:
-    return {end: _number(metric, getattr(found, end)) for end in ("value", "low", "high")}
+    return {end: written(metric, getattr(found, end)) for end in ("value", "low", "high")}
 
 
 def _change(title: str, metric: str, found: Difference) -> dict[str, Any]:
-    ends = {end: _number(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
+    ends = {end: written(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
     judged = found.verdict if metric != "words" else ""  # longer is neither better nor worse
     bar = None if metric in AS_IT_IS else _bar(found)
     return {"title": title, **ends, "verdict": judged, "tone": _TONES.get(judged, "soft"), "bar": bar}
-
-
-def _number(metric: str, value: float, *, sign: str = "") -> str:
-    return f"{value:{sign},.2f}" if metric in AS_IT_IS else f"{value * 100:{sign},.1f}"
 
 
 def _bar(found: Difference) -> dict[str, float]:
@@ -149,7 +146,7 @@ def _chosen_rows(contest: Contest) -> tuple[list[dict[str, Any]], str]:
 def _gain(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
     if row["reference"] is None or len(names) < 2:
         return None
-    return float(row["answers"][names[-1]][PRIMARY] - row["answers"][names[0]][PRIMARY])
+    return float(row["answers"][names[-1]]["score"] - row["answers"][names[0]]["score"])
 
 
 def _case(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -162,7 +159,7 @@ def _case(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         "answers": [
             {
                 "name": name,
-                "score": row["answers"][name].get(PRIMARY),
+                "score": row["answers"][name].get("score"),
                 "ended": row["answers"][name]["ended"],
                 "pieces": _pieces(row["answers"][name]["text"], row["reference"]),
             }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
+from tunesmith.evaluate.contest import Contest, hold
 from tunesmith.evaluate.labels import LabelReport, label_scores, report_labels
 from tunesmith.evaluate.likelihood import perplexity_of, row_nll
 from tunesmith.evaluate.paired import Sums, Verdict, difference, finite
@@ -48,6 +49,7 @@ class Evaluation:
     seconds: of the whole measurement.
     settings: of generation, and the seed; of labels, training rows of each.
     by_label: what was chosen for what, where the answers are labels.
+    asked, answers: the questions of `rows` and what was answered.
     """
 
     scores: dict[str, Sums]
@@ -58,6 +60,8 @@ class Evaluation:
     seconds: float
     settings: dict[str, Any]
     by_label: LabelReport | None = None
+    asked: Sequence[Example] = ()
+    answers: Sequence[Answer] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -123,7 +127,7 @@ def evaluate(
         )
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
         perplexity = perplexity_of(row_nll(engine.model, encoded))
-    answered = _Answers({}, [], 0.0)
+    answered = _Answers({}, [], [])
     if asked and labels:
         answered = _chosen(
             engine, asked, prompts, tuple(labels), batch_size=config.eval.batch_size, on_progress=on_progress
@@ -139,6 +143,8 @@ def evaluate(
         seconds=time.perf_counter() - started,
         settings={"labels": dict(labels)} if labels else {**config.generate.model_dump(), "seed": config.seed},
         by_label=answered.by_label,
+        asked=asked,
+        answers=answered.answers,
     )
 
 
@@ -148,7 +154,8 @@ class _Answers:
 
     scores: dict[str, Sums]
     rows: list[dict[str, Any]]
-    tokens_per_second: float
+    answers: Sequence[Answer]
+    tokens_per_second: float = 0.0
     by_label: LabelReport | None = None
 
 
@@ -175,7 +182,7 @@ def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
     written, wanted = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     scores = {name: evaluator.sums(written, wanted) for name, evaluator in EVALUATORS.items()}
     seconds = sum(answer.seconds for answer in answers)
-    return _Answers(scores, rows, sum(answer.tokens for answer in answers) / seconds)
+    return _Answers(scores, rows, answers, sum(answer.tokens for answer in answers) / seconds)
 
 
 def _chosen(
@@ -201,7 +208,8 @@ def _chosen(
     choices = choose(engine, prompts, labels, batch_size=batch_size, on_progress=on_progress)
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
-    return _Answers(label_scores(rows), rows, 0.0, report)
+    answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
+    return _Answers(label_scores(rows), rows, answers, by_label=report)
 
 
 def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
@@ -274,6 +282,22 @@ def confusions(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
 
 def _class_scores(report: LabelReport | None) -> dict[str, Any]:
     return {label: asdict(scores) for label, scores in report.classes.items()} if report else {}
+
+
+def contest(base: Evaluation, tuned: Evaluation) -> Contest:
+    """The two held against each other, for the report.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    sides = {"base": base, "tuned": tuned}
+    return hold(
+        tuned.asked,
+        {name: side.answers for name, side in sides.items()},
+        scores={name: side.scores for name, side in sides.items()},
+        seed=tuned.settings.get("seed", 0),
+    )
 
 
 def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:

@@ -22,3 +22,8 @@ AS_IT_IS = frozenset({"perplexity", "log_loss", "words"})
 def metric_title(metric: str) -> str:
     """How people read a metric's name."""
     return _TITLES.get(metric, metric.replace("_", " "))
+
+
+def written(metric: str, value: float, *, sign: str = "") -> str:
+    """A score as text: a share out of 100 with one digit, another number with two."""
+    return f"{value:{sign},.2f}" if metric in AS_IT_IS else f"{value * 100:{sign},.1f}"
