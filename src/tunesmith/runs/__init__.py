@@ -1,6 +1,14 @@
 """The run directory: the only link between training and everything that looks at it."""
 
-from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
+from tunesmith.runs.atomic import (
+    append_line,
+    atomic_folder,
+    atomic_write,
+    disk_errors,
+    recover,
+    remove_folder,
+    require_free,
+)
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
@@ -10,6 +18,7 @@ from tunesmith.runs.store import Run, is_writer
 __all__ = [
     "MetricsLog",
     "Run",
+    "append_line",
     "atomic_folder",
     "atomic_write",
     "disk_errors",
