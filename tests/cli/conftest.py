@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.api.look import is_base
 from tunesmith.cli import main
-from tunesmith.config import dump_config
+from tunesmith.config import dump_config, load_config
 from tunesmith.data import check_file
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, ResourceError
+from tunesmith.generate import Completion
 from tunesmith.model import Layer, LayerGuide
 from tunesmith.runs import Run
 from tunesmith.types import Example, Finding, Message
@@ -98,10 +100,13 @@ class FakeSession:
 
     def __init__(self, overrides: dict[str, object]) -> None:
         self.overrides = overrides
-        self.config = SimpleNamespace(prompt=SimpleNamespace(system=None))
+        self.config = load_config()
+        self.is_tuned = True
         self.labels: dict[str, int] = {}
         self.longest = 100
         self.interrupt_after: int | None = None
+        self.adapter = "tuned"
+        self.finish_reason: Any = "stop"
 
     def conversation(self, question: str) -> list[Message]:
         return [Message("user", question)]
@@ -109,15 +114,29 @@ class FakeSession:
     def answer(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> str:
         return "".join(self.stream(messages, base=base))
 
-    def stream(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> Iterator[str]:
+    def stream(
+        self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None, on_end: Any = None
+    ) -> Iterator[str]:
         if len(messages) > self.longest:
             raise DataError("the prompt is too long")
         system = f"[{messages[0].content}] " if messages[0].role == "system" else ""
-        text = f"{system}{'base' if base else 'tuned'} answer to {messages[-1].content} after {len(messages)} messages"
-        for number, word in enumerate(text.split(" ")):
+        who = "base" if base or not self.is_tuned else self.adapter
+        words = f"{system}{who} answer to {messages[-1].content} after {len(messages)} messages".split(" ")
+        for number, word in enumerate(words):
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
             yield word if number == 0 else f" {word}"
+        if on_end:
+            on_end(Completion(" ".join(words), tuple(range(len(words))), self.finish_reason, 5))
+
+    def set_generation(self, name: str, value: object) -> None:
+        config = load_config(overrides={f"generate.{name}": value})
+        self.config = self.config.replaced("generate", config.generate, "x")
+
+    def use_adapter(self, reference: str) -> None:
+        if reference == "other":
+            raise ResourceError("the adapter in 'other' belongs to another base")
+        self.adapter, self.is_tuned = reference, True
 
 
 class FakeApi(ModuleType):
@@ -276,6 +295,9 @@ class FakeApi(ModuleType):
             ],
             to_json=lambda: {"schema_version": 1, "rows": 1},
         )
+
+    def is_base(self, reference: str) -> bool:
+        return is_base(reference)
 
     def open_session(self, reference: str, overrides: dict[str, object] | None = None) -> FakeSession:
         self._called("open_session", reference=reference, overrides=overrides)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.cli.chat import COMMANDS, Conversation
+from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
 
@@ -84,6 +84,7 @@ def test_ask_json(cli, api, faq) -> None:
 
 def test_a_model_folder_can_be_asked(cli, api, home: Path) -> None:
     (home / "plain").mkdir()
+    (home / "plain" / "config.json").touch()
     assert cli("ask", "plain", "Who?").code == 0
 
 
@@ -144,7 +145,7 @@ def _session(api):
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_written(api) -> None:
     session = _session(api)
-    talk, written = Conversation(session, base=False), []
+    talk, written = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None), []
     session.interrupt_after = 2
     assert talk.ask("One?", written.append) == "(stopped)"
     assert written == ["tuned", " answer"]
@@ -156,7 +157,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_written(api) -> None:
 
 def test_the_oldest_turns_are_forgotten_when_the_model_is_full(api) -> None:
     session = _session(api)
-    talk = Conversation(session, base=False)
+    talk = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None)
     session.longest = 3
     for question in ("One?", "Two?"):
         assert talk.ask(question, lambda piece: None) is None
@@ -168,7 +169,7 @@ def test_the_oldest_turns_are_forgotten_when_the_model_is_full(api) -> None:
 
 def test_a_question_that_cannot_be_answered_is_not_remembered(api) -> None:
     session = _session(api)
-    talk = Conversation(session, base=False)
+    talk = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None)
     session.longest = 0
     with pytest.raises(DataError):
         talk.ask("One?", lambda piece: None)

@@ -24,6 +24,8 @@ from rich.text import Text
 
 _PIPE_COLUMNS = 120  # nobody's window is known there; narrower would cut tables that a file can hold
 _WIDE_COLUMNS = 110
+_NARROW_COLUMNS = 72  # two columns of answers would have under 34 characters each
+_NOTHING = "(nothing)"
 _CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
 _CONTROL |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
 
@@ -242,6 +244,23 @@ def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
 
 
+def both_answers(base: str, tuned: str) -> RenderableType:
+    """An answer of each model, beside each other; below each other where the terminal is narrow."""
+    answers = [("base", base), ("tuned", tuned)]
+    narrow = console(sys.stdout).width < _NARROW_COLUMNS
+    both = Table(box=ROUNDED, expand=True, show_header=not narrow, header_style="dim", border_style="dim")
+    if narrow:
+        both.show_lines = True
+        both.add_column(overflow="fold")
+        for who, answer in answers:
+            both.add_row(Text(f"{who}\n", style="dim").append(plain(answer) or _NOTHING, style="not dim"))
+        return both
+    for who, _ in answers:
+        both.add_column(who, ratio=1, overflow="fold")
+    both.add_row(*(Text(plain(answer) or _NOTHING) for _, answer in answers))
+    return both
+
+
 def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> RenderableType:
     """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
     outer = Table.grid(expand=True)
@@ -250,10 +269,7 @@ def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, A
         heading = Text(shorten(base["question"], 300), style="bold")
         heading.append(f"  ({plain(place)})", style="not bold dim")
         expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")
-        both = Table(box=ROUNDED, expand=True, show_header=True, header_style="dim", border_style="dim")
-        both.add_column("base", ratio=1, overflow="fold")
-        both.add_column("tuned", ratio=1, overflow="fold")
-        both.add_row(*(Text(shorten(row["prediction"], 400) or "(nothing)") for row in (base, tuned)))
+        both = both_answers(*(shorten(row["prediction"], 400) for row in (base, tuned)))
         block = Table.grid(expand=True)
         for part in (heading, expected, both):
             block.add_row(part)

@@ -1,6 +1,6 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
-from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.adapters import check_switch, load_adapter, merge, save_adapter, switch_adapter
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
@@ -33,6 +33,7 @@ __all__ = [
     "autocast",
     "base_of",
     "check_method",
+    "check_switch",
     "choose_compile",
     "choose_device",
     "choose_dtype",
@@ -59,6 +60,7 @@ __all__ = [
     "save_adapter",
     "seeded_dropout",
     "slow_format",
+    "switch_adapter",
     "token_nll",
     "why_padded",
 ]

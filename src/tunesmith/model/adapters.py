@@ -75,13 +75,44 @@ def load_adapter(folder: str | Path, *, dtype: str = "auto", device: str = "auto
         return load_base(str(folder), dtype=dtype, device=device)
     config = read_json(folder / ADAPTER_CONFIG)
     _check_adapter(folder, config)
-    base = _load_its_base(folder, config, dtype=dtype, device=device)
-    with quiet(), explained(str(folder)):
-        if any((folder / name).is_file() for name in TOKENIZER_FILES):
-            base = replace(base, tokenizer=load_tokenizer(Source(str(folder), str(folder), folder=folder)))
-        model = PeftModel.from_pretrained(base.model, str(folder), is_trainable=False, torch_device=str(base.device))
-    _check_adapter_weights(folder, model)
-    return replace(base, model=model.eval(), path=str(folder))
+    return _with_adapter(_load_its_base(folder, config, dtype=dtype, device=device), folder)
+
+
+def check_switch(loaded: LoadedModel, folder: str | Path) -> None:
+    """Prove that `switch_adapter` may put the adapter of a folder on a loaded model, without reading its weights.
+
+    Raises:
+        ResourceError: no adapter there, a kind that this does not load, or one that belongs to another base.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ResourceError(
+            f"{str(folder)!r} holds no adapter: the model was trained whole",
+            fix="open it on its own; only adapters can be exchanged on a loaded base",
+        )
+    config = read_json(folder / ADAPTER_CONFIG)
+    _check_adapter(folder, config)
+    name, recorded = config["base_model_name_or_path"], config.get("revision")
+    model = loaded.model
+    here = model.active_peft_config.base_model_name_or_path if isinstance(model, PeftModel) else loaded.path
+    if (recorded != loaded.revision) if recorded else (name != here):
+        raise ResourceError(
+            f"the adapter in {str(folder)!r} belongs to another base",
+            cause=f"it was trained on {name} ({recorded or 'no revision'}), loaded is {here} ({loaded.revision})",
+            fix="open it on its own",
+        )
+
+
+def switch_adapter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
+    """Put an adapter that passed `check_switch` on a loaded base, in the place of the one that is on it, if any.
+
+    `loaded` is used up: its model is changed in place, also when the weights turn out to be damaged.
+
+    Raises:
+        ResourceError: the adapter's weights or tokenizer cannot be read.
+    """
+    model = loaded.model
+    return _with_adapter(replace(loaded, model=model.unload() if isinstance(model, PeftModel) else model), Path(folder))
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -187,6 +218,16 @@ def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: 
             fix="put the original base back, or train again on the one that is there",
         )
     return base
+
+
+def _with_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
+    """The adapter of a checked folder, and its tokenizer where it has one, on a base that has none."""
+    with quiet(), explained(str(folder)):
+        if any((folder / name).is_file() for name in TOKENIZER_FILES):
+            base = replace(base, tokenizer=load_tokenizer(Source(str(folder), str(folder), folder=folder)))
+        model = PeftModel.from_pretrained(base.model, str(folder), is_trainable=False, torch_device=str(base.device))
+    _check_adapter_weights(folder, model)
+    return replace(base, model=model.eval(), path=str(folder))
 
 
 def _check_adapter_weights(folder: Path, model: PeftModel) -> None:
