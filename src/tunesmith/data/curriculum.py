@@ -41,7 +41,9 @@ class Curriculum:
         if self.pacing == "steps":
             return self.start + (1 - self.start) * math.floor(time * _STEPS + 1e-9) / _STEPS
         power = _POWERS[self.pacing]
-        return min(1.0, (time * (1 - self.start**power) + self.start**power) ** (1 / power))
+        first = self.start**power
+        share: float = (time * (1 - first) + first) ** (1 / power)
+        return min(1.0, share)
 
 
 class PacedRows:
