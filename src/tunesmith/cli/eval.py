@@ -23,8 +23,8 @@ def evaluate(
 ) -> None:
     """Measure a run against its base model on its test rows.
 
-    Perplexity, exact match, token F1, BLEU and ROUGE of both models, then three
-    answers side by side. The run's eval folder and its model card keep them.
+    Perplexity, exact match, token F1, BLEU and ROUGE of both models, of all rows
+    and of each task, then three answers side by side. The run's eval folder and its model card keep them.
 
         tunesmith eval faq
         tunesmith eval faq --eval.max_rows 50
@@ -57,10 +57,12 @@ def compare(run: str, overrides: dict[str, str]) -> Comparison:
 
 def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers: the first, not the best."""
-    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show
+    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show, tasks_table
 
     base, tuned = comparison.base, comparison.tuned
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    if tuned.tasks:
+        show(tasks_table(base.tasks, tuned.tasks), "")
     pairs = list(zip(base.rows, tuned.rows, strict=True))[:_ANSWERS]
     if pairs:
         show(f"the first {len(pairs)} test rows" if len(pairs) > 1 else "the first test row", "")

@@ -197,6 +197,7 @@ METRIC_NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
+_TASK_METRICS = ("perplexity", "exact_match", "token_f1", "rougeL")
 _STYLES = {"better": "green", "worse": "red", "same": "dim"}
 
 
@@ -237,6 +238,29 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     return outer
 
 
+class Scores(Protocol):
+    """Metrics of one task: what `Evaluation.tasks` holds."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def row_count(self) -> int: ...
+
+
+def tasks_table(base: Mapping[str, Scores], tuned: Mapping[str, Scores]) -> RenderableType:
+    """A line for each task: its rows, and base -> tuned of a few metrics, in the units of `comparison_table`."""
+    names = [METRIC_NAMES.get(metric, metric) for metric in _TASK_METRICS]
+    made = table("task", "rows", *names, right=("rows", *names), fold=("task",))
+    for task, after in tuned.items():
+        cells = []
+        for metric in _TASK_METRICS:
+            is_loss = metric == "perplexity"
+            pair = [scores.metrics.get(metric, math.nan) * (1 if is_loss else 100) for scores in (base[task], after)]
+            cells.append(" -> ".join(_number(value, is_loss=is_loss) for value in pair))
+        made.add_row(plain(task), str(after.row_count), *cells)
+    return made
+
+
 def _number(value: float, *, is_loss: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"
@@ -248,7 +272,7 @@ def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, A
     """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
     outer = Table.grid(expand=True)
     for base, tuned in pairs:
-        place = f"row {base['row']}" if base["sheet"] is None else f"{base['sheet']}, row {base['row']}"
+        place = ", ".join([*filter(None, (base.get("task"), base["sheet"])), f"row {base['row']}"])
         heading = Text(shorten(base["question"], 300), style="bold")
         heading.append(f"  ({plain(place)})", style="not bold dim")
         expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 _TASK_NAME = re.compile(r"\w[\w .-]*")
 # Settings of the section data that an entry may have for itself; what it leaves out is the section's.
@@ -42,6 +42,11 @@ class DataSet(BaseModel):
     @classmethod
     def _path_alone(cls, written: Any) -> Any:
         return {"path": written} if isinstance(written, str) else written
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        named = {"path": self.path, "task": self.task, "weight": self.weight}
+        return {name: value for name, value in {**named, **self.own_settings}.items() if value is not None}
 
     @property
     def own_settings(self) -> dict[str, Any]:

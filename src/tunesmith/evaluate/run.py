@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.likelihood import mean_nll
+from tunesmith.evaluate.tasks import TaskScores, by_task, task_scores, together
 from tunesmith.evaluate.text import EVALUATORS, score_row
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tunesmith.generate import Engine
 
 # For some architectures scoring holds logits of whole sequences (rows x tokens x vocabulary), writing never does.
-_ASKED = ("row", "sheet", "question", "reference")
+_ASKED = ("row", "sheet", "task", "question", "reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Evaluation:
     tokens_per_second: tokens written per second; 0 when none were.
     seconds: of the whole measurement.
     settings: of generation, and the seed.
+    tasks: the metrics of each task by itself, where there are several.
     """
 
     metrics: dict[str, float]
@@ -48,6 +50,7 @@ class Evaluation:
     tokens_per_second: float
     seconds: float
     settings: dict[str, Any]
+    tasks: dict[str, TaskScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,8 @@ def evaluate(
             fix="raise data.split.test, or name a file with questions and answers in data.test_path",
         )
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        likelihood = mean_nll(engine.model, encoded)
-    metrics = {"perplexity": likelihood.perplexity}
+        likelihoods = {task: mean_nll(engine.model, of_task) for task, of_task in by_task(encoded).items()}
+    metrics = {"perplexity": together(list(likelihoods.values())).perplexity}
     rows: list[dict[str, Any]] = []
     tokens_per_second = 0.0
     if asked:
@@ -115,6 +118,7 @@ def evaluate(
         tokens_per_second=tokens_per_second,
         seconds=time.perf_counter() - started,
         settings={**settings.model_dump(), "seed": seed},
+        tasks=task_scores(likelihoods, rows, [example.task for example in texts]),
     )
 
 
@@ -140,8 +144,16 @@ def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
         "schema_version": 1,
         "rows": tuned.row_count,
         "skipped_rows": list(tuned.skipped_rows),
-        "base": {name: _finite(value) for name, value in base.metrics.items()},
-        "tuned": {name: _finite(value) for name, value in tuned.metrics.items()},
+        "base": _finite_metrics(base.metrics),
+        "tuned": _finite_metrics(tuned.metrics),
+        "tasks": {
+            task: {
+                "rows": after.row_count,
+                "base": _finite_metrics(base.tasks[task].metrics),
+                "tuned": _finite_metrics(after.metrics),
+            }
+            for task, after in tuned.tasks.items()
+        },
         "settings": tuned.settings,
         "seconds": {"base": base.seconds, "tuned": tuned.seconds},
         "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
@@ -202,6 +214,7 @@ def _row(example: Example, prediction: str, finish_reason: str) -> dict[str, Any
         "prediction": prediction,
         "finish_reason": finish_reason,
         **score_row(prediction, example.answer),
+        **({"task": example.task} if example.task is not None else {}),
     }
 
 
@@ -215,5 +228,5 @@ def _part(row: dict[str, Any], *, asked: bool) -> dict[str, Any]:
     return {name: value for name, value in row.items() if (name in _ASKED) == asked}
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

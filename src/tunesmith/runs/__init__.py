@@ -2,12 +2,13 @@
 
 from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
 from tunesmith.runs.listing import list_runs
-from tunesmith.runs.metrics import MetricsLog
+from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
 from tunesmith.runs.plots import plot_run
 from tunesmith.runs.schedule_plot import plot_schedule
 from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
+    "TASK_LOSS",
     "MetricsLog",
     "Run",
     "atomic_folder",

@@ -264,7 +264,7 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
             del settings[section][name]
     for one in settings["data"]["sets"]:
         for name in ("path", "validation_path", "test_path"):
-            del one[name]
+            one.pop(name, None)
     versions = {name: version for name, version in package_versions().items() if name not in _FREE_VERSIONS}
     return {
         "data SHA-256": data,

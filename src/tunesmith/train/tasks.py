@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tunesmith.data import StepPlan
+from tunesmith.runs import TASK_LOSS
 from tunesmith.train.observe import Event, Observer
 from tunesmith.train.outcome import Likelihood, TaskPlan
 from tunesmith.types import Encoded
-
-TASK_LOSS = "validation_loss/"  # and the task, in the lines of metrics.jsonl
 
 
 def task_plans(plan: StepPlan) -> tuple[TaskPlan, ...]:
