@@ -37,6 +37,7 @@ TRAIN, _VALIDATION, _BEST, _OTHER, _ALARM = "#0072B2", "#E69F00", "#009E73", "#7
 INK, _FAINT = "#222222", "#6B6B6B"
 _TASKS = ("#CC79A7", "#56B4E9", "#D55E00", "#7A6A00", "#4B3B8F")
 _TASK_STYLES = ("-", "--", ":")
+_NAMED_TASKS = 8
 _MOST_POINTS = 3000
 _MOST_DOTS = 60
 _DPI = 150
@@ -199,17 +200,12 @@ def _draw_loss(ax: Axes, story: _Story) -> None:
 
 
 def _plot_tasks(ax: Axes, evals: Sequence[Line]) -> None:
-    """Validation loss of each task, thin, its name at its last point: a legend of many tasks would hide the curves."""
+    """Validation loss of each task, thin; of many, the first are named."""
     for index, (task, series) in enumerate(columns_under(evals, TASK_LOSS).items()):
-        if not series.finite:
-            continue
-        color, style = _TASKS[index % len(_TASKS)], _TASK_STYLES[index // len(_TASKS) % len(_TASK_STYLES)]
+        style = _TASK_STYLES[index // len(_TASKS) % len(_TASK_STYLES)]
         dots = "." if len(series.steps) <= _MOST_DOTS else None
-        _plot(ax, series, color=color, linewidth=1.2, linestyle=style, marker=dots)
-        end = (series.steps[-1], series.finite[-1])
-        ax.annotate(
-            task[:30], end, (4, 2), textcoords="offset points", color=color, fontsize=9, ha="right", va="bottom"
-        )
+        label = f"validation: {task[:30]}" if index < _NAMED_TASKS else None
+        _plot(ax, series, color=_TASKS[index % len(_TASKS)], linewidth=1.3, linestyle=style, marker=dots, label=label)
 
 
 def _plot_train_loss(ax: Axes, loss: Series, *, logarithmic: bool) -> None:
