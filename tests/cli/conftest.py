@@ -129,6 +129,7 @@ class FakeApi(ModuleType):
         self.warns: str | None = None
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
+        self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -215,6 +216,9 @@ class FakeApi(ModuleType):
                 parameters=50_000,
                 steps=20,
                 device="cpu",
+                tasks=[
+                    SimpleNamespace(task=task, rows=40, seen=60, passes=1.5, share=0.5) for task in config.data.weights
+                ],
             )
         )
         for event in self.events:
@@ -238,9 +242,13 @@ class FakeApi(ModuleType):
     def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
         self._called("evaluate", reference=reference, overrides=overrides)
         row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
-        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1)
+        tasks = self.tasks
+        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, tasks=tasks)
         tuned = SimpleNamespace(
-            metrics={"perplexity": 8.0, "exact_match": 1.0}, rows=[{**row, "prediction": "Me."}], row_count=1
+            metrics={"perplexity": 8.0, "exact_match": 1.0},
+            rows=[{**row, "prediction": "Me."}],
+            row_count=1,
+            tasks=tasks,
         )
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)
