@@ -149,6 +149,7 @@ class FakeApi(ModuleType):
         self.warns: str | None = None
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
+        self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -221,6 +222,9 @@ class FakeApi(ModuleType):
             config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
         if config.train.epochs is None:
             config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
+        if config.train.order == "curriculum" and config.train.curriculum_start is None:
+            config = config.resolved("train.curriculum_start", 0.1, "the easiest tenth first")
+            config = config.resolved("train.curriculum_until", 0.8, "all rows for the last fifth")
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
         findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)
@@ -235,6 +239,9 @@ class FakeApi(ModuleType):
                 parameters=50_000,
                 steps=20,
                 device="cpu",
+                tasks=[
+                    SimpleNamespace(task=task, rows=40, seen=60, passes=1.5, share=0.5) for task in config.data.weights
+                ],
             )
         )
         for event in self.events:
@@ -258,12 +265,16 @@ class FakeApi(ModuleType):
     def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
         self._called("evaluate", reference=reference, overrides=overrides)
         row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
-        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, by_label=None)
+        tasks = self.tasks
+        base = SimpleNamespace(
+            metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, by_label=None, tasks=tasks
+        )
         tuned = SimpleNamespace(
             metrics={"perplexity": 8.0, "exact_match": 1.0},
             rows=[{**row, "prediction": "Me."}],
             row_count=1,
             by_label=None,
+            tasks=tasks,
         )
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)

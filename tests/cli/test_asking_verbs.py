@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -233,3 +234,14 @@ def test_inspect_without_the_model_shows_the_messages(cli, api) -> None:
 
 def test_inspect_json_is_the_report(cli, api) -> None:
     assert json.loads(cli("data", "inspect", "faq.xlsx", "--json").out)["rows_kept"] == 6
+
+
+def test_eval_shows_each_task(cli, api, faq) -> None:
+    def scores(f1: float) -> SimpleNamespace:
+        return SimpleNamespace(metrics={"perplexity": 5.0, "exact_match": 0.5, "token_f1": f1}, row_count=7)
+
+    assert "task " not in cli("eval", "faq").out
+    api.tasks = {"faq": scores(0.25), "maths": scores(0.75)}
+    lines = [" ".join(line.split()) for line in cli("eval", "faq").out.splitlines()]
+    assert "task rows perplexity exact match token F1 ROUGE-L" in lines
+    assert "maths 7 5.00 -> 5.00 50.0 -> 50.0 75.0 -> 75.0 n/a -> n/a" in lines

@@ -190,6 +190,12 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) ->
     return made
 
 
+_TASK_METRICS = {
+    "perplexity": "perplexity",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rougeL": "ROUGE-L",
+}
 _STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
@@ -235,6 +241,28 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     return outer
 
 
+class Scores(Protocol):
+    """Metrics of one task: what `Evaluation.tasks` holds."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def row_count(self) -> int: ...
+
+
+def tasks_table(base: Mapping[str, Scores], tuned: Mapping[str, Scores]) -> RenderableType:
+    """A line for each task: its rows, and base -> tuned of a few metrics, in the units of `comparison_table`."""
+    names = list(_TASK_METRICS.values())
+    made = table("task", "rows", *names, right=("rows", *names), fold=("task",))
+    for task, after in tuned.items():
+        cells = []
+        for metric in _TASK_METRICS:
+            pair = [scores.metrics.get(metric, math.nan) for scores in (base[task], after)]
+            cells.append(" -> ".join(_number(value, is_share=metric != "perplexity") for value in pair))
+        made.add_row(plain(task), str(after.row_count), *cells)
+    return made
+
+
 def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"
@@ -265,7 +293,7 @@ def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, A
     """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
     outer = Table.grid(expand=True)
     for base, tuned in pairs:
-        place = f"row {base['row']}" if base["sheet"] is None else f"{base['sheet']}, row {base['row']}"
+        place = ", ".join([*filter(None, (base.get("task"), base["sheet"])), f"row {base['row']}"])
         heading = Text(shorten(base["question"], 300), style="bold")
         heading.append(f"  ({plain(place)})", style="not bold dim")
         expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")

@@ -1,20 +1,20 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
 from tunesmith.config.aliases import ALIASES
+from tunesmith.config.data import DataConfig, SplitConfig
+from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
+from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.schema import (
-    DataConfig,
     EvalConfig,
     GenerateConfig,
     MethodConfig,
     ModelConfig,
-    PretrainConfig,
     PromptConfig,
     RunConfig,
-    SplitConfig,
     TrainConfig,
 )
 
@@ -22,6 +22,7 @@ __all__ = [
     "ALIASES",
     "METHODS",
     "DataConfig",
+    "DataSet",
     "EvalConfig",
     "GenerateConfig",
     "Method",
@@ -41,4 +42,5 @@ __all__ = [
     "load_config",
     "parse_layers",
     "recipe_paths",
+    "task_names",
 ]

@@ -38,6 +38,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "bf16": ("model.dtype", _dtype("bfloat16")),
     # data
     "data": "data.path",
+    "datasets": "data.sets",
     "train_file": "data.path",
     "train_path": "data.path",
     "dataset": "data.path",
@@ -129,4 +130,6 @@ def canonical(name: str, value: object) -> tuple[str, object]:
     if isinstance(target, tuple):
         target, convert = target
         return target, convert(value)
+    if target == "data.path" and isinstance(value, list):  # train_file: [a.csv, b.csv]
+        target = "data.sets"
     return target, value

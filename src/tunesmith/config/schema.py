@@ -10,29 +10,16 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from tunesmith.config.data import DataConfig
 from tunesmith.config.methods import is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
+from tunesmith.config.pretraining import PretrainConfig
+from tunesmith.config.section import Section as _Section
+from tunesmith.config.section import setting as _setting
 
-
-def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
-    extra: dict[str, Any] | None = {"unit": unit} if unit else None
-    if isinstance(default, (list, dict)):
-        return Field(default_factory=default.copy, description=sentence, json_schema_extra=extra, **limits)
-    return Field(default, description=sentence, json_schema_extra=extra, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+CURRICULUM = ("curriculum_by", "curriculum_column", "curriculum_pacing", "curriculum_start", "curriculum_until")
 
 
 class ModelConfig(_Section):
@@ -45,52 +32,6 @@ class ModelConfig(_Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting(
         "auto", "Where to compute; auto takes CUDA, MPS, then CPU."
-    )
-
-
-class SplitConfig(_Section):
-    """Shares of the rows that go to training, validation and test."""
-
-    train: float = _setting(0.8, "Share of rows to train on.", gt=0, le=1)
-    validation: float = _setting(0.1, "Share of rows that choose the best checkpoint.", ge=0, lt=1)
-    test: float = _setting(0.1, "Share of rows kept for the final measurement.", ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitConfig:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test must be 1, found {total:g}")
-        return self
-
-
-class DataConfig(_Section):
-    """Which rows, how they are read and divided."""
-
-    path: str | None = _setting(None, "Training file: xlsx, csv, tsv, json, jsonl, parquet or txt.")
-    validation_path: str | None = _setting(None, "Separate validation file; without it rows are split off.")
-    test_path: str | None = _setting(None, "Separate test file; without it rows are split off.")
-    format: Literal["auto", "xlsx", "csv", "tsv", "json", "jsonl", "parquet", "txt"] = _setting(
-        "auto", "File format; auto goes by name and content."
-    )
-    sheet: str | None = _setting(None, "Worksheet of a workbook; without it every visible sheet with rows is read.")
-    delimiter: str | None = _setting(
-        None, "Column delimiter of csv and tsv; detected when unset.", min_length=1, max_length=1
-    )
-    encoding: str | None = _setting(None, "Text encoding such as utf-8 or cp1252; detected when unset.")
-    shape: Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"] = _setting(
-        "auto", "What a row is; auto scores every shape and says why it chose one."
-    )
-    columns: dict[str, str] = _setting(
-        {}, "Column for each part when detection is wrong, such as {question: Frage, answer: Antwort}."
-    )
-    split: SplitConfig = Field(default_factory=SplitConfig, description="Shares of the split.")
-    drop_duplicates: bool = _setting(True, "Drop rows that repeat an earlier row exactly, after whitespace is tidied.")
-    max_rows: int | None = _setting(None, "Use at most this many rows, drawn with the seed.", unit="rows", ge=1)
-    max_length: int = _setting(512, "Longest example; longer ones follow data.truncation.", unit="tokens", ge=8)
-    truncation: Literal["prompt", "drop", "answer", "error"] = _setting(
-        "prompt",
-        "Over-long example: prompt shortens the question and keeps the answer whole, drop leaves the row out, "
-        "answer cuts its end (the stop token stays), error refuses.",
     )
 
 
@@ -190,8 +131,27 @@ class TrainConfig(_Section):
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
-    order: Literal["random", "bucketed"] = _setting(
-        "random", "Rows of a step: any, or of like length, which costs less where rows have to be padded."
+    order: Literal["random", "bucketed", "curriculum"] = _setting(
+        "random",
+        "Rows of a step: any; bucketed, of like length, which costs less where rows have to be padded; curriculum, the "
+        "easy ones first.",
+    )
+    curriculum_by: Literal["length", "loss", "column"] | None = _setting(
+        None, "What makes a row hard: its tokens, its loss before training, or a column; unset, length."
+    )
+    curriculum_column: str | None = _setting(
+        None,
+        "Column with the difficulty for curriculum_by column: numbers, or easy, medium, hard.",
+        validate_default=True,
+    )
+    curriculum_pacing: Literal["linear", "root", "steps"] | None = _setting(
+        None, "How harder rows come in: linear, root (more of them early) or steps (five at a time); unset, root."
+    )
+    curriculum_start: float | None = _setting(
+        None, "Share of the rows, the easiest, that the run begins with; unset, 0.1.", gt=0, le=1
+    )
+    curriculum_until: float | None = _setting(
+        None, "Share of the run after which all rows are drawn from; unset, 0.5.", gt=0, le=1
     )
     schedule: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "warmup_stable_decay", "phases"] = (
         _setting("cosine", "Shape of the rate after warm-up; phases is the list in train.phases.")
@@ -254,6 +214,20 @@ class TrainConfig(_Section):
     plateau_floor: float = _setting(0.0, "Share of the schedule's rate that plateaus go no lower than.", ge=0, lt=1)
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
 
+    @field_validator(*CURRICULUM)
+    @classmethod
+    def _curriculum_fits(cls, value: Any, info: ValidationInfo) -> Any:
+        order, by = info.data.get("order"), info.data.get("curriculum_by")
+        if value is not None and order not in ("curriculum", None):
+            raise ValueError(f"train.order is {order}: set it to curriculum, or leave this out")
+        if info.field_name == "curriculum_column" and (by == "column") != (value is not None):
+            raise ValueError(
+                "train.curriculum_by is column: name the column here"
+                if value is None
+                else f"train.curriculum_by is {by or 'unset'}: set it to column, or leave this out"
+            )
+        return value
+
     @field_validator("phases")
     @classmethod
     def _phases_fit(cls, phases: list[Phase], info: ValidationInfo) -> list[Phase]:
@@ -284,9 +258,11 @@ class TrainConfig(_Section):
         return patience
 
     @model_validator(mode="after")
-    def _optimizer_can_be_divided(self) -> TrainConfig:
+    def _can_be_divided(self) -> TrainConfig:
         if self.sharding == "full" and self.optimizer != "adamw":
             raise ValueError(f"sharding full works with optimizer adamw, found {self.optimizer}")
+        if self.sharding == "full" and self.curriculum_by == "loss":
+            raise ValueError("sharding full and curriculum_by loss do not go together: the whole model scores the rows")
         return self
 
 
@@ -306,31 +282,6 @@ class GenerateConfig(_Section):
     top_k: int = _setting(0, "Sample from this many likeliest tokens; 0 turns it off.", ge=0)
     repetition_penalty: float = _setting(1.0, "Divides the score of tokens already seen; 1 turns it off.", gt=0, le=10)
     stop: list[str] = _setting([], "Texts that end an answer, besides the model's own stop token.")
-
-
-class PretrainConfig(_Section):
-    """A model from scratch (`tunesmith pretrain`): its texts, its vocabulary and its shape."""
-
-    documents: list[str] = _setting([], "Text files or patterns: txt, or jsonl(.gz) with a text field.")
-    qa: list[str] = _setting([], "Question/answer files or patterns: jsonl(.gz), rendered as chat.")
-    qa_repeats: int = _setting(1, "Times each question/answer pair is seen in an epoch.", ge=1)
-    holdout: float = _setting(0.01, "Share of documents never trained on, to measure bits per byte.", gt=0, lt=0.5)
-    vocab_size: int = _setting(8192, "Size of the byte-level BPE vocabulary.", unit="tokens", ge=300)
-    context: int = _setting(1024, "Longest sequence the model is trained on.", unit="tokens", ge=16)
-    hidden_size: int = _setting(512, "Width of the model.", ge=16)
-    intermediate_size: int = _setting(1024, "Width of the MLP.", ge=16)
-    layers: int = _setting(5, "Transformer layers.", ge=1)
-    heads: int = _setting(8, "Attention heads; hidden_size must be a multiple.", ge=1)
-    kv_heads: int = _setting(2, "Key/value heads (grouped-query attention); heads must be a multiple.", ge=1)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> PretrainConfig:
-        if self.hidden_size % self.heads or self.heads % self.kv_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}, "
-                f"and heads of kv_heads {self.kv_heads}"
-            )
-        return self
 
 
 class RunConfig(_Section):

@@ -6,16 +6,8 @@ from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
 from tunesmith.evaluate.likelihood import bits_per_byte, mean_nll
 from tunesmith.evaluate.paired import Interval, Sums, interval, mean_of
 from tunesmith.evaluate.report import report_html
-from tunesmith.evaluate.run import (
-    Evaluation,
-    MetricChange,
-    compare_table,
-    confusions,
-    contest,
-    evaluate,
-    predictions,
-    summarise,
-)
+from tunesmith.evaluate.run import Evaluation, evaluate
+from tunesmith.evaluate.sides import MetricChange, compare_table, confusions, contest, predictions, summarise
 from tunesmith.evaluate.text import EVALUATORS
 from tunesmith.evaluate.titles import metric_title
 

@@ -31,11 +31,22 @@ from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.device import Processes, joined
+from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import MeanNll, Plan, TrainResult, measured, raise_if_stopped, recorded, use_best
+from tunesmith.train.outcome import (
+    Likelihood,
+    MeanNll,
+    Plan,
+    TrainResult,
+    measured,
+    raise_if_stopped,
+    recorded,
+    use_best,
+)
 from tunesmith.train.signals import listen_for_stop
-from tunesmith.types import Finding
+from tunesmith.train.tasks import TaskLosses, task_plans
+from tunesmith.types import Encoded, Finding
 
 
 def train(
@@ -181,6 +192,7 @@ def _train(
                 steps=plan.total_steps,
                 resumed_from=checkpoints.latest_step(),
                 device=processes.on(base.device),
+                tasks=task_plans(plan),
             )
         )
 
@@ -193,20 +205,29 @@ def _train(
     settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
-    def validate() -> float:
+    def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, held_out, sizes=sizes, processes=processes).mean
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
 
+    def losses_before() -> list[float]:
+        most = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
+        measure = partial(row_losses, model, rows, sizes=most, autocast=compute, processes=processes)
+        return stored_losses(run, rows, measure, base=base.revision, processes=processes)
+
+    validation = TaskLosses(measure)
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
+    observers = [validation.told_to(observe) for observe in observers]
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with listen_for_stop() as stop, recorded(run, stop, processes), fast:
+        if config.train.order == "curriculum":
+            plan = plan.paced(curriculum_of(config.train, rows, losses_before))
         state = fit(
             model,
             rows,
             plan=plan,
             settings=settings,
             checkpoints=checkpoints,
-            validate=validate if held_out else None,
+            validate=(lambda: validation.mean(held_out)) if held_out else None,
             observers=observers,
             stop=stop,
         )

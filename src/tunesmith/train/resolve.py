@@ -13,7 +13,8 @@ from torch import nn
 
 from tunesmith import __version__
 from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate
-from tunesmith.data import DataReport, EncodeReport, StepPlan
+from tunesmith.data import DataReport, EncodeReport, Mixture, StepPlan
+from tunesmith.errors import DataError
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
     Lanes,
@@ -62,6 +63,25 @@ def resolve_settings(
     if config.train.epochs is None:
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
+    return with_curriculum_settings(config)
+
+
+def with_curriculum_settings(config: RunConfig) -> RunConfig:
+    """What a curriculum leaves open; without one nothing is.
+
+    A start of 0.1 and not the 0.01 of Platanios et al. 2019 (arXiv:1903.09848), whose files have millions of rows: a
+    hundredth of a small workbook is less than a step. Its best pacing is the root.
+    """
+    if config.train.order != "curriculum":
+        return config
+    for name, value, reason in (
+        ("curriculum_by", "length", "known for every row"),
+        ("curriculum_pacing", "root", "the pacing found best in arXiv:1903.09848"),
+        ("curriculum_start", 0.1, "the easiest tenth first"),
+        ("curriculum_until", 0.5, "all rows for the second half of the run"),
+    ):
+        if getattr(config.train, name) is None:
+            config = config.resolved(f"train.{name}", value, reason)
     return config
 
 
@@ -194,7 +214,11 @@ def _known(value: Value | None) -> Value:
 
 
 def plan_steps(config: RunConfig, rows: Sequence[Encoded]) -> StepPlan:
-    """Which of `rows` each step of a run sees. `train.epochs` must be resolved."""
+    """Which of `rows` each step of a run sees, the curriculum apart. `train.epochs` must be resolved.
+
+    Raises:
+        DataError: of one of several data sets no row is left.
+    """
     plan = StepPlan.for_run(
         len(rows),
         rows_per_step=config.train.batch_size * config.train.gradient_accumulation_steps,
@@ -202,6 +226,15 @@ def plan_steps(config: RunConfig, rows: Sequence[Encoded]) -> StepPlan:
         max_steps=config.train.max_steps,
         seed=config.seed,
     )
+    weights = config.data.weights
+    if weights:
+        missing = weights.keys() - {row.task for row in rows}
+        if missing:
+            raise DataError(
+                f"no row of {', '.join(sorted(missing))} fits into data.max_length = {config.data.max_length}",
+                fix="raise data.max_length, or leave that data set out",
+            )
+        plan = plan.mixed(Mixture.of([str(row.task) for row in rows], weights, temperature=config.data.temperature))
     return plan.bucketed(map(len, rows)) if config.train.order == "bucketed" else plan
 
 
@@ -229,6 +262,9 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
     for section, names in _FREE_SETTINGS.items():
         for name in names & settings.get(section, {}).keys():
             del settings[section][name]
+    for one in settings["data"]["sets"]:
+        for name in ("path", "validation_path", "test_path"):
+            one.pop(name, None)
     versions = {name: version for name, version in package_versions().items() if name not in _FREE_VERSIONS}
     return {
         "data SHA-256": data,
