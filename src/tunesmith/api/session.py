@@ -8,10 +8,10 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Engine
-from tunesmith.model import LoadedModel, load_adapter, load_base
+from tunesmith.model import LoadedModel, load_adapter, load_base, virtual_tokens
 from tunesmith.prompts import Template, check_template, prepare_tokenizer
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -28,8 +28,8 @@ class Session:
 
     @property
     def context(self) -> int:
-        """Longest sequence the model takes, in tokens."""
-        return int(self.loaded.model.config.max_position_embeddings)
+        """Longest sequence the tuned model takes, in tokens; virtual ones come on top."""
+        return int(self.loaded.model.config.max_position_embeddings) - virtual_tokens(self.loaded.model)
 
     @contextmanager
     def engine(self, *, base: bool = False) -> Iterator[Engine]:
@@ -63,7 +63,11 @@ class Session:
         if self._base is None:
             settings = self.config.model
             self._base = load_base(
-                settings.path, revision=settings.revision, dtype=settings.dtype, device=settings.device
+                settings.path,
+                revision=settings.revision,
+                dtype=settings.dtype,
+                device=settings.device,
+                quantize=quantize_of(self.config.method.name, settings.quantize),
             )
         return self._base
 
@@ -93,7 +97,9 @@ def open_session(reference: str, overrides: dict[str, object] | None = None) -> 
 
 
 def _session(folder: Path, config: RunConfig) -> Session:
-    loaded = load_adapter(folder, dtype=config.model.dtype, device=config.model.device)
+    settings = config.model
+    quantize = quantize_of(config.method.name, settings.quantize)
+    loaded = load_adapter(folder, dtype=settings.dtype, device=settings.device, quantize=quantize)
     prepare_tokenizer(loaded.tokenizer, loaded.model.config.vocab_size)
     if loaded.tokenizer.chat_template is None:
         raise SettingsError(

@@ -2,14 +2,15 @@
 
 from tunesmith.config.aliases import ALIASES
 from tunesmith.config.describe import commented_yaml, describe
+from tunesmith.config.group_rates import rate_factor
 from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.method_config import MethodConfig, quantize_of
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.schema import (
     DataConfig,
     EvalConfig,
     GenerateConfig,
-    MethodConfig,
     ModelConfig,
     PretrainConfig,
     PromptConfig,
@@ -40,5 +41,7 @@ __all__ = [
     "is_pattern",
     "load_config",
     "parse_layers",
+    "quantize_of",
+    "rate_factor",
     "recipe_paths",
 ]

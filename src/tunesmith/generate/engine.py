@@ -4,7 +4,7 @@ Knows how to run a causal language model with a key-value cache and when an answ
 become ids (prompts does), which model this is or what the answers are for.
 
 Rows are padded on the left and masked, so a row computes what it would compute alone. B rows, T prompt tokens of the
-longest row, V tokens in the vocabulary.
+longest row, V tokens in the vocabulary (of a soft prompt: virtual tokens, which are in the cache from the start).
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import DataError, SettingsError, TrainingError
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy
-from tunesmith.model import memory_errors
+from tunesmith.model import base_of, begun_cache, memory_errors, virtual_tokens
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -73,9 +72,9 @@ class Engine:
 
     @property
     def context_tokens(self) -> int | None:
-        """Longest prompt and answer together; None for a model without a limit."""
+        """Longest prompt and answer together; None for a model without a limit. Virtual tokens take their part."""
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return int(limit) - virtual_tokens(self.model) if limit else None
 
     def generate(
         self,
@@ -213,7 +212,9 @@ class _Batch:
     """Rows that are decoded together. The first `advance` reads the prompts, each further one a token per row."""
 
     def __init__(self, engine: Engine, rows: Sequence[_Row], settings: GenerateConfig) -> None:
-        self._model = engine.model
+        self._virtual = virtual_tokens(engine.model)
+        # PEFT's own forward would put them before every piece; here they are in the cache from the start
+        self._model = base_of(engine.model) if self._virtual else engine.model
         self._settings = settings
         self._rows = list(rows)  # rows in the tensors, ended ones included until they are dropped
         self._size = len(self._rows)
@@ -222,17 +223,19 @@ class _Batch:
         self._width = max(len(row.prompt) for row in rows)
         limit = max(row.limit for row in rows)
         ids = torch.zeros(self._size, self._width, dtype=torch.long)  # (B, T)
-        mask = torch.zeros(self._size, self._width + limit, dtype=torch.bool)  # (B, T + new)
+        mask = torch.ones(self._size, self._virtual + self._width + limit, dtype=torch.bool)  # (B, V + T + new)
         for index, row in enumerate(self._rows):
-            ids[index, self._width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[index, self._width - len(row.prompt) :] = True
-        positions = mask[:, : self._width].cumsum(dim=1) - 1  # (B, T), -1 for padding
-        self._last_position = (engine.context_tokens or self._width + limit) - 1
+            padding = self._width - len(row.prompt)
+            ids[index, padding:] = torch.tensor(row.prompt)
+            mask[index, self._virtual : self._virtual + padding] = False
+        # (B, T), -1 for padding when there is nothing before it
+        positions = mask[:, : self._virtual + self._width].cumsum(dim=1)[:, self._virtual :] - 1
+        self._last_position = self._virtual + (engine.context_tokens or self._width + limit) - 1
         self._ids = ids.to(device)
         self._positions = positions.clamp(min=0).to(device)
         self._mask = mask.to(device) if self._padded else None
         self._seen: Tensor | None = None  # (B, V) bool
-        self._cache = DynamicCache(config=engine.config)
+        self._cache = begun_cache(engine.model, self._size)
 
     @property
     def done(self) -> int:
@@ -268,7 +271,7 @@ class _Batch:
     def _forward(self) -> Tensor:
         output = self._model(
             input_ids=self._ids,
-            attention_mask=None if self._mask is None else self._mask[:, : self._width],
+            attention_mask=None if self._mask is None else self._mask[:, : self._virtual + self._width],
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,

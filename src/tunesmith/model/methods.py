@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from tunesmith.config import METHODS, MethodConfig
 from tunesmith.errors import SettingsError
 from tunesmith.model.load import load_skeleton, quiet
 from tunesmith.model.pissa import start_at_principal
+from tunesmith.model.soft import soft_config, start_prompt
 from tunesmith.model.targets import chosen_layers, role_of, shortest_names
 
 
@@ -23,6 +24,7 @@ def apply_method(
     *,
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
+    prompt_ids: Sequence[int] | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Make a base model trainable, in place; what trains is float32, what is frozen is `dtype`.
 
@@ -30,6 +32,7 @@ def apply_method(
         model: a base model; one that has an adapter is refused.
         method: its name and values. dtype: the format of the computation, as `load_base` resolved it.
         gradient_checkpointing: recompute activations in the backward pass; works in train mode only.
+        prompt_ids: tokens that the virtual tokens of a soft prompt begin as; None draws them.
 
     Returns:
         A PeftModel for adapter methods, the same model for full.
@@ -45,9 +48,9 @@ def apply_method(
     if getattr(model, "is_quantized", False) and not METHODS[method.name].quantisable:
         able = [name for name, other in METHODS.items() if other.quantisable]
         raise SettingsError(
-            f"{method.name} cannot train a base in 4 bits", fix=f"set method.name to one of: {', '.join(able)}"
+            f"{method.name} cannot train a quantised base", fix=f"set method.name to one of: {', '.join(able)}"
         )
-    prepared = _with_adapter(model, method, dtype) if METHODS[method.name].is_adapter else _whole(model)
+    prepared = _with_adapter(model, method, dtype, prompt_ids) if METHODS[method.name].is_adapter else _whole(model)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise SettingsError(
@@ -78,6 +81,8 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
     Raises:
         SettingsError: settings that choose nothing of this model.
     """
+    if METHODS[method.name].is_soft_prompt:
+        return soft_config(model, method)
     chosen = chosen_for(model, method)
     modules = [model.get_submodule(path) for path in chosen]
     shared: dict[str, Any] = {
@@ -131,6 +136,7 @@ def _low_rank_size(r: int, path: str, inputs: int, outputs: int) -> int:
 _SIZES: Mapping[str, Callable[[int, str, int, int], int]] = {
     "lora": _low_rank_size,
     "rslora": _low_rank_size,
+    "qlora": _low_rank_size,
     "pissa": _low_rank_size,
     "dora": lambda r, path, inputs, outputs: r * (inputs + outputs) + outputs,
     "ia3": lambda r, path, inputs, outputs: inputs if role_of(path) == "down" else outputs,
@@ -144,8 +150,10 @@ def recompute_activations(model: PreTrainedModel) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def _with_adapter(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PeftModel:
-    """Frozen weights in `dtype` and an adapter in float32 that changes nothing yet."""
+def _with_adapter(
+    model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype, prompt_ids: Sequence[int] | None
+) -> PeftModel:
+    """Frozen weights in `dtype` and an adapter in float32; one in the layers changes nothing yet."""
     if model.dtype != dtype and not getattr(model, "is_quantized", False):
         for parameter in model.parameters():  # not model.to(): rotary frequencies are buffers and must stay float32
             parameter.data = parameter.data.to(dtype)
@@ -157,6 +165,8 @@ def _with_adapter(model: PreTrainedModel, method: MethodConfig, dtype: torch.dty
             parameter.data = parameter.data.float()
     if method.name == "pissa":
         start_at_principal(adapted)
+    if METHODS[method.name].is_soft_prompt:
+        start_prompt(adapted, prompt_ids)
     return adapted
 
 

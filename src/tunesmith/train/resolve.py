@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tunesmith import __version__
-from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate
+from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -37,6 +37,14 @@ _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "nump
 _FREE_VERSIONS = ("python", "safetensors")  # no result depends on them
 
 
+def resolve_base(config: RunConfig) -> RunConfig:
+    """Fill in the format that the base is held in, where the method asks for one; before the base is loaded."""
+    quantize = quantize_of(config.method.name, config.model.quantize)
+    if quantize in ("none", config.model.quantize):
+        return config
+    return config.resolved("model.quantize", quantize, f"{config.method.name} trains beside a quantised base")
+
+
 def resolve_settings(
     config: RunConfig, base: LoadedModel, *, template_name: str, parameters: int, encoding: EncodeReport
 ) -> RunConfig:
@@ -50,6 +58,8 @@ def resolve_settings(
         config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     if config.method.name == "auto":
         chosen = _chosen_lora_settings(config)
+        if config.model.quantize not in ("auto", "none"):
+            chosen = ["model.quantize", *chosen]
         name, reason = ("lora", f"{chosen[0]} is set") if chosen else default_method(parameters)
         config = config.resolved("method.name", name, reason)
     if config.prompt.template == "auto":
@@ -88,6 +98,12 @@ def _chosen_lora_settings(config: RunConfig) -> list[str]:
     ]
 
 
+def virtual_tokens_of(method: MethodConfig) -> int:
+    """Tokens of the context that the method takes for itself."""
+    is_soft = method.name in METHODS and METHODS[method.name].is_soft_prompt
+    return method.num_virtual_tokens if is_soft else 0
+
+
 def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     """AdamW's decay, and why. Measured: docs/defaults.md."""
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
@@ -99,6 +115,12 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
 def export_limits(method: MethodConfig) -> list[Finding]:
     """What cannot be done with the result of a resolved method, told before training."""
     facts = METHODS[method.name]
+    if facts.gguf == "none":
+        message = (
+            f"{facts.title} stays an adapter: it cannot be merged into the base nor become GGUF, so llama.cpp and "
+            "Ollama cannot run it; PEFT and tunesmith can. For those, train with method lora"
+        )
+        return [Finding("note", "no_gguf", message)]
     extra = "" if method.modules_to_save == "none" else " with method.modules_to_save"
     if not facts.is_adapter or (facts.gguf == "adapter" and not extra):
         return []
@@ -128,6 +150,8 @@ def resolve_loop(
     tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
     if config.train.sharding == "full":
         config = config.resolved("train.compile", "off", "not tried with train.sharding full")
+    elif config.train.compile == "auto" and (why := _not_compiled(config)):
+        config = config.resolved("train.compile", "off", why)
     else:
         compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
         config = config.resolved("train.compile", "on" if compiled else "off", reason)
@@ -140,6 +164,13 @@ def resolve_loop(
     if config.train.save_steps is None:
         config = config.resolved("train.save_steps", config.train.eval_steps, "the same as train.eval_steps")
     return config
+
+
+def _not_compiled(config: RunConfig) -> str | None:
+    """Why `train.compile: auto` leaves the layers alone whatever the length of the run."""
+    if config.model.quantize not in ("auto", "none"):
+        return "not tried on a quantised base"
+    return "not tried with a prefix" if config.method.name == "prefix" else None
 
 
 def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
