@@ -50,6 +50,10 @@ def apply_method(
         raise SettingsError(
             f"{method.name} cannot train a quantised base", fix=f"set method.name to one of: {', '.join(able)}"
         )
+    if gradient_checkpointing and not METHODS[method.name].gradient_checkpointing:
+        raise SettingsError(
+            f"{method.name} cannot recompute activations", fix="set train.gradient_checkpointing to false"
+        )
     prepared = _with_adapter(model, method, dtype, prompt_ids) if METHODS[method.name].is_adapter else _whole(model)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:

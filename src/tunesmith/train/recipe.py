@@ -146,6 +146,7 @@ def _train(
         )
         reason = why_padded(model, max(map(len, rows)))
         padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+        rates = resolve.told_rates(config, model)
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
@@ -180,7 +181,7 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits),
+                findings=(padding, *template.findings, *padded, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tunesmith import __version__
-from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of
+from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of, rate_factor
 from tunesmith.data import DataReport, EncodeReport, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -26,6 +26,7 @@ from tunesmith.model import (
     format_count,
 )
 from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.groups import parameter_groups
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
 from tunesmith.types import Encoded, Finding
@@ -190,6 +191,29 @@ def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedu
     )
 
 
+def rate_factors(config: RunConfig) -> dict[str, float]:
+    """Group of parameters -> what the schedule's rate is multiplied by. `train.learning_rate` must be resolved."""
+    train = config.train
+    return {group: rate_factor(written, _known(train.learning_rate)) for group, written in train.learning_rates.items()}
+
+
+def told_rates(config: RunConfig, model: nn.Module) -> list[Finding]:
+    """The peak rate of each group of parameters, and how many it has.
+
+    Raises:
+        SettingsError: a group that is not there.
+    """
+    groups = parameter_groups(model, config.train.learning_rates)
+    if not groups:
+        return []
+    peak = _known(config.train.learning_rate)
+    parts = []
+    for name, factor in rate_factors(config).items():
+        count = format_count(sum(parameter.numel() for parameter in groups[name]))
+        parts.append(f"{count} parameters of {name} at {peak * factor:g}")
+    return [Finding("note", "rates", f"peak rates: {', '.join(parts)}, the others at {peak:g}")]
+
+
 def loop_settings(
     config: RunConfig, plan: StepPlan, model: nn.Module, *, autocast: Autocast, processes: Processes = ALONE
 ) -> LoopSettings:
@@ -214,6 +238,7 @@ def loop_settings(
         threshold=train.early_stopping_threshold,
         plateau=plateau,
         processes=processes,
+        rate_factors=rate_factors(config),
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
