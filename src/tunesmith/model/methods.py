@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -91,7 +92,7 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
     modules = [model.get_submodule(path) for path in chosen]
     shared: dict[str, Any] = {
         "task_type": TaskType.CAUSAL_LM,
-        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in modules),
+        "fan_in_fan_out": any(map(_was_conv1d, modules)),
         "modules_to_save": modules_to_save(model, method),
     }
     if method.name == "ia3":
@@ -114,6 +115,11 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
         use_dora=method.name == "dora",
         **shared,
     )
+
+
+def _was_conv1d(module: nn.Module) -> bool:
+    """Whether a layer is one that holds its matrix as (inputs, outputs), or was before it was quantised."""
+    return isinstance(module, Conv1D) or getattr(module, "source_cls", None) is Conv1D
 
 
 def chosen_for(model: PreTrainedModel, method: MethodConfig) -> list[str]:
