@@ -1,9 +1,9 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
-from tunesmith.config.aliases import ALIASES
+from tunesmith.config.aliases import ALIASES, YES_OR_NO
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.group_rates import rate_factor
-from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.load import MAPPINGS, dump_config, load_config, recipe_paths
 from tunesmith.config.method_config import MethodConfig, quantize_of
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
@@ -21,7 +21,9 @@ from tunesmith.config.schema import (
 
 __all__ = [
     "ALIASES",
+    "MAPPINGS",
     "METHODS",
+    "YES_OR_NO",
     "DataConfig",
     "EvalConfig",
     "GenerateConfig",

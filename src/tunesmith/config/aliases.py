@@ -142,6 +142,9 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "repetition_penalty": "generate.repetition_penalty",
 }
 
+# Those that say yes or no to a value of another setting, and need none on a command line.
+YES_OR_NO = frozenset({"fp16", "bf16", "load_in_4bit", "load_in_8bit", "use_lora"})
+
 
 def canonical(name: str, value: object) -> tuple[str, object]:
     """Our dotted name and value for anybody's name and value. Unknown names pass through unchanged.

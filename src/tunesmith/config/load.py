@@ -34,8 +34,8 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
-# settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B
-_MAPPINGS = ("data.columns", "train.learning_rates")
+# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B.
+MAPPINGS = ("data.columns", "train.learning_rates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def _build(values: list[_Value]) -> RunConfig:
     origins: dict[str, str] = {}
     for value in values:
         name = value.name
-        whole = next((each for each in _MAPPINGS if name.startswith(f"{each}.")), None)
+        whole = next((each for each in MAPPINGS if name.startswith(f"{each}.")), None)
         if whole is not None:
             part, mapping = whole.split(".")
             nested.setdefault(part, {}).setdefault(mapping, {})[name.removeprefix(f"{whole}.")] = value.value
