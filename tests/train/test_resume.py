@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.data import StepPlan
 from tunesmith.errors import SettingsError
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
@@ -51,6 +51,15 @@ MODES: dict[str, dict[str, Any]] = {
     "dora": {"method.name": "dora", "method.dropout": 0.3},
     "pissa": {"method.name": "pissa"},
     "ia3": {"method.name": "ia3"},
+    "prompt": {"method.name": "prompt", "method.num_virtual_tokens": 3, "train.learning_rate": 3e-2},
+    "prefix": {"method.name": "prefix", "method.num_virtual_tokens": 3, "train.learning_rate": 1e-3},
+    "ptuning": {"method.name": "ptuning", "method.num_virtual_tokens": 3},
+    "qlora": {"method.name": "qlora", "method.dropout": 0.3},
+    "int8": {"model.quantize": "int8"},
+    "rates of groups": {
+        **{"method.modules_to_save": "both", "train.learning_rate": 1e-3},
+        "train.learning_rates": {"lora_B": "16x", "embeddings": 1e-4, ".*lm_head.*": 2e-4},
+    },
     "whole modules": {"method.modules_to_save": "both", "train.learning_rate": 1e-3},
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
@@ -115,7 +124,10 @@ class Harness:
         overrides = {**COMMON, **MODES[mode]}
         self.lanes = Lanes(overrides.pop("lanes", 1))
         self.config: RunConfig = load_config(overrides=overrides)
-        base = load_base(str(model_dir), dtype="float32", device="cpu")
+        quantize = quantize_of(self.config.method.name, self.config.model.quantize)
+        if quantize != "none":
+            pytest.importorskip("bitsandbytes")
+        base = load_base(str(model_dir), dtype="float32", device="cpu", quantize=quantize)
         torch.manual_seed(0)
         self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}

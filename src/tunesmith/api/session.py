@@ -10,10 +10,10 @@ from pathlib import Path
 from peft import PeftModel
 
 from tunesmith.api.look import is_base
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Choice, Completion, Engine, choose
-from tunesmith.model import LoadedModel, check_switch, load_adapter, load_base, switch_adapter
+from tunesmith.model import LoadedModel, check_switch, load_adapter, load_base, switch_adapter, virtual_tokens
 from tunesmith.prompts import Template, check_template, prepare_tokenizer
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -45,8 +45,8 @@ class Session:
 
     @property
     def context(self) -> int:
-        """Longest sequence the model takes, in tokens."""
-        return int(self.loaded.model.config.max_position_embeddings)
+        """Longest sequence the tuned model takes, in tokens; virtual ones come on top."""
+        return int(self.loaded.model.config.max_position_embeddings) - virtual_tokens(self.loaded.model)
 
     @contextmanager
     def engine(self, *, base: bool = False) -> Iterator[Engine]:
@@ -140,7 +140,11 @@ class Session:
         if self._base is None:
             settings = self.config.model
             self._base = load_base(
-                settings.path, revision=settings.revision, dtype=_dtype(self.config), device=settings.device
+                settings.path,
+                revision=settings.revision,
+                dtype=_dtype(self.config),
+                device=settings.device,
+                quantize=quantize_of(self.config.method.name, settings.quantize),
             )
         return self._base
 
@@ -174,9 +178,12 @@ class _Found:
 def _load(folder: Path | None, config: RunConfig) -> tuple[LoadedModel, Template]:
     """The tuned model of a folder, or the base of the settings."""
     settings = config.model
+    quantize = quantize_of(config.method.name, settings.quantize)
     if folder is not None:
-        return _adapted(load_adapter(folder, dtype=_dtype(config), device=settings.device))
-    loaded = load_base(settings.path, revision=settings.revision, dtype=_dtype(config), device=settings.device)
+        return _adapted(load_adapter(folder, dtype=_dtype(config), device=settings.device, quantize=quantize))
+    loaded = load_base(
+        settings.path, revision=settings.revision, dtype=_dtype(config), device=settings.device, quantize=quantize
+    )
     prepare_tokenizer(loaded.tokenizer, loaded.model.config.vocab_size)
     return loaded, check_template(config.prompt.template, loaded.tokenizer)
 

@@ -7,13 +7,13 @@ default is None or auto, and the run resolves it, says so and stores it.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from tunesmith.config.data import DataConfig
-from tunesmith.config.methods import is_pattern, parse_layers
+from tunesmith.config.group_rates import rate_problems
+from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
 from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.section import Section as _Section
@@ -33,6 +33,11 @@ class ModelConfig(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting(
         "auto", "Where to compute; auto takes CUDA, MPS, then CPU."
     )
+    quantize: Literal["auto", "none", "nf4", "int8"] = _setting(
+        "auto",
+        "Format in which the frozen linear layers are held (extra qlora): nf4 is 4 bits with double quantisation, int8 "
+        "is LLM.int8(); auto is nf4 for method qlora, else none.",
+    )
 
 
 class PromptConfig(_Section):
@@ -43,66 +48,6 @@ class PromptConfig(_Section):
     )
     system: str | None = _setting(None, "System prompt put before conversations that have none.")
     train_on: Literal["answers", "all"] = _setting("answers", "Tokens that carry loss: the answers, or every token.")
-
-
-class MethodConfig(_Section):
-    """What is trained."""
-
-    name: Literal["auto", "full", "lora", "rslora", "dora", "pissa", "ia3"] = _setting(
-        "auto",
-        "full trains every weight, the others small adapters (tunesmith methods); auto takes full where the model is "
-        "small enough, else lora.",
-    )
-    r: int = _setting(16, "LoRA rank; 8 to 64 covers most tasks.", ge=1)
-    alpha: float = _setting(32, "LoRA scale; the update is multiplied by alpha / r.", gt=0)
-    dropout: float = _setting(0.05, "Dropout on the adapter's input.", ge=0, lt=1)
-    target_modules: str | list[str] = _setting(
-        "auto",
-        "Layers that get an adapter: all (every linear layer but the head), attention, mlp, roles (query, key, value, "
-        "output, gate, up, down), names or regular expressions; auto is all, for ia3 key,value,down.",
-    )
-    layers: str | None = _setting(
-        None, "Decoder layers that get an adapter, counted from 0, such as 0-7,24-31; unset, all of them."
-    )
-    modules_to_save: Literal["none", "embeddings", "head", "both"] = _setting(
-        "none", "What is trained whole beside an adapter: the token embeddings, the head or both."
-    )
-
-    @field_validator("layers")
-    @classmethod
-    def _readable_layers(cls, layers: str | None) -> str | None:
-        if layers is not None:
-            parse_layers(layers)
-        return layers
-
-    @field_validator("target_modules")
-    @classmethod
-    def _readable_patterns(cls, wanted: str | list[str]) -> str | list[str]:
-        for name in [wanted] if isinstance(wanted, str) else wanted:
-            try:
-                re.compile(name if is_pattern(name) else "")
-            except re.error as error:
-                raise ValueError(f"{name!r} is no regular expression: {error}") from error
-        return wanted
-
-    @model_validator(mode="after")
-    def _places_are_for_adapters(self) -> MethodConfig:
-        if self.name == "full" and self.places:
-            raise ValueError(
-                f"full trains every weight, and {' and '.join(self.places)} choose where an adapter goes; "
-                "leave them out or take an adapter method such as lora"
-            )
-        return self
-
-    @property
-    def places(self) -> list[str]:
-        """The settings given that choose where an adapter goes."""
-        given = {
-            "target_modules": self.target_modules not in ("auto", "all"),
-            "layers": self.layers is not None,
-            "modules_to_save": self.modules_to_save != "none",
-        }
-        return [f"method.{name}" for name, is_given in given.items() if is_given]
 
 
 class TrainConfig(_Section):
@@ -130,6 +75,11 @@ class TrainConfig(_Section):
     )
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
+    )
+    learning_rates: dict[str, float | str] = _setting(
+        {},
+        "Peak rates of groups of parameters, a number or times the learning rate: {lora_B: 16x, embeddings: 1e-5}; a "
+        "group is embeddings, head, part of a parameter's path or a regular expression for all of it.",
     )
     order: Literal["random", "bucketed", "curriculum"] = _setting(
         "random",
@@ -228,6 +178,13 @@ class TrainConfig(_Section):
             )
         return value
 
+    @field_validator("learning_rates")
+    @classmethod
+    def _readable_rates(cls, rates: dict[str, float | str]) -> dict[str, float | str]:
+        if problems := rate_problems(rates):
+            raise ValueError("\n".join(problems))
+        return rates
+
     @field_validator("phases")
     @classmethod
     def _phases_fit(cls, phases: list[Phase], info: ValidationInfo) -> list[Phase]:
@@ -302,6 +259,29 @@ class RunConfig(_Section):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    # Validators of a field and not of the whole, so that their problems are told with those of other settings.
+    @field_validator("method")
+    @classmethod
+    def _fits_the_base(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        model = info.data.get("model")
+        if model is not None and (problems := base_problems(method.name, model.quantize, model.device)):
+            raise ValueError("\n".join(problems))
+        return method
+
+    @field_validator("train")
+    @classmethod
+    def _fits_the_method(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        method, model = info.data.get("method"), info.data.get("model")
+        problems = loop_problems(
+            method.name if method else "auto",
+            model.quantize if model else "auto",
+            gradient_checkpointing=train.gradient_checkpointing,
+            sharding=train.sharding,
+        )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return train
 
     @field_validator("name")
     @classmethod

@@ -18,6 +18,7 @@ from tunesmith.model.size import (
     default_tokens_per_batch,
     format_count,
 )
+from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
 
@@ -32,6 +33,7 @@ __all__ = [
     "apply_method",
     "autocast",
     "base_of",
+    "begun_cache",
     "check_method",
     "check_switch",
     "choose_compile",
@@ -62,5 +64,6 @@ __all__ = [
     "slow_format",
     "switch_adapter",
     "token_nll",
+    "virtual_tokens",
     "why_padded",
 ]

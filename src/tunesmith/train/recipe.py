@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tunesmith.config import RunConfig, dump_config
+from tunesmith.config import RunConfig, dump_config, quantize_of
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
 from tunesmith.model import (
@@ -101,6 +101,7 @@ def _train(
     processes: Processes,
 ) -> TrainResult:
     with processes.together():
+        config = resolve.resolve_base(config)
         check_method(config.method, config.model.path, revision=config.model.revision)
 
         # the data: read, cleaned, split
@@ -112,6 +113,7 @@ def _train(
             revision=config.model.revision,
             dtype=config.model.dtype,
             device=processes.device,
+            quantize=quantize_of(config.method.name, config.model.quantize),
             on_host=processes.sharded,
         )
         padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
@@ -122,7 +124,8 @@ def _train(
         template.attach(base.tokenizer)
 
         # token ids: what is too long, what carries loss
-        max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
+        context = base.model.config.max_position_embeddings - resolve.virtual_tokens_of(config.method)
+        max_length = min(config.data.max_length, context)
         encoded = partial(
             encode,
             template=template,
@@ -136,9 +139,6 @@ def _train(
         if not rows:
             raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
-        reason = why_padded(base.model, max(map(len, rows)))
-        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
-
         # the method, and the settings that depend on all of the above
         config = resolve.resolve_settings(
             config,
@@ -150,8 +150,15 @@ def _train(
         limits = [*slow_format(base.dtype, base.device), *resolve.export_limits(config.method)]
         torch.manual_seed(config.seed)  # adapters begin with random numbers
         model = apply_method(
-            base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
+            base.model,
+            config.method,
+            dtype=base.dtype,
+            gradient_checkpointing=config.train.gradient_checkpointing,
+            prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
         )
+        reason = why_padded(model, max(map(len, rows)))
+        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+        rates = resolve.told_rates(config, model)
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
@@ -186,7 +193,7 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits),
+                findings=(padding, *template.findings, *padded, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,
