@@ -5,6 +5,7 @@ from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
+from tunesmith.config.recipes import Recipe, RecipeValue, list_recipes, read_recipe
 from tunesmith.config.schema import (
     DataConfig,
     EvalConfig,
@@ -30,6 +31,8 @@ __all__ = [
     "Phase",
     "PretrainConfig",
     "PromptConfig",
+    "Recipe",
+    "RecipeValue",
     "RunConfig",
     "SplitConfig",
     "TrainConfig",
@@ -38,7 +41,9 @@ __all__ = [
     "dump_config",
     "highest_rate",
     "is_pattern",
+    "list_recipes",
     "load_config",
     "parse_layers",
+    "read_recipe",
     "recipe_paths",
 ]
