@@ -63,25 +63,28 @@ def read_recipe(name: str) -> Recipe:
     return Recipe(path.stem, path, head["description"], head["source"], values)
 
 
-def _values(node: yaml.MappingNode, content: Any, prefix: str, lines: list[str]) -> Iterator[RecipeValue]:
+def _values(
+    node: yaml.MappingNode, content: Any, prefix: str, lines: list[str], end: yaml.Mark | None = None
+) -> Iterator[RecipeValue]:
+    """`end` is where the outermost {...} around these values ends: a comment can only come after it."""
     for key, value in node.value:
         name, found = f"{prefix}{key.value}", content[key.value]
         if name in ("description", "source"):
             continue
         if isinstance(value, yaml.MappingNode) and name not in settings_by_name():
-            yield from _values(value, found, f"{name}.", lines)
+            inner = end or (value.end_mark if value.flow_style else None)
+            yield from _values(value, found, f"{name}.", lines, inner)
         else:
-            yield RecipeValue(name, found, _reason(key, value, lines))
+            yield RecipeValue(name, found, _reason(key, end or value.end_mark, lines))
 
 
-def _reason(key: yaml.Node, value: yaml.Node, lines: list[str]) -> str:
-    """The comment lines directly above a key, then the comment on its line, behind the value."""
+def _reason(key: yaml.Node, end: yaml.Mark, lines: list[str]) -> str:
+    """The comment lines directly above a key, then the comment on its line, behind the end of the value."""
     number = key.start_mark.line
     above = []
     for line in reversed(lines[:number]):
         if not line.lstrip().startswith("#"):
             break
         above.append(line.strip().lstrip("#").strip())
-    ends_here = value.end_mark.line == number
-    rest = _COMMENT.search(lines[number], value.end_mark.column if ends_here else key.end_mark.column)
+    rest = _COMMENT.search(lines[number], end.column if end.line == number else key.end_mark.column)
     return " ".join([*reversed(above), *([rest[1]] if rest else [])]).strip()
