@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from tunesmith.config import RunConfig
+from tunesmith.data import encode
 from tunesmith.errors import DataError
+from tunesmith.evaluate import compare_table, confusions, evaluate, summarise
 from tunesmith.evaluate.labels import calibration_error, log_loss, report_labels
+from tunesmith.generate import Engine, choose
+from tunesmith.prompts import check_template
+from tunesmith.types import Example, Message
 
 RIGHT = ["a", "a", "a", "a", "b", "b", "c", "c", "c", "d"]
 CHOSEN = ["a", "a", "b", "c", "b", "b", "c", "a", "c", "e"]
@@ -70,3 +78,84 @@ def test_calibration_error() -> None:
 def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(DataError, match="no labels to score"):
         report_labels([], [])
+
+
+# --- through evaluate()
+
+
+LABELS = {"ham": 5, "spam": 2, "card_arrival": 1}
+ROWS = [("A press?", "ham", 2), ("It learns.", "spam", 3), ("Hello world!", "ham", 4), ("What is it?", "new", 5)]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_dir):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tiny_model_dir("qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Engine(AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer, check_template("chat", tokenizer))
+
+
+def measure(engine, rows=ROWS, labels=LABELS, batch_size=2):
+    examples = [Example((Message("user", text), Message("assistant", label)), row=row) for text, label, row in rows]
+    encoded, _ = encode(examples, engine.template, engine.tokenizer, max_length=256)
+    return evaluate(engine, examples, encoded, settings=RunConfig().generate, batch_size=batch_size, labels=labels)
+
+
+def test_rows_and_metrics_are_those_of_the_choices(engine) -> None:
+    found = measure(engine)
+    assert list(found.metrics) == ["perplexity", "accuracy", "macro_f1", "log_loss", "calibration_error"]
+    choices = choose(engine, [[Message("user", text)] for text, _, _ in ROWS], tuple(LABELS))
+    for row, choice, (text, label, number) in zip(found.rows, choices, ROWS, strict=True):
+        of = dict(choice.ranked)
+        assert (row["row"], row["question"], row["reference"]) == (number, text, label)
+        assert row["prediction"] == choice.label
+        assert row["prediction"] in LABELS
+        assert row["probability"] == pytest.approx(choice.probability, rel=1e-4)
+        assert row["reference_probability"] == (pytest.approx(of[label], rel=1e-4) if label in of else None)
+    right = [row["prediction"] == row["reference"] for row in found.rows]
+    assert found.metrics["accuracy"] == sum(right) / 4
+    known = [row["reference_probability"] for row in found.rows[:3]]  # the last one's label was never seen
+    assert found.metrics["log_loss"] == pytest.approx(log_loss(known))
+    assert found.by_label is not None
+    assert found.by_label.classes["new"].support == 1
+    assert found.metrics == pytest.approx(measure(engine, batch_size=1).metrics, rel=1e-3)
+
+
+def test_a_summary_says_what_accuracy_means(engine) -> None:
+    found = measure(engine)
+    labels = summarise(found, found)["labels"]
+    assert labels["always"] == {"label": "ham", "accuracy": 0.5}
+    assert labels["unseen"] == {"new": 1}
+    assert labels["training_rows"] == LABELS
+    assert labels["tuned"]["ham"]["support"] == 2
+    assert json.loads(json.dumps(confusions(found, found)))["tuned"]["labels"] == list(found.by_label.labels)
+
+
+def test_lower_is_better_for_the_losses(engine) -> None:
+    found = measure(engine)
+    worse = replace(found, metrics={name: value + 0.1 for name, value in found.metrics.items()})
+    verdicts = {line.metric: line.verdict for line in compare_table(found, worse)}
+    assert verdicts == {
+        **dict.fromkeys(("perplexity", "log_loss", "calibration_error"), "worse"),
+        **dict.fromkeys(("accuracy", "macro_f1"), "better"),
+    }
+
+
+def test_test_rows_without_any_known_label_are_refused(engine) -> None:
+    with pytest.raises(DataError, match="none of the 1 test rows has a label that the run was trained on"):
+        measure(engine, rows=ROWS[3:])
+
+
+def test_how_much_of_a_text_is_read_does_not_depend_on_its_label(engine, monkeypatch) -> None:
+    asked = []
+
+    def spy(engine, conversations, labels, **options):
+        asked.extend(conversations)
+        return choose(engine, conversations, labels, **options)
+
+    monkeypatch.setattr("tunesmith.evaluate.run.choose", spy)
+    long = "word " * 300
+    measure(engine, rows=[(long, "ham", 1), (long, "card_arrival", 2)])
+    assert asked[0] == asked[1]
+    assert len(asked[0][0].content) < len(long)
