@@ -1,4 +1,4 @@
-"""Write the generated pages: docs/settings.md from the schema, docs/cli.md from the help of every command.
+"""Write the generated pages: settings.md from the schema, cli.md from every help, recipes.md from the recipes.
 
 Usage: python docs/generate.py [--check]     --check writes nothing and exits 1 when a page is out of date.
 """
@@ -67,6 +67,42 @@ def _aliases(name: str) -> Iterator[str]:
             yield alias
 
 
+def recipes_page() -> str:
+    """Every recipe: what it is, the document it follows, each value and its reason."""
+    from tunesmith.config import list_recipes
+
+    found = list_recipes()
+    lines = [
+        "# Recipes",
+        "",
+        GENERATED,
+        "",
+        "A recipe is a set of settings with reasons. `tunesmith train FILE --recipe NAME` uses one, any flag beside it",
+        "wins, `tunesmith recipes show NAME` explains it in the terminal and `tunesmith recipes NAME > mine.yaml` is a",
+        "start for your own. What a recipe leaves out is a [default](settings.md). The values are those of the",
+        "document that the recipe names; they were not measured here, unless the reason says so. A recipe with",
+        "`pretrain` settings is for `tunesmith pretrain --recipe NAME`.",
+        "",
+        "The reason of a value is the comment beside it in the YAML file: one place for both, which a test keeps",
+        "complete.",
+        "",
+        "| recipe | what it is |",
+        "| --- | --- |",
+    ]
+    lines += [f"| [{recipe.name}](#{recipe.name.replace('.', '')}) | {_cell(recipe.description)} |" for recipe in found]
+    for recipe in found:
+        lines += ["", f"## {recipe.name}", "", recipe.description, "", f"Source: {recipe.source}.", ""]
+        lines += ["| setting | value | why |", "| --- | --- | --- |"]
+        for value in recipe.values:
+            shown = json.dumps(value.value, ensure_ascii=False)
+            lines.append(f"| `{value.name}` | `{_cell(shown)}` | {_cell(value.reason)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
 def cli_page() -> str:
     """The help of every command, as it is printed on 100 columns."""
     lines = ["# Command line", "", GENERATED]
@@ -97,7 +133,7 @@ def help_text(words: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    pages = {"settings.md": settings_page(), "cli.md": cli_page()}
+    pages = {"settings.md": settings_page(), "cli.md": cli_page(), "recipes.md": recipes_page()}
     outdated = 0
     for name, text in pages.items():
         path = DOCS / name

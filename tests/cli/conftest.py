@@ -179,6 +179,7 @@ class FakeApi(ModuleType):
         self._called("schedule_curve", config=config)
         spans = [SimpleNamespace(name="up\x1b[31m", first=0, end=2), SimpleNamespace(name="down", first=2, end=4)]
         return SimpleNamespace(
+            group_rates={},
             schedule="phases",
             rates=[1e-4, 2e-4, 2e-4, 1e-4],
             spans=spans,

@@ -10,6 +10,7 @@ from tunesmith.config.method_config import MethodConfig, quantize_of
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.pretraining import PretrainConfig
+from tunesmith.config.recipes import Recipe, RecipeValue, list_recipes, read_recipe
 from tunesmith.config.schema import (
     EvalConfig,
     GenerateConfig,
@@ -34,6 +35,8 @@ __all__ = [
     "Phase",
     "PretrainConfig",
     "PromptConfig",
+    "Recipe",
+    "RecipeValue",
     "RunConfig",
     "SplitConfig",
     "TrainConfig",
@@ -42,10 +45,12 @@ __all__ = [
     "dump_config",
     "highest_rate",
     "is_pattern",
+    "list_recipes",
     "load_config",
     "parse_layers",
     "quantize_of",
     "rate_factor",
+    "read_recipe",
     "recipe_paths",
     "task_names",
 ]

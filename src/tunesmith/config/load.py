@@ -117,7 +117,8 @@ def find_recipe(name: str) -> Path:
 def _read_file(path: Path, origin: str) -> list[_Value]:
     content = _parse(path)
     content.pop("origins", None)  # a run's config.yaml can be used as a settings file
-    content.pop("description", None)  # the sentence that a recipe shows in `tunesmith recipes`
+    for name in ("description", "source"):  # what a recipe says of itself in `tunesmith recipes`
+        content.pop(name, None)
     lines = _key_lines(path)
     values: list[_Value] = []
     for key, item in content.items():
@@ -155,6 +156,17 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError(f"{path} holds a {type(content).__name__}, not settings", fix="write `name: value` lines")
     return {str(key): value for key, value in content.items()}
+
+
+def yaml_file(path: Path) -> tuple[dict[str, Any], yaml.Node | None, list[str]]:
+    """Content, syntax tree and lines of a settings file.
+
+    Raises:
+        SettingsError: it cannot be read or is no YAML.
+    """
+    content = _parse(path)
+    text = path.read_text(encoding="utf-8-sig")
+    return content, yaml.compose(text.replace("\t", "  "), Loader=yaml.SafeLoader), text.splitlines()
 
 
 def _load_yaml(text: str) -> Any:

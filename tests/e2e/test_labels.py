@@ -1,0 +1,68 @@
+"""A file of texts and labels, with no flags about them: train -> eval -> ask, on three shapes of models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunesmith.api import evaluate, open_session, train
+from tunesmith.config import load_config
+from tunesmith.errors import DataError
+
+COLOURS = ["red", "dark red", "green"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "method"),
+    [
+        pytest.param("gpt2", "lora", marks=pytest.mark.slow),
+        ("llama", "full"),
+        pytest.param("qwen2", "lora", marks=pytest.mark.slow),
+    ],
+)
+def test_labels_from_the_file_to_the_answer(
+    arch: str, method: str, tmp_path: Path, tiny_model_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"A thing of number {number} and {COLOURS[number % 3]},{COLOURS[number % 3]}" for number in range(60)]
+    Path("things.csv").write_text("text,category\n" + "\n".join(rows) + "\n")
+    settings = {
+        "data.path": "things.csv",
+        "model.path": str(tiny_model_dir(arch)),
+        "model.dtype": "float32",
+        "model.device": "cpu",
+        "method.name": method,
+        "train.learning_rate": 0.02 if method == "lora" else 0.003,
+        "train.max_steps": 40,
+        "train.early_stopping_patience": None,
+    }
+    run = train(load_config(overrides=settings)).run
+    assert run.manifest["data"]["labels"] == dict.fromkeys(sorted(COLOURS), 16)
+
+    comparison = evaluate("things")
+    assert comparison.tuned.metrics["accuracy"] > comparison.base.metrics["accuracy"]
+    assert comparison.tuned.metrics["log_loss"] < comparison.base.metrics["log_loss"]
+    for side in (comparison.base, comparison.tuned):  # the base chooses among the labels as well
+        assert {row["prediction"] for row in side.rows} <= set(COLOURS)
+    summary = json.loads((run.eval_dir / "summary.json").read_text())
+    assert summary["labels"]["always"]["accuracy"] == pytest.approx(1 / 3)
+    confusion = json.loads((run.eval_dir / "confusion.json").read_text())
+    assert sum(map(sum, confusion["tuned"]["confusion"])) == summary["rows"] == 6
+    assert (run.visuals_dir / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    card = (run.model_dir / "README.md").read_text()
+    assert "one of 3 labels: `dark red`, `green`, `red`" in card
+    assert "Macro F1" in card
+
+    session = open_session("things")
+    messages = session.conversation("A thing of number 5 and green")
+    choice = session.choose(messages)
+    assert sum(choice.probabilities) == pytest.approx(1)
+    assert session.answer(messages) == choice.label == "".join(session.stream(messages))
+    assert session.choose(messages, base=True).probabilities != choice.probabilities
+
+    Path("other.csv").write_text("text,category\nA thing of number 99,purple\nA thing of number 98,pink\n")
+    with pytest.raises(DataError, match="none of the 2 test rows has a label that the run was trained on"):
+        evaluate("things", overrides={"data.test_path": "other.csv"})
