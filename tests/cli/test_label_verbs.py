@@ -77,7 +77,7 @@ def test_eval_shows_labels_confusions_and_the_baseline(cli, mail, api, monkeypat
     outcome = cli("eval", "mail")
     assert outcome.code == 0
     lines = [line.split() for line in outcome.out.splitlines()]
-    assert ["log", "loss", "2.00", "0.50", "-1.50", "better"] in lines
+    assert ["log", "loss", "2.00", "0.50", "-1.50", "-2.00", "to", "-1.00", "better"] in lines
     assert ["spam", "3", "60.0", "100.0", "75.0", "75.0"] in lines
     assert ["ham", "spam", "1"] in lines
     assert "always giving the most frequent label, 'ham', is right in 60.0%" in outcome.out

@@ -125,7 +125,7 @@ def test_rows_and_metrics_are_those_of_the_choices(engine) -> None:
     right = [row["prediction"] == row["reference"] for row in found.rows]
     assert found.metrics["accuracy"] == sum(right) / 4
     known = [row["reference_probability"] for row in found.rows[:3]]  # the last one's label was never seen
-    assert found.metrics["log_loss"] == pytest.approx(log_loss(known))
+    assert found.metrics["log_loss"] == pytest.approx(log_loss(known).value)
     assert found.by_label is not None
     assert found.by_label.classes["new"].support == 1
     assert found.metrics == pytest.approx(measure(engine, batch_size=1).metrics, rel=1e-3)

@@ -139,7 +139,7 @@ def test_full_trains_everything_in_float32(tiny_model_dir: Callable[[str], Path]
 
 def test_an_unknown_method_and_a_second_adapter(tiny_model_dir: Callable[[str], Path]) -> None:
     base = load(tiny_model_dir, "llama")
-    with pytest.raises(SettingsError, match="allowed: full, lora, rslora"):
+    with pytest.raises(SettingsError, match="allowed: full, lora, qlora, rslora"):
         apply_method(base, MethodConfig.model_construct(name="bitfit"), dtype=torch.float32)
     adapted = apply_method(base, MethodConfig(name="lora"), dtype=torch.float32)
     with pytest.raises(SettingsError, match="has an adapter already"):

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoTokenizer
 
-from tunesmith.config import METHODS, RunConfig
+from tunesmith.config import METHODS, RunConfig, quantize_of
 from tunesmith.export import CardFacts, License, base_kind, read_license
 from tunesmith.model import find_source
 from tunesmith.prompts import check_template
@@ -58,8 +58,9 @@ def _method_settings(config: RunConfig) -> dict[str, Any]:
     if not method.is_adapter:
         return {}
     unset = {"name", *(() if method.has_rank else ("r", "alpha", "dropout"))}
-    unset |= {name for name in ("layers", "modules_to_save") if getattr(config.method, name) in (None, "none")}
-    return config.method.model_dump(exclude=unset)
+    unset |= {"target_modules"} if method.is_soft_prompt else {"num_virtual_tokens"}
+    settings = {**config.method.model_dump(exclude=unset), "quantize": quantize_of("auto", config.model.quantize)}
+    return {name: value for name, value in settings.items() if value not in (None, "none")}
 
 
 def _license(kind: str, path: str, revision: str) -> License | None:

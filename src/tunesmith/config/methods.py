@@ -53,10 +53,10 @@ class Method:
 _FULL_RATES: Rates = ((30e6, 2e-3), (100e6, 5e-5), (1e9, 1e-5))
 _LORA_RATES: Rates = ((30e6, 2e-3), (1e9, 2e-4))
 
-# The large end is what PEFT's comparison took for prompt and prefix, and tried best for P-tuning, without decay: it
-# would pull what began as real tokens to 0. The small end is measured on builtin:nano and the sample workbook (one
-# seed, 96 rows, 100 steps of 4, 20 virtual tokens; validation loss): prompt 5.38 at 1e-3, 5.29 at 3e-2, 5.31 at 1e-1;
-# prefix 5.40 at 5e-3, 5.17 at 5e-2; P-tuning 5.35 at 1e-3, 5.33 at 1e-2.
+# The large end is PEFT's comparison's (method_comparison/MetaMathQA, a 3 B model). Prompt and prefix have no decay: it
+# would pull what began as real tokens to 0. The small end is measured on builtin:nano and the sample workbook (a seed,
+# 96 rows, 100 steps of 4, 20 virtual tokens; validation loss): prompt 5.38 at 1e-3, 5.29 at 3e-2, 5.31 at 1e-1; prefix
+# 5.40 at 5e-3, 5.17 at 5e-2; P-tuning 5.35 at 1e-3, 5.33 at 1e-2.
 _PROMPT_RATES: Rates = ((30e6, 3e-2), (1e9, 1e-3))
 _PREFIX_RATES: Rates = ((30e6, 5e-2), (1e9, 5e-3))
 _PTUNING_RATES: Rates = ((30e6, 1e-2), (1e9, 1e-3))
