@@ -124,7 +124,8 @@ class Harness:
         tasks = list(self.config.data.weights)
         if tasks:  # the first has most of the rows
             self.rows = [
-                replace(row, task=tasks[max(0, index - len(self.rows) + len(tasks))]) for index, row in enumerate(self.rows)
+                replace(row, task=tasks[max(0, index - len(self.rows) + len(tasks))])
+                for index, row in enumerate(self.rows)
             ]
         self.rows = [replace(row, difficulty=row.row * 7 % 5) for row in self.rows]
         self.scored = 0
