@@ -2,7 +2,8 @@
 
 Source: Platanios et al. 2019 (arXiv:1903.09848), competence-based curriculum: at step t rows are drawn from the
 share c(t) of them that is easiest. Here they are drawn pass by pass and not with replacement, so that no row is left
-out: as long as rows come in faster than they are drawn, as in a run of one epoch, each is seen once. Knows nothing of files, tokens or models.
+out: as long as rows come in faster than they are drawn, as in a run of one epoch, each is seen once. Knows nothing of
+files, tokens or models.
 """
 
 from __future__ import annotations
