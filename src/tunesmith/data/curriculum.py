@@ -38,7 +38,9 @@ class Curriculum:
 
         linear and root are equation 7 of the paper with p = 1 and 2: (t (1 - c0^p) + c0^p)^(1/p).
         """
-        time = min(1.0, progress / self.until)
+        time = progress / self.until
+        if time >= 1:
+            return 1.0
         if self.pacing == "steps":
             return self.start + (1 - self.start) * math.floor(time * _STEPS + 1e-9) / _STEPS
         power = _POWERS[self.pacing]
