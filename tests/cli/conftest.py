@@ -42,7 +42,7 @@ Cli = Callable[..., Outcome]
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that the command is called in; of the files that tests name there are only empty ones."""
-    for name in ("faq.xlsx", "faq.jsonl", "d.jsonl"):
+    for name in ("faq.xlsx", "faq.jsonl", "d.jsonl", "maths.jsonl"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for name in ("TUNESMITH_TRACE", "NO_COLOR", "FORCE_COLOR", "COLUMNS"):
@@ -223,9 +223,10 @@ class FakeApi(ModuleType):
             config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
         if config.train.epochs is None:
             config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
-        if config.train.order == "curriculum" and config.train.curriculum_start is None:
-            config = config.resolved("train.curriculum_start", 0.1, "the easiest tenth first")
-            config = config.resolved("train.curriculum_until", 0.8, "all rows for the last fifth")
+        if config.train.order == "curriculum" and config.train.curriculum_by is None:
+            values = {"by": "length", "pacing": "root", "start": 0.1, "until": 0.5}
+            for name, value in values.items():
+                config = config.resolved(f"train.curriculum_{name}", value, "left open")
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
         findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)

@@ -68,6 +68,9 @@ def test_sets_have_readers_and_columns_of_their_own(tmp_path: Path) -> None:
     texts = {example.question for example in everything(prepared) if example.task == "b"}
     assert texts == {f"Frage {n}" for n in range(10)}
     assert prepared.report.tasks["b"].columns == {"question": "x", "answer": "y"}
+    with pytest.raises(DataError, match=r"b\.txt has no column 'z' .*data\.columns\.question") as refused:
+        prepare(config_of(str(tmp_path / "a.csv"), {"path": str(german), **own, "columns": {"question": "z"}}))
+    assert "its entry of data.sets" in str(refused.value)
 
 
 def test_what_one_set_is_measured_with_another_is_not_trained_on(tmp_path: Path) -> None:

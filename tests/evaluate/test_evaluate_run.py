@@ -217,6 +217,24 @@ def test_an_infinite_perplexity_becomes_null():
     assert summary["change"]["perplexity"] == {"low": None, "high": None, "verdict": "too few rows"}
 
 
+def test_each_task_has_the_metrics_of_its_rows_alone(engine):
+    answers = ["A machine which prints.", "Paris", "Nothing."]
+    examples = [replace(example, task=task) for example, task in zip(EXAMPLES, ("faq", "maps", "faq"), strict=True)]
+    base = measure(Scripted(engine, answers), examples)
+    whole = measure(Scripted(engine, answers))
+    assert base.metrics == pytest.approx(whole.metrics)
+    assert whole.tasks == {}
+    alone = measure(Scripted(engine, answers[::2]), EXAMPLES[::2])
+    assert base.tasks["faq"].metrics == pytest.approx(alone.metrics)
+    assert (base.tasks["faq"].row_count, base.tasks["maps"].row_count) == (2, 1)
+    assert base.tasks["maps"].metrics["exact_match"] == 1.0
+    summary = summarise(base, base)["tasks"]
+    assert list(summary) == ["faq", "maps"]
+    assert summary["maps"] == {"rows": 1, "base": base.tasks["maps"].metrics, "tuned": base.tasks["maps"].metrics}
+    assert [row["task"] for row in predictions(base, base)] == ["faq", "maps", "faq"]
+    assert "task" not in predictions(whole, whole)[0]
+
+
 def test_evaluations_of_different_rows_are_refused(engine):
     base = measure(Scripted(engine, ["a", "b", "c"]))
     other = measure(Scripted(engine, ["a", "b", "c"]), [*EXAMPLES[:2], replace(EXAMPLES[2], row=8)])

@@ -82,11 +82,17 @@ class Project:
     crew: Crew
 
     def train(
-        self, name: str, *, world: int, faults: tuple[dict[str, object], ...] = (), **settings: object
+        self,
+        name: str,
+        *,
+        world: int,
+        faults: tuple[dict[str, object], ...] = (),
+        files: tuple[str, ...] = ("faq.csv",),
+        **settings: object,
     ) -> list[int]:
         changed = {key.replace("__", "."): value for key, value in settings.items()}
         flags = [part for key, value in {**SETTINGS, **changed}.items() for part in (f"--{key}", str(value))]
-        arguments = ["train", "faq.csv", "--model", "model", "--output-dir", name, *flags]
+        arguments = ["train", *files, "--model", "model", "--output-dir", name, *flags]
         return self.crew.run(self.folder, *arguments, world=world, faults=faults)
 
     def resume(self, name: str, *, world: int, **settings: object) -> list[int]:
@@ -131,12 +137,13 @@ def project(crew: Crew, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir
         "heat",
         "cold",
     ]
-    with (folder / "faq.csv").open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["question", "answer"])
-        for number in range(ROWS):
-            answer = " ".join(draw.choices(words, k=draw.randint(2, 12)))
-            lines.writerow([f"What is {draw.choice(words)} {number}?", answer + "."])
+    for name, numbers in (("faq.csv", range(ROWS)), ("more.csv", range(100, 112))):
+        with (folder / name).open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(["question", "answer"])
+            for number in numbers:
+                answer = " ".join(draw.choices(words, k=draw.randint(2, 12)))
+                lines.writerow([f"What is {draw.choice(words)} {number}?", answer + "."])
     return Project(folder, crew)
 
 
@@ -178,6 +185,31 @@ def assert_equal_within_rounding(left: Run, right: Run) -> None:
     state, other = left.manifest["training"], right.manifest["training"]
     for counter in ("step", "tokens", "best_step", "skipped", "anchor", "stopped_early"):
         assert state[counter] == other[counter], counter
+
+
+def test_a_mixture_with_a_curriculum_by_loss_is_the_same_on_two_processes_and_after_a_kill(project: Project) -> None:
+    settings = {
+        **{"files": ("faq.csv", "more.csv"), "data__temperature": 2, "method__name": "lora"},
+        **{"train__order": "curriculum", "train__curriculum_by": "loss", "train__save_steps": 2},
+    }
+    assert project.train("mixed", world=1, **settings) == [0], project.crew.said(0)
+    alone, killed = project.run("mixed"), project.run("mixed-killed")
+    faults = fault(SIGKILL, ACCUMULATE, rank=0, call=6)
+    codes = project.train("mixed-killed", world=2, faults=faults, **settings)
+    assert codes[0] == -9
+    kept = (killed.path / "row_losses.json").read_bytes()
+    ours, theirs = (json.loads((run.path / "row_losses.json").read_text())["losses"] for run in (alone, killed))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert len(set(ours)) == len(ours) == 43
+    assert project.resume("mixed-killed", world=2) == [0, 0], project.crew.said(0)
+    assert (killed.path / "row_losses.json").read_bytes() == kept
+    assert_equal_within_rounding(killed, alone)
+    evals = MetricsLog(alone.metrics_path).read("eval")
+    assert all({"validation_loss/faq", "validation_loss/more"} <= line.keys() for line in evals)
+    others = MetricsLog(killed.metrics_path).read("eval")
+    for task in ("faq", "more"):
+        name = f"validation_loss/{task}"
+        assert [line[name] for line in evals] == pytest.approx([line[name] for line in others], rel=1e-5)
 
 
 @pytest.mark.parametrize(

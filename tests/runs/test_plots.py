@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tunesmith.errors import SettingsError
 from tunesmith.runs import MetricsLog, Run, plot_run, plots
-from tunesmith.runs.curves import Series, mean_between, needs_log_scale, smooth, thin
+from tunesmith.runs.curves import Series, columns_under, mean_between, needs_log_scale, smooth, thin
 
 CONFIG = "name: faq\nseed: 42\nmodel:\n  path: org/tiny\nmethod:\n  name: lora\n  r: 16\norigins:\n  seed: flag\n"
 FIGURES = ("training_curves.png", "loss_comparison.png", "lr_schedule.png")
@@ -250,3 +250,20 @@ def test_a_log_axis_is_for_peaks_over_positive_values() -> None:
     assert not needs_log_scale([1.0, 1.0, 1.0, 20.0])
     assert not needs_log_scale([0.0, 1.0, 1.0, 900.0])
     assert not needs_log_scale([])
+
+
+def test_each_task_has_a_curve_of_its_own(tmp_path: Path) -> None:
+    pink = (204, 121, 167)
+    with_tasks = [
+        {**line, "validation_loss/faq": 1.5, "validation_loss/maths": 2.5} if line["kind"] == "eval" else line
+        for line in lines()
+    ]
+    found = columns_under(with_tasks, "validation_loss/")
+    assert found == {"faq": Series([10, 20, 30], [1.5] * 3), "maths": Series([10, 20, 30], [2.5] * 3)}
+    run, plain = make(tmp_path, with_tasks, "tasks"), make(tmp_path, lines(), "plain")
+    plot_run(run, status="finished")
+    plot_run(plain, status="finished")
+    assert has_colour(run, "training_curves.png", pink)
+    assert not has_colour(plain, "training_curves.png", pink)
+    with (run.visuals_dir / "training_metrics.csv").open(newline="") as file:
+        assert [row["validation_loss/maths"] for row in csv.DictReader(file) if row["kind"] == "eval"] == ["2.5"] * 3

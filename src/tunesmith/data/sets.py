@@ -17,7 +17,7 @@ from tunesmith.data.notices import example_place
 from tunesmith.data.prepare import Prepared, prepare_file
 from tunesmith.data.report import DataReport, measure
 from tunesmith.data.split import SIDES
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Example, Message, Place
 
 
@@ -34,7 +34,7 @@ def prepare(config: RunConfig) -> Prepared:
     if len(each) == 1:
         return prepare_file(config.model_copy(update={"data": each[0]}))
     parts = [
-        _Part.of(task, prepare_file(config.model_copy(update={"data": one})))
+        _Part.of(task, _prepared(config.model_copy(update={"data": one})))
         for task, one in zip(task_names(config.data.sets), each, strict=True)
     ]
     _keep_apart(parts)
@@ -44,6 +44,16 @@ def prepare(config: RunConfig) -> Prepared:
         part.refuse_empty()
     train, validation, test = ([row for part in parts for row in part.sides[side]] for side in SIDES)
     return Prepared(train, validation, test, _merged(parts, config.data))
+
+
+def _prepared(config: RunConfig) -> Prepared:
+    """One of several files; what is wrong with it says where its own settings go."""
+    try:
+        return prepare_file(config)
+    except (DataError, SettingsError) as error:
+        if error.fix and "data." in error.fix:
+            error.fix += "; settings of this file alone go into its entry of data.sets"
+        raise
 
 
 def spread_over_tasks(examples: Sequence[Example], limit: int | None) -> list[Example]:
