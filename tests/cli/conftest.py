@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.api.leaks import LeakReport
 from tunesmith.api.look import is_base
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
@@ -148,6 +149,8 @@ class FakeApi(ModuleType):
         self.warns: str | None = None
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
+        self.leakage = LeakReport(())
+        self.tasks: list[Any] = []
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -275,6 +278,10 @@ class FakeApi(ModuleType):
                     metric="exact_match", base=0.0, tuned=1.0, change=1.0, low=1.0, high=1.0, verdict="better"
                 ),
             ],
+            leakage=self.leakage,
+            others=None,
+            is_excluding=False,
+            tasks=self.tasks,
             to_json=lambda: {"schema_version": 1, "rows": 1},
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
+    from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
@@ -24,6 +25,8 @@ __all__ = [
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
+    "Leak",
+    "LeakReport",
     "ModelFinetuner",
     "Preview",
     "Session",
@@ -45,6 +48,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
+    **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),

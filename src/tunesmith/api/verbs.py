@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
+from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
+from tunesmith.evaluate import (
+    Evaluation,
+    Item,
+    MetricChange,
+    TaskComparison,
+    compare_table,
+    mean_nll,
+    measure_tasks,
+    predictions,
+    read_tasks,
+    summarise,
+)
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write, is_writer
@@ -28,19 +40,39 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Base and tuned model on the same held-out rows. `to_json()` is what `tunesmith eval --json` prints."""
+    """Base and tuned model on the same held-out rows. `to_json()` is what `tunesmith eval --json` prints.
+
+    leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
+    that base and tuned are without them, with them; None where there are none, or nothing else. tasks: see
+    `eval.tasks`.
+    """
 
     run: Run
     base: Evaluation
     tuned: Evaluation
+    leakage: LeakReport
+    others: tuple[Evaluation, Evaluation] | None = None
+    is_excluding: bool = False
+    tasks: tuple[TaskComparison, ...] = ()
 
     @property
     def changes(self) -> list[MetricChange]:
         """What tuning changed, a line for each metric."""
         return compare_table(self.base, self.tuned)
 
+    @property
+    def other_changes(self) -> list[MetricChange]:
+        """The same of `others`; empty when there are none."""
+        return compare_table(*self.others) if self.others else []
+
     def to_json(self) -> dict[str, object]:
-        return summarise(self.base, self.tuned)
+        summary: dict[str, object] = summarise(self.base, self.tuned)
+        summary["leakage"] = self.leakage.to_json()
+        if self.others:
+            summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
+        if self.tasks:
+            summary["tasks"] = {task.name: task.to_json() for task in self.tasks}
+        return summary
 
 
 def train(
@@ -118,15 +150,20 @@ def evaluate(
 ) -> Comparison:
     """Measure base and tuned model on a run's test rows; write its eval/ folder and renew the model card.
 
+    Test rows that are also in the training data are reported, and left out of the scores with `eval.exclude_leaked`;
+    `eval.tasks` are asked of both models besides.
+
     Raises:
-        DataError: the data file is gone or has changed since training, or there are no test rows.
+        DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
     """
     run = Run.open(reference)
     session = open_session(reference, overrides)
     config = session.config
+    tasks = [(name, read_tasks(name)) for name in config.eval.tasks]
     examples = held_out_examples(run, config)
+    leakage = find_leaks(run, config, examples)
     encoded, _ = encode(
-        examples,
+        [replace(example, row=index) for index, example in enumerate(examples)],
         session.template,
         session.loaded.tokenizer,
         max_length=session.context,
@@ -134,13 +171,53 @@ def evaluate(
     )
     base = _measure(session, examples, encoded, base=True, on_progress=on_progress)
     tuned = _measure(session, examples, encoded, base=False, on_progress=on_progress)
-    comparison = Comparison(run, base, tuned)
-    lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]
+    comparison = Comparison(run, base, tuned, leakage)
+    lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
+    if leakage.leaks:
+        comparison = _with_and_without(comparison, examples, encoded, exclude=config.eval.exclude_leaked)
+    found = tuple(_measure_tasks(session, name, items, on_progress) for name, items in tasks)
+    comparison = replace(comparison, tasks=found)
     run.eval_dir.mkdir(exist_ok=True)
     atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
     atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
     write_card(run.model_dir, card_facts(run, config))
     return comparison
+
+
+def _with_and_without(
+    comparison: Comparison, examples: Sequence[Example], encoded: Sequence[Encoded], *, exclude: bool
+) -> Comparison:
+    both = [without(side, examples, encoded, comparison.leakage) for side in (comparison.base, comparison.tuned)]
+    base, tuned = both
+    if base is None or tuned is None:
+        if exclude:
+            raise DataError(
+                f"all {comparison.tuned.row_count} test rows are also in the training data",
+                fix="give other rows with --data.test_path FILE, or leave out --eval.exclude_leaked",
+            )
+        return comparison
+    if not exclude:
+        return replace(comparison, others=(base, tuned))
+    return replace(comparison, base=base, tuned=tuned, others=(comparison.base, comparison.tuned), is_excluding=True)
+
+
+def _measure_tasks(session: Session, name: str, items: Sequence[Item], on_progress: Progress) -> TaskComparison:
+    """Ask base and tuned the items of one suite."""
+    scores = []
+    for who in ("base", "tuned"):
+        with session.engine(base=who == "base") as engine:
+            scores.append(
+                measure_tasks(
+                    engine,
+                    items,
+                    settings=session.config.generate,
+                    batch_size=session.config.eval.batch_size,
+                    seed=session.config.seed,
+                    on_progress=lambda done, total, who=who: on_progress(f"{who}, {name}", done, total),  # type: ignore[misc]
+                )
+            )
+    base, tuned = scores
+    return TaskComparison(Path(name).stem, base, tuned, session.config.seed)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

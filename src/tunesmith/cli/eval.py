@@ -25,9 +25,12 @@ def evaluate(
 
     Perplexity, exact match, token F1, BLEU and ROUGE of both models, then three
     answers side by side. The run's eval folder and its model card keep them.
+    Test rows that are also in the training data are named; --eval.exclude_leaked
+    leaves them out. --tasks general asks both models what they could do before.
 
         tunesmith eval faq
         tunesmith eval faq --eval.max_rows 50
+        tunesmith eval faq --tasks general --tasks mine.yaml
         tunesmith eval last --json
     """
     from tunesmith.cli.report import files, next_commands
@@ -57,10 +60,14 @@ def compare(run: str, overrides: dict[str, str]) -> Comparison:
 
 def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers: the first, not the best."""
+    from tunesmith.cli.eval_more import show_leakage, task_table
     from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show
 
     base, tuned = comparison.base, comparison.tuned
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    show_leakage(comparison)
+    for task in comparison.tasks:
+        show(task_table(task), "")
     pairs = list(zip(base.rows, tuned.rows, strict=True))[:_ANSWERS]
     if pairs:
         show(f"the first {len(pairs)} test rows" if len(pairs) > 1 else "the first test row", "")

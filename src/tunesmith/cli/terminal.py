@@ -200,7 +200,7 @@ METRIC_NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
-_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
+VERDICT_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
 class Change(Protocol):
@@ -236,7 +236,7 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
             Text(_number(line.tuned * scale, is_loss=is_loss), style="bold"),
             _number(line.change * scale, is_loss=is_loss, sign="+"),
             " to ".join(_number(end * scale, is_loss=is_loss, sign="+") for end in (line.low, line.high)),
-            Text(line.verdict, style=_STYLES[line.verdict]),
+            Text(line.verdict, style=VERDICT_STYLES[line.verdict]),
         )
     note = (
         f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"

@@ -8,6 +8,7 @@ from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.corpus import Corpus, blocks, read_corpus
 from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
 from tunesmith.data.order import StepPlan
+from tunesmith.data.overlap import Overlap, overlaps
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.data.read import READERS, read
 from tunesmith.data.readers.source import check_file
@@ -23,6 +24,7 @@ __all__ = [
     "DataReport",
     "Detection",
     "EncodeReport",
+    "Overlap",
     "Prepared",
     "StepPlan",
     "Table",
@@ -33,6 +35,7 @@ __all__ = [
     "detect_columns",
     "encode",
     "groups",
+    "overlaps",
     "prepare",
     "read",
     "read_corpus",
