@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.evaluate import TaskComparison
     from tunesmith.generate import Completion
     from tunesmith.model import Layer, LayerGuide
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelFinetuner",
     "Preview",
     "Session",
+    "TaskComparison",
     "check_data_file",
     "create_mlx_compatible_scheduler",
     "evaluate",
@@ -59,12 +61,17 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name == "Completion":  # what a session's stream ends with
-        from tunesmith import generate
-
-        return generate.Completion
-    if name in ("Layer", "LayerGuide"):  # what layers() answers with
+    # what functions here answer with
+    if name in ("Layer", "LayerGuide"):
         from tunesmith import model
 
         return getattr(model, name)
+    if name == "Completion":
+        from tunesmith import generate
+
+        return generate.Completion
+    if name == "TaskComparison":
+        from tunesmith import evaluate
+
+        return evaluate.TaskComparison
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,7 @@ from rich.text import Text
 from tunesmith.cli.terminal import VERDICT_STYLES, comparison_table, plain, show, table
 
 if TYPE_CHECKING:
-    from tunesmith.api import Comparison
-    from tunesmith.evaluate import TaskComparison
+    from tunesmith.api import Comparison, TaskComparison
 
 _LEAKS_SHOWN = 5
 _SCORE_NAMES = {"choices": "right choice", "written": "right in words", "bits_per_byte": "bits per byte"}
@@ -43,9 +42,8 @@ def show_leakage(comparison: Comparison) -> None:
 
 def task_table(task: TaskComparison) -> RenderableType:
     """A suite before and after: its scores with intervals, then each kind of item."""
-    made = table(
-        "", "base", "tuned", "change", "95 % interval", " ", right=("base", "tuned", "change", "95 % interval")
-    )
+    numbers = ("base", "tuned", "change", "95 % interval")
+    made = table("", *numbers, " ", right=numbers)
     for name, found in task.changes.items():
         scale, form = (1, ".3f") if name == "bits_per_byte" else (100, ".1f")
         made.add_row(

@@ -10,8 +10,8 @@ check      how a written answer is judged: {contains: TEXT or a list of which on
 kind       a word by which results are grouped; may be left out
 
 contains compares whole words without case, equals as exact match does (case, punctuation and articles do not count),
-regex searches as it is, number takes the last number of the answer, as is usual for worked arithmetic (Cobbe et al. 2021,
-arXiv:2110.14168).
+regex searches as it is, number takes the last number of the answer, as is usual for worked arithmetic (Cobbe et al.
+2021, arXiv:2110.14168).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a model can do besides its own task: one suite of questions, before and after tuning.
 
-choices        share of items whose right answer is likelier than each wrong one, by nats per byte of the answer, so that
-               its length does not decide (as acc_norm of the Language Model Evaluation Harness, Gao et al. 2021,
+choices        share of items whose right answer is likelier than each wrong one, by nats per byte of the answer, so
+               that its length does not decide (as acc_norm of the Language Model Evaluation Harness, Gao et al. 2021,
                doi:10.5281/zenodo.5371628). Has a signal long before a model answers in words; chance is 1 in 4 with
                three wrong answers
 written        share of items whose written answer passes the item's check
