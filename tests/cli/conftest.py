@@ -131,7 +131,7 @@ class FakeSession:
 
     def set_generation(self, name: str, value: object) -> None:
         config = load_config(overrides={f"generate.{name}": value})
-        self.config = self.config.replaced("generate", config.generate, "x")
+        self.config = self.config.replaced(f"generate.{name}", getattr(config.generate, name), "x")
 
     def use_adapter(self, reference: str) -> None:
         if reference == "other":
