@@ -23,7 +23,7 @@ def adapter(tiny_model_dir, tmp_path):
         base_path = str(tiny_model_dir(arch))
         loaded = load_base(base_path)
         config = load_config(overrides={"method.name": method}).method
-        model = apply_method(loaded.model, config)
+        model = apply_method(loaded.model, config, dtype=loaded.dtype)
         torch.manual_seed(seed)
         with torch.no_grad():
             for parameter in model.parameters():
