@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.api.leaks import LeakReport
 from tunesmith.api.look import is_base
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
@@ -131,7 +132,7 @@ class FakeSession:
 
     def set_generation(self, name: str, value: object) -> None:
         config = load_config(overrides={f"generate.{name}": value})
-        self.config = self.config.replaced("generate", config.generate, "x")
+        self.config = self.config.replaced(f"generate.{name}", getattr(config.generate, name), "x")
 
     def use_adapter(self, reference: str) -> None:
         if reference == "other":
@@ -150,6 +151,8 @@ class FakeApi(ModuleType):
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
         self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
+        self.leakage = LeakReport(())
+        self.suites: list[Any] = []
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -306,6 +309,10 @@ class FakeApi(ModuleType):
                     verdict="better",
                 ),
             ],
+            leakage=self.leakage,
+            others=None,
+            is_excluding=False,
+            suites=self.suites,
             to_json=lambda: {"schema_version": 1, "rows": 1},
         )
 

@@ -81,7 +81,6 @@ def test_eval_shows_labels_confusions_and_the_baseline(cli, mail, api, monkeypat
     assert ["spam", "3", "60.0", "100.0", "75.0", "75.0"] in lines
     assert ["ham", "spam", "1"] in lines
     assert "always giving the most frequent label, 'ham', is right in 60.0%" in outcome.out
-    assert "log loss and calibration error: lower is better" in " ".join(outcome.out.split())
     assert "1 test row has a label that training has not seen ('Spam')" in outcome.err
 
 

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
+    from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.evaluate import SuiteComparison
     from tunesmith.generate import Choice, Completion
     from tunesmith.model import Layer, LayerGuide
 
@@ -28,11 +30,14 @@ __all__ = [
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
+    "Leak",
+    "LeakReport",
     "MetricType",
     "ModelEvaluator",
     "ModelFinetuner",
     "Preview",
     "Session",
+    "SuiteComparison",
     "check_data_file",
     "create_mlx_compatible_scheduler",
     "evaluate",
@@ -52,6 +57,7 @@ _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
+    **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
@@ -62,16 +68,17 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name == "Completion":  # what a session's stream ends with
-        from tunesmith import generate
-
-        return generate.Completion
-    if name in ("Layer", "LayerGuide"):  # what layers() answers with
+    # what functions here answer with
+    if name in ("Layer", "LayerGuide"):
         from tunesmith import model
 
         return getattr(model, name)
-    if name == "Choice":  # what Session.choose() answers with
+    if name in ("Choice", "Completion"):  # what Session.choose() and stream() answer with
         from tunesmith import generate
 
-        return generate.Choice
+        return getattr(generate, name)
+    if name == "SuiteComparison":
+        from tunesmith import evaluate
+
+        return evaluate.SuiteComparison
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

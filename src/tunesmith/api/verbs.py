@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
+from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.records import log_path
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
@@ -21,12 +22,16 @@ from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     AnswerLog,
     Evaluation,
+    Item,
     MetricChange,
+    SuiteComparison,
     compare_table,
     confusions,
     contest,
     mean_nll,
+    measure_suite,
     predictions,
+    read_suite,
     report_html,
     summarise,
 )
@@ -42,19 +47,39 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Base and tuned model on the same held-out rows. `to_json()` is what `tunesmith eval --json` prints."""
+    """Base and tuned model on the same held-out rows. `to_json()` is what `tunesmith eval --json` prints.
+
+    leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
+    that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
+    `eval.suites`.
+    """
 
     run: Run
     base: Evaluation
     tuned: Evaluation
+    leakage: LeakReport
+    others: tuple[Evaluation, Evaluation] | None = None
+    is_excluding: bool = False
+    suites: tuple[SuiteComparison, ...] = ()
 
     @property
     def changes(self) -> list[MetricChange]:
         """What tuning changed, a line for each metric."""
         return compare_table(self.base, self.tuned)
 
+    @property
+    def other_changes(self) -> list[MetricChange]:
+        """The same of `others`; empty when there are none."""
+        return compare_table(*self.others) if self.others else []
+
     def to_json(self) -> dict[str, object]:
-        return summarise(self.base, self.tuned)
+        summary: dict[str, object] = summarise(self.base, self.tuned)
+        summary["leakage"] = self.leakage.to_json()
+        if self.others:
+            summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
+        if self.suites:
+            summary["suites"] = {suite.name: suite.to_json() for suite in self.suites}
+        return summary
 
 
 def train(
@@ -134,15 +159,20 @@ def evaluate(
 ) -> Comparison:
     """Measure base and tuned model on a run's test rows; write its eval/ folder and renew the model card.
 
+    Test rows that are also in the training data are reported, and left out of the scores with `eval.exclude_leaked`;
+    `eval.suites` are asked of both models besides.
+
     Raises:
-        DataError: the data file is gone or has changed since training, or there are no test rows.
+        DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
     """
     run = Run.open(reference)
     session = open_session(reference, overrides)
     config = session.config
+    suites = [(name, read_suite(name)) for name in config.eval.suites]
     examples = held_out_examples(run, config)
+    leakage = find_leaks(run, config, examples)
     encoded, _ = encode(
-        examples,
+        [replace(example, row=index) for index, example in enumerate(examples)],
         session.template,
         session.loaded.tokenizer,
         max_length=session.context,
@@ -150,8 +180,12 @@ def evaluate(
     )
     base = _measure(run, session, examples, encoded, base=True, on_progress=on_progress)
     tuned = _measure(run, session, examples, encoded, base=False, on_progress=on_progress)
-    comparison = Comparison(run, base, tuned)
-    lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]
+    comparison = Comparison(run, base, tuned, leakage)
+    lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
+    if leakage.leaks:
+        comparison = _with_and_without(comparison, examples, encoded, exclude=config.eval.exclude_leaked)
+    found = tuple(_measure_suite(session, name, items, on_progress) for name, items in suites)
+    comparison = replace(comparison, suites=found)
     run.eval_dir.mkdir(exist_ok=True)
     atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
     atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
@@ -201,6 +235,42 @@ def _report(comparison: Comparison) -> str:
         pictures=pictures,
         texts=[("What was noticed in the data", "\n".join(findings))] if findings else [],
     )
+
+
+def _with_and_without(
+    comparison: Comparison, examples: Sequence[Example], encoded: Sequence[Encoded], *, exclude: bool
+) -> Comparison:
+    both = [without(side, examples, encoded, comparison.leakage) for side in (comparison.base, comparison.tuned)]
+    base, tuned = both
+    if base is None or tuned is None:
+        if exclude:
+            raise DataError(
+                f"all {comparison.tuned.row_count} test rows are also in the training data",
+                fix="give other rows with --data.test_path FILE, or leave out --eval.exclude_leaked",
+            )
+        return comparison
+    if not exclude:
+        return replace(comparison, others=(base, tuned))
+    return replace(comparison, base=base, tuned=tuned, others=(comparison.base, comparison.tuned), is_excluding=True)
+
+
+def _measure_suite(session: Session, name: str, items: Sequence[Item], on_progress: Progress) -> SuiteComparison:
+    """Ask base and tuned the items of one suite."""
+    scores = []
+    for who in ("base", "tuned"):
+        with session.engine(base=who == "base") as engine:
+            scores.append(
+                measure_suite(
+                    engine,
+                    items,
+                    settings=session.config.generate,
+                    batch_size=session.config.eval.batch_size,
+                    seed=session.config.seed,
+                    on_progress=lambda done, total, who=who: on_progress(f"{who}, {name}", done, total),  # type: ignore[misc]
+                )
+            )
+    base, tuned = scores
+    return SuiteComparison(Path(name).stem, base, tuned, session.config.seed)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

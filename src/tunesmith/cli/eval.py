@@ -27,9 +27,12 @@ def evaluate(
     and of each task, then three answers side by side. Of labels: accuracy, macro
     F1 and the scores of each, both models choosing among the same labels. The
     run's eval folder and its model card keep them.
+    Test rows that are also in the training data are named; --eval.exclude_leaked
+    leaves them out. --suites general asks both models what they could do before.
 
         tunesmith eval faq
         tunesmith eval faq --eval.max_rows 50
+        tunesmith eval faq --tasks general --tasks mine.yaml
         tunesmith eval last --json
     """
     from tunesmith.cli.report import files, next_commands
@@ -59,6 +62,7 @@ def compare(run: str, overrides: dict[str, str]) -> Comparison:
 
 def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers (the first, not the best), or the scores of each label."""
+    from tunesmith.cli.eval_more import show_leakage, suite_table
     from tunesmith.cli.labels import show_labels
     from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show, tasks_table
 
@@ -66,6 +70,9 @@ def show_comparison(comparison: Comparison) -> None:
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
     if tuned.tasks:
         show(tasks_table(base.tasks, tuned.tasks), "")
+    show_leakage(comparison)
+    for suite in comparison.suites:
+        show(suite_table(suite), "")
     if tuned.by_label is not None:
         show_labels(comparison)
         return

@@ -145,9 +145,10 @@ def _kind(name: str) -> tuple[bool, bool]:
 
 
 def _is_list(name: str) -> bool:
-    from tunesmith.config import describe
+    from tunesmith.config import ALIASES, describe
 
-    return any(setting.name == name and setting.type.startswith("list of") for setting in describe())
+    target = ALIASES.get(name, name)
+    return any(setting.name == target and setting.type.startswith("list of") for setting in describe())
 
 
 def _misspelt(name: str, own: Mapping[str, bool]) -> str | None:

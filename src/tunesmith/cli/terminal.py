@@ -196,7 +196,7 @@ _TASK_METRICS = {
     "token_f1": "token F1",
     "rougeL": "ROUGE-L",
 }
-_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
+VERDICT_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
 class Change(Protocol):
@@ -232,7 +232,7 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
             Text(_number(line.tuned, is_share=line.is_share), style="bold"),
             _number(line.change, is_share=line.is_share, sign="+"),
             " to ".join(_number(end, is_share=line.is_share, sign="+") for end in (line.low, line.high)),
-            Text(line.verdict, style=_STYLES[line.verdict]),
+            Text(line.verdict, style=VERDICT_STYLES[line.verdict]),
         )
     note = f"on {rows} test rows that neither has seen; shares out of 100; interval: of the change, on other such rows"
     outer = Table.grid()

@@ -135,6 +135,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "load_best_model_at_end": "train.keep_best",
     # eval and generate
     "eval_batch_size": "eval.batch_size",
+    "suites": "eval.suites",
     "per_device_eval_batch_size": "eval.batch_size",
     "max_new_tokens": "generate.max_new_tokens",
     "temperature": "generate.temperature",

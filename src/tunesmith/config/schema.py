@@ -228,6 +228,12 @@ class EvalConfig(_Section):
 
     batch_size: int = _setting(32, "Answers generated at once.", unit="rows", ge=1)
     max_rows: int | None = _setting(None, "Measure at most this many test rows.", unit="rows", ge=1)
+    exclude_leaked: bool = _setting(
+        False, "Score without the test rows that are also in the training data, the same or nearly."
+    )
+    suites: list[str] = _setting(
+        [], "What else base and tuned are asked: general (a suite that ships), or task files of yours (yaml, jsonl)."
+    )
 
 
 class GenerateConfig(_Section):

@@ -10,6 +10,7 @@ from tunesmith.data.curriculum import Curriculum
 from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
 from tunesmith.data.mix import Mixture
 from tunesmith.data.order import StepPlan
+from tunesmith.data.overlap import Overlap, overlaps
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.read import READERS, read
 from tunesmith.data.readers.source import check_file
@@ -28,6 +29,7 @@ __all__ = [
     "Detection",
     "EncodeReport",
     "Mixture",
+    "Overlap",
     "Prepared",
     "StepPlan",
     "Table",
@@ -38,6 +40,7 @@ __all__ = [
     "detect_columns",
     "encode",
     "groups",
+    "overlaps",
     "prepare",
     "read",
     "read_corpus",

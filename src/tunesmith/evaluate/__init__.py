@@ -8,6 +8,8 @@ from tunesmith.evaluate.paired import Interval, Sums, interval, mean_of
 from tunesmith.evaluate.report import report_html
 from tunesmith.evaluate.run import Evaluation, evaluate
 from tunesmith.evaluate.sides import MetricChange, compare_table, confusions, contest, predictions, summarise
+from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
+from tunesmith.evaluate.suite_file import Item, read_suite
 from tunesmith.evaluate.text import EVALUATORS
 from tunesmith.evaluate.titles import metric_title
 
@@ -19,8 +21,11 @@ __all__ = [
     "Contest",
     "Evaluation",
     "Interval",
+    "Item",
     "LabelReport",
     "MetricChange",
+    "SuiteComparison",
+    "SuiteScores",
     "Sums",
     "answer_all",
     "ask_all",
@@ -33,8 +38,10 @@ __all__ = [
     "interval",
     "mean_nll",
     "mean_of",
+    "measure_suite",
     "metric_title",
     "predictions",
+    "read_suite",
     "report_html",
     "report_labels",
     "summarise",
