@@ -62,7 +62,7 @@ def train(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    config = _with_absolute_paths(config)
+    config = _with_absolute_paths(config if resume is not None else training.continued(config))
     result = training.train(
         config,
         destination=destination,

@@ -1,6 +1,7 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
 from tunesmith.config.aliases import ALIASES
+from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.load import dump_config, load_config, recipe_paths
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
@@ -21,6 +22,7 @@ from tunesmith.config.schema import (
 __all__ = [
     "ALIASES",
     "METHODS",
+    "ContinualConfig",
     "DataConfig",
     "EvalConfig",
     "GenerateConfig",

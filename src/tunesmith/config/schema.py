@@ -10,29 +10,13 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.methods import is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
-
-
-def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
-    extra: dict[str, Any] | None = {"unit": unit} if unit else None
-    if isinstance(default, (list, dict)):
-        return Field(default_factory=default.copy, description=sentence, json_schema_extra=extra, **limits)
-    return Field(default, description=sentence, json_schema_extra=extra, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+from tunesmith.config.section import Section as _Section
+from tunesmith.config.section import setting as _setting
 
 
 class ModelConfig(_Section):
@@ -346,6 +330,7 @@ class RunConfig(_Section):
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     method: MethodConfig = Field(default_factory=MethodConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    continual: ContinualConfig = Field(default_factory=ContinualConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)

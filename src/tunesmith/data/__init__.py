@@ -11,6 +11,7 @@ from tunesmith.data.order import StepPlan
 from tunesmith.data.prepare import Prepared, prepare
 from tunesmith.data.read import READERS, read
 from tunesmith.data.readers.source import check_file
+from tunesmith.data.replay import ReplayBuffer, ReplayPlan, RowPlan
 from tunesmith.data.report import DataReport
 from tunesmith.data.table import Table
 
@@ -24,6 +25,9 @@ __all__ = [
     "Detection",
     "EncodeReport",
     "Prepared",
+    "ReplayBuffer",
+    "ReplayPlan",
+    "RowPlan",
     "StepPlan",
     "Table",
     "batches",

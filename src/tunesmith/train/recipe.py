@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.config import RunConfig, dump_config
-from tunesmith.data import encode, prepare
+from tunesmith.data import ReplayPlan, encode, prepare
 from tunesmith.errors import DataError
 from tunesmith.model import (
     accelerated,
@@ -29,6 +29,7 @@ from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes, joined
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
@@ -91,8 +92,9 @@ def _train(
     with processes.together():
         check_method(config.method, config.model.path, revision=config.model.revision)
 
-        # the data: read, cleaned, split
+        # the data: read, cleaned, split; and what the run goes on from, if from anything
         prepared = prepare(config)
+        past = Past.of(config)
 
         # the model, its tokenizer, and the template that every later step will use
         base = load_base(
@@ -121,10 +123,11 @@ def _train(
         )
         rows, encoding = encoded(prepared.train)
         held_out, _ = encoded(prepared.validation)
+        old, _ = encoded(past.examples(config) if past else ())
         if not rows:
             raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
-        reason = why_padded(base.model, max(map(len, rows)))
+        reason = why_padded(base.model, max(map(len, [*rows, *old])))
         padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
 
         # the method, and the settings that depend on all of the above
@@ -140,20 +143,30 @@ def _train(
         model = apply_method(
             base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
         )
+        if past:
+            past.start(model)
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
     )
 
+    def compute() -> AbstractContextManager[object]:
+        return autocast(base.device, base.dtype)
+
     # the run directory: nothing is written before everything above has worked
     folder = destination.path if isinstance(destination, Run) else destination
     run = Run(Path(processes.first(lambda: str(folder))))
+    identity = resolve.identity_of(
+        config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
+    )
+    penalty = None
+    if past:
+        penalty = past.penalty(model, old, config, run=run, autocast=compute, processes=processes)
+        identity |= past.identity(config, penalty)
     checkpoints = Checkpoints(
         run.checkpoints_dir,
-        identity=resolve.identity_of(
-            config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
-        ),
+        identity=identity,
         keep=config.train.save_total_limit,
         allow_drift=allow_drift,
         processes=processes,
@@ -168,6 +181,7 @@ def _train(
         else:
             manifest = resolve.manifest_of(config, prepared.report, base)
             Run.create(run.path, config_text=dump_config(config), manifest=manifest)
+        keep_fisher(run, penalty)
         announce(
             Plan(
                 run=run,
@@ -186,23 +200,21 @@ def _train(
     processes.first(begin)
 
     # the loop
-    def compute() -> AbstractContextManager[object]:
-        return autocast(base.device, base.dtype)
-
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, penalty=penalty)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def validate() -> float:
         with compute():
             return measured(mean_nll, model, held_out, sizes=sizes, processes=processes).mean
 
+    share = config.continual.replay_share if old else None
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with listen_for_stop() as stop, recorded(run, stop, processes), fast:
         state = fit(
             model,
-            rows,
-            plan=plan,
+            [*rows, *old],
+            plan=ReplayPlan(plan, len(old), share) if share else plan,
             settings=settings,
             checkpoints=checkpoints,
             validate=validate if held_out else None,
@@ -228,6 +240,7 @@ def _train(
                 epochs=plan.epoch_at(state.step),
                 total_steps=plan.total_steps,
                 trainable_parameters=trainable,
+                replay=keep_rows(run, prepared.train, config, past),
             )
 
         processes.first(finish)

@@ -26,6 +26,7 @@ from tunesmith.model import (
     format_count,
 )
 from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.ewc import Ewc
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
 from tunesmith.types import Encoded, Finding
@@ -160,7 +161,13 @@ def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedu
 
 
 def loop_settings(
-    config: RunConfig, plan: StepPlan, model: nn.Module, *, autocast: Autocast, processes: Processes = ALONE
+    config: RunConfig,
+    plan: StepPlan,
+    model: nn.Module,
+    *,
+    autocast: Autocast,
+    processes: Processes = ALONE,
+    penalty: Ewc | None = None,
 ) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
@@ -183,6 +190,7 @@ def loop_settings(
         threshold=train.early_stopping_threshold,
         plateau=plateau,
         processes=processes,
+        penalty=penalty,
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
