@@ -12,18 +12,15 @@ from pathlib import Path
 
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
-from tunesmith.api.session import Session, open_session
+from tunesmith.api.forgetting import write_forgetting
+from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
+from tunesmith.api.session import open_session
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import encode, prepare
-from tunesmith.errors import DataError, SettingsError
+from tunesmith.errors import SettingsError
 from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
-from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write, is_writer
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
-from tunesmith.types import Encoded, Example
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +47,15 @@ def train(
     announce: Callable[[Plan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
+    on_progress: Progress = lambda who, done, total: None,
 ) -> TrainResult:
-    """Fine-tune, save and write the model card.
+    """Fine-tune, save and write the model card; with a parent, measure what was forgotten and what was learned.
 
     Args:
         config: from `load_config`; of a run that is resumed, from `run_config`.
         resume: a run to continue, by name or folder; a finished one is returned as it is.
         allow_drift: continue although data, settings or package versions are not those the run was started with.
+        on_progress: of the measurement: called with (what is measured, answers done, answers in all).
 
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
@@ -72,6 +71,7 @@ def train(
         allow_drift=allow_drift,
     )
     if is_writer():
+        write_forgetting(result.run, result.config, on_progress=on_progress)
         write_card(result.run.model_dir, card_facts(result.run, result.config))
     return result
 
@@ -125,15 +125,9 @@ def evaluate(
     session = open_session(reference, overrides)
     config = session.config
     examples = held_out_examples(run, config)
-    encoded, _ = encode(
-        examples,
-        session.template,
-        session.loaded.tokenizer,
-        max_length=session.context,
-        train_on=config.prompt.train_on,
-    )
-    base = _measure(session, examples, encoded, base=True, on_progress=on_progress)
-    tuned = _measure(session, examples, encoded, base=False, on_progress=on_progress)
+    encoded = encoded_for(session, examples)
+    base = measure_session(session, examples, encoded, base=True, on_progress=on_progress)
+    tuned = measure_session(session, examples, encoded, base=False, on_progress=on_progress)
     comparison = Comparison(run, base, tuned)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]
     run.eval_dir.mkdir(exist_ok=True)
@@ -154,47 +148,3 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         if path is not None and Path(path).exists():
             config = config.replaced(name, str(Path(path).absolute()), config.origin(name))
     return config
-
-
-def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
-    """The rows of a run that no training step has seen, at most `eval.max_rows` of them.
-
-    Raises:
-        DataError: the file changed since training (its test rows might have been trained on), or none are left.
-    """
-    prepared = prepare(config)
-    trained_on = run.manifest["data"]["sha256"]
-    if prepared.report.sha256 != trained_on and config.data.test_path is None:
-        raise DataError(
-            f"{config.data.path} has changed since {run.name} was trained",
-            cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
-            "among the test rows",
-            fix="restore the file, or give other rows with --data.test_path FILE",
-        )
-    rows = prepared.test[: config.eval.max_rows]
-    if not rows:
-        raise DataError(
-            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
-        )
-    return rows
-
-
-def _measure(
-    session: Session,
-    examples: Sequence[Example],
-    encoded: Sequence[Encoded],
-    *,
-    base: bool,
-    on_progress: Progress,
-) -> Evaluation:
-    who = "base" if base else "tuned"
-    with session.engine(base=base) as engine:
-        return measure(
-            engine,
-            examples,
-            encoded,
-            settings=session.config.generate,
-            batch_size=session.config.eval.batch_size,
-            seed=session.config.seed,
-            on_progress=lambda done, total: on_progress(who, done, total),
-        )

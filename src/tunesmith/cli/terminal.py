@@ -237,6 +237,34 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     return outer
 
 
+def forgetting_table(tasks: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """What a run that went on from another did to each task: the tasks of eval/forgetting.json."""
+    made = table("task", "", "before", "after", "change", " ", right=("before", "after", "change"))
+    for task in tasks:
+        label = f"{plain(task['task'])} ({'new' if task['is_new'] else 'old'}, {task['rows']} rows)"
+        for metric, before in task["before"].items():
+            after = task["after"][metric]
+            is_loss = metric == "perplexity"
+            scale = 1 if is_loss else 100
+            numbers = [math.nan if value is None else value * scale for value in (before, after)]
+            gain = (numbers[1] - numbers[0]) * (-1 if is_loss else 1)
+            verdict = "better" if gain > 0 else "worse" if gain < 0 else "same"
+            made.add_row(
+                label,
+                METRIC_NAMES.get(metric, metric),
+                _number(numbers[0], is_loss=is_loss),
+                Text(_number(numbers[1], is_loss=is_loss), style="bold"),
+                _number(numbers[1] - numbers[0], is_loss=is_loss, sign="+"),
+                Text(verdict, style=_STYLES[verdict]),
+            )
+            label = ""
+    outer = Table.grid()
+    outer.add_row(made)
+    note = "on test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"
+    outer.add_row(Text(note, style="dim"))
+    return outer
+
+
 def _number(value: float, *, is_loss: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"

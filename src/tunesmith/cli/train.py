@@ -25,6 +25,9 @@ def train(
     method: Annotated[
         str | None, Parameter(help="full (every weight), lora, rslora ... (tunesmith methods), or auto.")
     ] = None,
+    continue_: Annotated[
+        str | None, Parameter(name="--continue", help="Go on from what this finished run learned, on other examples.")
+    ] = None,
     sources: Sources = NO_SOURCES,
     place: Place = NO_PLACE,
     json: Json = False,
@@ -38,6 +41,7 @@ def train(
         tunesmith train faq.xlsx
         tunesmith train faq.xlsx --model org/name --epochs 3 --learning_rate 1e-4
         tunesmith train --resume faq
+        tunesmith train more.xlsx --continue faq
     """
     from tunesmith.cli.report import is_complete, report, run_to_resume
     from tunesmith.config import load_config
@@ -47,6 +51,7 @@ def train(
         data__path=file,
         model=model,
         method=method,
+        continual__parent=continue_,
         seed=sources.seed,
         name=place.name,
         output_dir=place.output_dir,
@@ -66,15 +71,23 @@ def train(
 
 def run_training(config: RunConfig, *, resume: str | None = None, allow_drift: bool = False) -> Run:
     """Train, showing the plan and the progress on standard error. Returns the finished run."""
-    from tunesmith.cli.progress import watch_training
+    from tunesmith.cli.progress import watch_evaluation, watch_training
     from tunesmith.cli.report import announce
     from tunesmith.cli.terminal import tell
 
     tell(f"reading {config.data.path}, loading {config.model.path} ...")
     from tunesmith import api
 
-    with watch_training() as watch:
-        return api.train(config, resume=resume, announce=announce, observers=[watch], allow_drift=allow_drift).run
+    with watch_training() as watch, watch_evaluation() as on_progress:
+        result = api.train(
+            config,
+            resume=resume,
+            announce=announce,
+            observers=[watch],
+            allow_drift=allow_drift,
+            on_progress=on_progress,
+        )
+    return result.run
 
 
 def check_data_path(path: str | None, file: str | None) -> None:

@@ -61,13 +61,17 @@ def continued(config: RunConfig) -> RunConfig:
     path = config.continual.parent
     config = config.replaced("continual.parent", str(parent.path.absolute()), config.origin("continual.parent"))
     config = config.replaced("model.path", _start(earlier, parent), origin)
-    config = config.replaced("model.revision", earlier.model.revision if _is_adapter(earlier) else None, origin)
+    revision = earlier.model.revision if _is_adapter(earlier) else None
+    if revision != config.model.revision:
+        config = config.replaced("model.revision", revision, origin)
     for name, value in trained_method(earlier).model_dump().items():
-        config = config.replaced(f"method.{name}", value, origin)
+        if name == "name" or getattr(config.method, name) != value:
+            config = config.replaced(f"method.{name}", value, origin)
     for name in _TAKEN_OVER:
         section, leaf = name.split(".")
-        if config.origin(name) == "default":
-            config = config.replaced(name, getattr(getattr(earlier, section), leaf), origin)
+        value = getattr(getattr(earlier, section), leaf)
+        if config.origin(name) == "default" and value != getattr(getattr(config, section), leaf):
+            config = config.replaced(name, value, origin)
     if config.continual.replay_share is None:
         share = DEFAULT_SHARE if buffer.rows else 0.0
         reason = (
@@ -225,7 +229,8 @@ def _other_method(config: RunConfig, method: MethodConfig) -> Iterator[str]:
         wanted = getattr(config.method, name)
         is_given = config.origin(f"method.{name}") != "default" and wanted != "auto"
         if is_given and wanted != value:
-            yield f"method.{name} is {wanted}, that of the saved weights is {value}: leave it out"
+            saved = value if name == "name" or METHODS[method.name].is_adapter else "none"
+            yield f"method.{name} is {wanted}, that of the saved weights is {saved}: leave it out"
 
 
 def _missing_rows(config: RunConfig, buffer: ReplayBuffer, parent: Run) -> Iterator[str]:
