@@ -4,8 +4,8 @@ Usage: python -m bench.continual --data FOLDER [--seeds 1 2 3] [--threads N]    
 
 FOLDER holds the two open files. For each seed the built-in model learns the first task; four runs go on from there to
 the second, and are measured on the test rows of both, before and after. The strength of the consolidation is chosen on
-a seed of its own, which is not reported. Every run is a `tunesmith train` in a process of its own, in a folder under
-build/bench/continual/: a finished one is not run again and a stopped one is resumed, as long as the code is the same.
+a seed of its own, which is not reported. Every run has a folder under build/bench/continual/: a finished one is not run
+again and a stopped one is resumed, as long as the code is the same.
 Writes bench/continual.json and the tables of docs/continual.md.
 """
 
@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,11 +21,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.continual_report import RESULTS, chosen_strength, losses, write_page
-from bench.train import ROOT, WORK, code_digest
+import torch
+
+from bench.continual_report import RESULTS, chosen_strength, losses, rise, write_page
+from bench.train import WORK, code_digest
+from tunesmith import api
+from tunesmith.config import load_config
 
 TUNING_SEED = 0
-STRENGTHS = (10.0, 100.0, 1000.0, 10000.0)
+STRENGTHS = (1e4, 1e5, 1e6)
 SHARE = 0.2
 # task -> file, and what it is read with
 TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -37,11 +38,11 @@ TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {
             "data.columns.question": "answer_from_user",
             "data.columns.answer": "scenario",
-            "data.max_rows": "600",
+            "data.max_rows": "300",
             "train.epochs": "3",
         },
     ),
-    "new": ("banking77_train.csv", {"data.max_rows": "400", "train.epochs": "3"}),
+    "new": ("banking77_train.csv", {"data.max_rows": "200", "train.epochs": "2"}),
 }
 # All weights, and every run to its last step: what is compared does not depend on which validation was the best.
 COMMON: Mapping[str, str] = {
@@ -55,6 +56,7 @@ COMMON: Mapping[str, str] = {
     "data.split.validation": "0.05",
     "data.split.test": "0.2",
     "generate.max_new_tokens": "12",
+    "continual.fisher_rows": "100",
 }
 
 
@@ -72,20 +74,13 @@ def run(task: str, folder: Path, options: argparse.Namespace, *, seed: int, **mo
     """Train a task in `folder`, or what is left of it."""
     if (folder / "model" / "README.md").exists():  # the card is written last
         return
-    name, settings = TASKS[task]
-    chosen = {**COMMON, **settings, "seed": str(seed), **{key: str(value) for key, value in more.items()}}
-    flags = [word for key, value in chosen.items() for word in (f"--{key}", value)]
-    start = [str(options.data / name), "--output-dir", str(folder), *flags]
-    words = ["--resume", str(folder)] if (folder / "manifest.json").exists() else start
-    environment = {
-        **os.environ,
-        **{"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"},
-    }
-    command = [sys.executable, "-m", "tunesmith", "train", *words, "--json"]
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed ({done.returncode}):\n{done.stderr}")
+    if (folder / "manifest.json").exists():
+        api.train(api.run_config(str(folder)), resume=str(folder))
+    else:
+        name, settings = TASKS[task]
+        place = {"data.path": str(options.data / name), "output_dir": str(folder), "seed": seed}
+        api.train(load_config(overrides={**COMMON, **settings, **place, **more}))
     shutil.rmtree(folder / "checkpoints")  # several hundred megabytes
     print(f"{folder.relative_to(WORK)}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
 
@@ -110,10 +105,17 @@ def measure(folder: Path, name: str, options: argparse.Namespace, *, seed: int, 
 
 def tune(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Each strength on the seed that is not reported, alone, without replay."""
-    return [
-        measure(folder, f"EWC-{strength:g}", options, seed=TUNING_SEED, **{**arms(strength)["EWC"]})
-        for strength in STRENGTHS
-    ]
+    tuning = []
+    for strength in STRENGTHS:
+        tuning.append(measure(folder, f"EWC-{strength:g}", options, seed=TUNING_SEED, **arms(strength)["EWC"]))
+        _tell(tuning[-1])
+    return tuning
+
+
+def _tell(run: Mapping[str, Any]) -> None:
+    old, new = losses(run)
+    line = f"seed {run['seed']} {run['arm']}: old loss {old:.2f} ({rise(run):+.2f}), new {new:.2f}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -126,6 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     if TUNING_SEED in options.seeds or len({*options.seeds}) < 2:
         parser.error(f"--seeds takes two or more, and not {TUNING_SEED}, on which the strength is chosen")
     options.data = options.data.absolute()
+    torch.set_num_threads(options.threads)
     folder = WORK / "continual" / code_digest("bench/continual.py")
     tuning = tune(folder, options)
     strength = chosen_strength(tuning)
@@ -133,8 +136,7 @@ def main(arguments: Sequence[str]) -> None:
     for seed in options.seeds:
         for name, settings in arms(strength).items():
             runs.append(measure(folder, name, options, seed=seed, **settings))
-            rise = math.log(runs[-1]["old"]["after"]["perplexity"] / runs[-1]["old"]["before"]["perplexity"])
-            print(f"seed {seed} {name}: old {rise:+.2f}, {losses(runs[-1])}", file=sys.stderr, flush=True)
+            _tell(runs[-1])
     content = {
         "format": 1,
         "command": " ".join(["python -m bench.continual --data FOLDER --seeds", *map(str, options.seeds)]),

@@ -80,7 +80,8 @@ def tables(content: Mapping[str, Any]) -> str:
     )
 
 
-def _rise(run: Run) -> float:
+def rise(run: Run) -> float:
+    """What the loss of the old task rose by."""
     return math.log(run["old"]["after"]["perplexity"] / run["old"]["before"]["perplexity"])
 
 
@@ -92,7 +93,7 @@ def _arm_line(name: str, runs: Sequence[Run]) -> str:
     columns = [
         ([math.log(run["old"]["before"]["perplexity"]) for run in runs], 2),
         ([losses(run)[0] for run in runs], 2),
-        ([_rise(run) for run in runs], 2),
+        ([rise(run) for run in runs], 2),
         ([_exact(run, "old", "before") for run in runs], 0),
         ([_exact(run, "old", "after") for run in runs], 0),
         ([losses(run)[1] for run in runs], 2),
@@ -106,7 +107,7 @@ def _arm_line(name: str, runs: Sequence[Run]) -> str:
 def _difference_line(name: str, runs: Sequence[Run], plain: Sequence[Run]) -> str:
     pairs = list(zip(runs, plain, strict=True))
     columns = [
-        ([_rise(run) - _rise(other) for run, other in pairs], 2),
+        ([rise(run) - rise(other) for run, other in pairs], 2),
         ([_exact(run, "old", "after") - _exact(other, "old", "after") for run, other in pairs], 0),
         ([losses(run)[1] - losses(other)[1] for run, other in pairs], 2),
     ]

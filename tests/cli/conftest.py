@@ -195,6 +195,7 @@ class FakeApi(ModuleType):
         announce: Any = None,
         observers: Any = (),
         allow_drift: bool = False,
+        on_progress: Any = None,
     ) -> Any:
         self._called("train", config=config, resume=resume, allow_drift=allow_drift)
         if config.method.name == "auto":
@@ -242,7 +243,7 @@ class FakeApi(ModuleType):
         tuned = SimpleNamespace(
             metrics={"perplexity": 8.0, "exact_match": 1.0}, rows=[{**row, "prediction": "Me."}], row_count=1
         )
-        for who in ("base", "tuned"):
+        for who in ("the base model", "the tuned model"):
             on_progress(who, 1, 1)
         return SimpleNamespace(
             run=Run.open(reference),

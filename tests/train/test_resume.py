@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from tunesmith.config import RunConfig, load_config
+from tunesmith.data import ReplayPlan, RowPlan
 from tunesmith.errors import SettingsError
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
 from tunesmith.runs import MetricsLog
 from tunesmith.train import fit, resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
+from tunesmith.train.ewc import Ewc, diagonal_fisher
 from tunesmith.train.observe import Event, Observer, log_metrics
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded
@@ -76,6 +78,10 @@ MODES: dict[str, dict[str, Any]] = {
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
+    "replay": {"replay": 0.3},
+    "EWC": {"ewc": 30.0, "method.dropout": 0.3},
+    "EWC on all weights": {"ewc": 30.0, "method.name": "full", "train.learning_rate": 1e-3},
+    "replay and EWC": {"replay": 0.5, "ewc": 30.0, "train.batch_size": 3},
     "side by side": {"train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
@@ -98,13 +104,18 @@ class Harness:
     def __init__(self, mode: str, model_dir: Path) -> None:
         overrides = {**COMMON, **MODES[mode]}
         self.lanes = Lanes(overrides.pop("lanes", 1))
+        share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
         self.config: RunConfig = load_config(overrides=overrides)
         base = load_base(str(model_dir), dtype="float32", device="cpu")
         torch.manual_seed(0)
         self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
         self.rows, self.held_out = make_rows(3), make_rows(4, 5)
-        self.plan = resolve.plan_steps(self.config, self.rows)
+        self.plan: RowPlan = resolve.plan_steps(self.config, self.rows)
+        old = make_rows(5, 8)
+        self.fisher = diagonal_fisher(self.model, old, seed=0) if self.strength else {}
+        if share:
+            self.plan, self.rows = ReplayPlan(self.plan, len(old), share), [*self.rows, *old]
 
     def start(
         self, folder: Path, *, stop_after: int | None = None, stop_in_validation: int | None = None
@@ -114,6 +125,8 @@ class Harness:
             if parameter.requires_grad:
                 parameter.data.copy_(self.first[name])
                 parameter.grad = None
+        # as a resumed run does: around the weights it began with, from the Fisher information in its folder
+        self.penalty = Ewc(self.model, self.fisher, strength=self.strength) if self.strength else None
         folder.mkdir(exist_ok=True)
         stop, seen = StopRequest(), TrainingState()
 
@@ -131,7 +144,7 @@ class Harness:
             return self.fit(folder, stop, validate, observe)
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
-        settings = resolve.loop_settings(self.config, self.plan, self.model, autocast=nullcontext)
+        settings = resolve.loop_settings(self.config, self.plan, self.model, autocast=nullcontext, penalty=self.penalty)
         return fit(
             self.model,
             self.rows,
@@ -203,6 +216,8 @@ def test_stopped_at_every_step(mode: str, harness: Callable[[str], Any], tmp_pat
     assert whole["state"]["stopped_early"] == (mode == "early stopping")
     assert (whole["state"]["rate_factor"] < 1) == mode.startswith("plateau")  # there was a plateau
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
+    pulled = [line["penalty"] for line in whole["metrics"] if line.get("penalty")]
+    assert len(pulled) == (STEPS - 1 if "EWC" in mode else 0)  # at the first step nothing has moved
 
 
 @pytest.mark.slow

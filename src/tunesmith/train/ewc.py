@@ -100,7 +100,7 @@ def diagonal_fisher(
         gradients = torch.autograd.grad(nll, list(trained.values()), allow_unused=True)
         for parameter, gradient in zip(trained.values(), gradients, strict=True):
             if gradient is not None and parameter.grad is not None:
-                parameter.grad += gradient.square() / tokens
+                parameter.grad.addcmul_(gradient, gradient, value=1 / tokens)
     processes.add_up(model)
     found = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
     for parameter in trained.values():

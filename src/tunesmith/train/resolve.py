@@ -13,7 +13,7 @@ from torch import nn
 
 from tunesmith import __version__
 from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate
-from tunesmith.data import DataReport, EncodeReport, StepPlan
+from tunesmith.data import DataReport, EncodeReport, RowPlan, StepPlan
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
     Lanes,
@@ -162,7 +162,7 @@ def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedu
 
 def loop_settings(
     config: RunConfig,
-    plan: StepPlan,
+    plan: RowPlan,
     model: nn.Module,
     *,
     autocast: Autocast,
