@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "continual.json"
 PAGE = ROOT / "docs" / "continual.md"
+_NOT_YET = "Not measured completely yet: `python -m bench.continual --data FOLDER` measures it."
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 # 97.5 % quantile of Student's t by degrees of freedom
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -126,16 +127,25 @@ def _cell(values: Sequence[float], digits: int, *, sign: str = "") -> str:
     return f"{middle:{sign}.{digits}f} ± {half:.{digits}f}"
 
 
-def page(content: Mapping[str, Any]) -> str:
+def read_results() -> dict[str, Any] | None:
+    """The published results; None before the first complete measurement."""
+    if not RESULTS.is_file():
+        return None
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return results
+
+
+def page(content: Mapping[str, Any] | None) -> str:
     """docs/continual.md as it should be."""
+    text = tables(content) if content else _NOT_YET
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    return f"{before}{BEGIN}\n{tables(content)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
 
 
-def write_page(content: Mapping[str, Any]) -> None:
+def write_page(content: Mapping[str, Any] | None) -> None:
     """Put the tables between the markers."""
     PAGE.write_text(page(content), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    write_page(read_results())

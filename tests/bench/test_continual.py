@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -59,5 +58,5 @@ def test_the_strength_has_the_lowest_sum_of_losses() -> None:
 
 def test_the_page_agrees_with_the_results() -> None:
     """Fails when bench/continual.json or the page was changed alone: python -m bench.continual_report."""
-    results = json.loads(continual_report.RESULTS.read_text(encoding="utf-8"))
-    assert continual_report.PAGE.read_text(encoding="utf-8") == continual_report.page(results)
+    page = continual_report.page(continual_report.read_results())
+    assert continual_report.PAGE.read_text(encoding="utf-8") == page

@@ -23,8 +23,8 @@ class ContinualConfig(Section):
     )
     ewc_lambda: float = setting(
         0.0,
-        "Strength of elastic weight consolidation: about the nats of the new loss that a nat of the old one is worth; "
-        "0 turns it off.",
+        "Strength of elastic weight consolidation, which holds back weights that mattered to the parent; 0 turns it "
+        "off, try powers of ten from 1e3 on.",
         ge=0,
     )
     fisher_rows: int = setting(

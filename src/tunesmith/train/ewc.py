@@ -4,9 +4,9 @@ Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks"
 
     loss of the new rows + strength / 2 * sum over i of F_i * (w_i - anchor_i)^2
 
-F is the diagonal of the Fisher information of the old rows at the anchor, per supervised token, as the loss is. Half of
-F_i * (w_i - anchor_i)^2 is then about what the old loss rises by, in nats per token, and strength 1 weighs a nat of the
-old loss as much as one of the new.
+F is the diagonal of the Fisher information of the old rows at the anchor, per supervised token, as the loss is. To the
+second order, half of F_i * (w_i - anchor_i)^2 is what the old loss rises by in nats per token, so strength 1 weighs
+both tasks alike; further away, and with a model that is sure of its tokens, it takes far more.
 
 Of several parents in a row only the last one's weights are the anchor, and F is measured on rows of all of them (Huszár
 2018, arXiv:1712.03847, shows why one penalty is right). Knows no run directory and no settings.
