@@ -19,7 +19,7 @@ from tunesmith.data import StepPlan, collate
 from tunesmith.model import Lanes, apply_method, drawn_nll, load_base, token_nll
 from tunesmith.train import fit
 from tunesmith.train.checkpoint import Checkpoints, trainable_weights
-from tunesmith.train.ewc import Ewc, diagonal_fisher, read_fisher
+from tunesmith.train.ewc import Ewc, diagonal_fisher, read_fisher, row_seed
 from tunesmith.train.loop import LoopSettings
 from tunesmith.train.observe import Event
 from tunesmith.types import Encoded
@@ -117,7 +117,7 @@ def test_fisher_is_per_supervised_token_and_one_square_a_row(tiny_model_dir: Cal
     rows = make_rows(4)
     expected = {name: torch.zeros_like(weight) for name, weight in trainable(model).items()}
     for index, row in enumerate(rows):
-        generator = torch.Generator().manual_seed((7 << 32) + index)
+        generator = torch.Generator().manual_seed(row_seed(7, index))
         drawn = drawn_nll(model.eval(), collate([row]), generator)
         assert len(drawn) == row.target_tokens
         for name, gradient in zip(
