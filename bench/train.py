@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> list[Measurement]:
     """Every measurement of the options, from the log where it is finished there."""
     log = WORK / "measurements.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
-    code = _code_digest()
+    code = code_digest()
     finished = _read(log, code)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         machine = Job("machine")
@@ -180,9 +180,10 @@ def _read(log: Path, code: str) -> dict[Job, dict[str, Any]]:
     return finished
 
 
-def _code_digest() -> str:
+def code_digest(*own: str) -> str:
+    """Of the code that a measurement depends on, and of `own`, further files of the repository."""
     digest = hashlib.sha256(f"{sys.prefix} {os.environ.get('OMP_NUM_THREADS')}".encode())
-    for path in sorted(path for pattern in MEASURED_CODE for path in ROOT.glob(pattern)):
+    for path in sorted(path for pattern in (*MEASURED_CODE, *own) for path in ROOT.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -66,7 +66,7 @@ def test_a_second_start_measures_nothing_again(processes: list[Job], tmp_path: P
 def test_other_code_is_measured_anew(processes: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, "--rounds", "1")
     done = len(processes)
-    monkeypatch.setattr(train, "_code_digest", lambda: "changed")
+    monkeypatch.setattr(train, "code_digest", lambda: "changed")
     run(tmp_path, "--rounds", "1")
     assert len(processes) == 2 * done
 

@@ -220,6 +220,7 @@ class FakeApi(ModuleType):
         announce: Any = None,
         observers: Any = (),
         allow_drift: bool = False,
+        on_progress: Any = None,
     ) -> Any:
         self._called("train", config=config, resume=resume, allow_drift=allow_drift)
         if config.method.name == "auto":
@@ -281,7 +282,7 @@ class FakeApi(ModuleType):
             by_label=None,
             tasks=tasks,
         )
-        for who in ("base", "tuned"):
+        for who in ("the base model", "the tuned model"):
             on_progress(who, 1, 1)
         return SimpleNamespace(
             run=Run.open(reference),

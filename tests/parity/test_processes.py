@@ -187,6 +187,22 @@ def assert_equal_within_rounding(left: Run, right: Run) -> None:
         assert state[counter] == other[counter], counter
 
 
+def test_going_on_from_a_run_takes_the_same_steps_on_two_processes(
+    alone: Callable[[str], Run], project: Project
+) -> None:
+    """Fisher information and penalty are those of one process: each has a share of the rows, and all have the sum."""
+    parent = alone("lora")
+    ours = {"continual__parent": parent.path, "continual__ewc_lambda": 500, "seed": 8}
+    for world in (1, 2):
+        assert project.train(f"on-{world}", world=world, **ours) == [0] * world, project.crew.said(0)
+    one, two = project.run("on-1"), project.run("on-2")
+    assert_equal_within_rounding(one, two)
+    penalties = [[line["penalty"] for line in MetricsLog(run.metrics_path).read("train")] for run in (one, two)]
+    assert penalties[1] == pytest.approx(penalties[0], rel=1e-3, abs=1e-9)
+    assert penalties[0][-1] > 0
+    assert (two.eval_dir / "forgetting.json").exists()
+
+
 def test_a_mixture_with_a_curriculum_by_loss_is_the_same_on_two_processes_and_after_a_kill(project: Project) -> None:
     settings = {
         **{"files": ("faq.csv", "more.csv"), "data__temperature": 2, "method__name": "lora"},

@@ -113,7 +113,8 @@ def test_a_smaller_micro_batch_takes_the_same_steps(machine: Callable[..., Machi
     state = small.fit()
     assert small.losses() == pytest.approx(roomy.losses(), rel=1e-5)
     for ours, theirs in zip(small.model.parameters(), roomy.model.parameters(), strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+        # AdamW makes steps of the size of the rate out of gradients near 0, whose rounding depends on the CPU
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     assert state.tokens_per_batch == 2 * 21
     assert [text.split(" tokens")[0] for text in small.told()] == [f"out of memory: at most {n * 21}" for n in (4, 2)]
 

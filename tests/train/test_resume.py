@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tunesmith.config import RunConfig, load_config, quantize_of
-from tunesmith.data import StepPlan
+from tunesmith.data import ReplayPlan, RowPlan
 from tunesmith.errors import SettingsError
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
 from tunesmith.runs import MetricsLog, Run
@@ -24,6 +24,7 @@ from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
 from tunesmith.train.device import ALONE
 from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
+from tunesmith.train.ewc import Ewc, diagonal_fisher
 from tunesmith.train.observe import Event, Observer, log_metrics
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded
@@ -101,6 +102,10 @@ MODES: dict[str, dict[str, Any]] = {
         **{"data.sets": ["a", "b"], "data.temperature": 2},
     },
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
+    "replay": {"replay": 0.3},
+    "EWC": {"ewc": 30.0, "method.dropout": 0.3},
+    "EWC on all weights": {"ewc": 30.0, "method.name": "full", "train.learning_rate": 1e-3},
+    "replay and EWC": {"replay": 0.5, "ewc": 30.0, "train.batch_size": 3},
     "side by side": {"train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
@@ -123,6 +128,7 @@ class Harness:
     def __init__(self, mode: str, model_dir: Path) -> None:
         overrides = {**COMMON, **MODES[mode]}
         self.lanes = Lanes(overrides.pop("lanes", 1))
+        share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
         if quantize != "none":
@@ -141,10 +147,15 @@ class Harness:
             ]
         self.rows = [replace(row, difficulty=row.row * 7 % 5) for row in self.rows]
         self.scored = 0
+        self.old = make_rows(5, 8) if share or self.strength else []
+        self.share = share
+        self.fisher = diagonal_fisher(self.model, self.old, seed=0) if self.strength else {}
 
-    def plan(self, folder: Path) -> StepPlan:
+    def plan(self, folder: Path) -> RowPlan:
         """Made anew at every start, as a process does that knows nothing of the one before."""
         plan = resolve.plan_steps(self.config, self.rows)
+        if self.share:
+            return ReplayPlan(plan, len(self.old), self.share)
         if self.config.train.order != "curriculum":
             return plan
 
@@ -166,6 +177,8 @@ class Harness:
             if parameter.requires_grad:
                 parameter.data.copy_(self.first[name])
                 parameter.grad = None
+        # as a resumed run does: around the weights it began with, from the Fisher information in its folder
+        self.penalty = Ewc(self.model, self.fisher, strength=self.strength) if self.strength else None
         folder.mkdir(exist_ok=True)
         stop, seen = StopRequest(), TrainingState()
 
@@ -184,10 +197,10 @@ class Harness:
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
         plan = self.plan(folder)
-        settings = resolve.loop_settings(self.config, plan, self.model, autocast=nullcontext)
+        settings = resolve.loop_settings(self.config, plan, self.model, autocast=nullcontext, penalty=self.penalty)
         return fit(
             self.model,
-            self.rows,
+            [*self.rows, *self.old] if self.share else self.rows,
             plan=plan,
             settings=replace(settings, lanes=self.lanes),
             checkpoints=Checkpoints(
@@ -256,6 +269,8 @@ def test_stopped_at_every_step(mode: str, harness: Callable[[str], Any], tmp_pat
     assert whole["state"]["stopped_early"] == (mode == "early stopping")
     assert (whole["state"]["rate_factor"] < 1) == mode.startswith("plateau")  # there was a plateau
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
+    pulled = [line["penalty"] for line in whole["metrics"] if line.get("penalty")]
+    assert len(pulled) == (STEPS - 1 if "EWC" in mode else 0)  # at the first step nothing has moved
 
 
 def test_losses_are_measured_once_for_a_run(harness: Callable[[str], Any], tmp_path: Path) -> None:

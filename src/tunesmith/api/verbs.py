@@ -9,15 +9,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
+from tunesmith.api.forgetting import write_forgetting
+from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.records import log_path
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import encode, prepare, spread_over_tasks
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     AnswerLog,
@@ -35,14 +35,12 @@ from tunesmith.evaluate import (
     report_html,
     summarise,
 )
-from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
 from tunesmith.types import Encoded, Example
 
 _NAMED_FILES = 3  # in the name of a run
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +87,21 @@ def train(
     announce: Callable[[Plan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
+    on_progress: Progress = lambda who, done, total: None,
 ) -> TrainResult:
-    """Fine-tune, save and write the model card.
+    """Fine-tune, save and write the model card; with a parent, measure what was forgotten and what was learned.
 
     Args:
         config: from `load_config`; of a run that is resumed, from `run_config`.
         resume: a run to continue, by name or folder; a finished one is returned as it is.
         allow_drift: continue although data, settings or package versions are not those the run was started with.
+        on_progress: of the measurement: called with (what is measured, answers done, answers in all).
 
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    config = _with_absolute_paths(config)
+    config = _with_absolute_paths(config if resume is not None else training.continued(config))
     result = training.train(
         config,
         destination=destination,
@@ -111,6 +111,7 @@ def train(
         allow_drift=allow_drift,
     )
     if is_writer():
+        write_forgetting(result.run, result.config, on_progress=on_progress)
         write_card(result.run.model_dir, card_facts(result.run, result.config))
     return result
 
@@ -171,15 +172,18 @@ def evaluate(
     suites = [(name, read_suite(name)) for name in config.eval.suites]
     examples = held_out_examples(run, config)
     leakage = find_leaks(run, config, examples)
-    encoded, _ = encode(
-        [replace(example, row=index) for index, example in enumerate(examples)],
-        session.template,
-        session.loaded.tokenizer,
-        max_length=session.context,
-        train_on=config.prompt.train_on,
+    encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
+    base, tuned = (
+        measure_session(
+            session,
+            examples,
+            encoded,
+            base=is_base,
+            log=AnswerLog(log_path(run, session, "base" if is_base else "tuned")),
+            on_progress=on_progress,
+        )
+        for is_base in (True, False)
     )
-    base = _measure(run, session, examples, encoded, base=True, on_progress=on_progress)
-    tuned = _measure(run, session, examples, encoded, base=False, on_progress=on_progress)
     comparison = Comparison(run, base, tuned, leakage)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
@@ -296,48 +300,3 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def _absolute(path: str | None) -> str | None:
     return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
-
-
-def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
-    """The rows of a run that no training step has seen, at most `eval.max_rows` of them.
-
-    Raises:
-        DataError: the file changed since training (its test rows might have been trained on), or none are left.
-    """
-    prepared = prepare(config)
-    trained_on = run.manifest["data"]["sha256"]
-    if prepared.report.sha256 != trained_on and config.data.test_path is None:
-        raise DataError(
-            f"{' or '.join(config.data.files)} has changed since {run.name} was trained",
-            cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
-            "among the test rows",
-            fix="restore the file, or give other rows with --data.test_path FILE",
-        )
-    rows = spread_over_tasks(prepared.test, config.eval.max_rows)
-    if not rows:
-        raise DataError(
-            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
-        )
-    return rows
-
-
-def _measure(
-    run: Run,
-    session: Session,
-    examples: Sequence[Example],
-    encoded: Sequence[Encoded],
-    *,
-    base: bool,
-    on_progress: Progress,
-) -> Evaluation:
-    who: Literal["base", "tuned"] = "base" if base else "tuned"
-    with session.engine(base=base) as engine:
-        return measure(
-            engine,
-            examples,
-            encoded,
-            config=session.config,
-            log=AnswerLog(log_path(run, session, who)),
-            on_progress=lambda done, total: on_progress(who, done, total),
-            labels=session.labels,
-        )

@@ -176,7 +176,7 @@ class _Bar:
 
 @contextmanager
 def watch_evaluation() -> Iterator[Callable[[str, int, int], None]]:
-    """`on_progress` for `api.evaluate`: answers written by base and tuned model."""
+    """`on_progress` for `api.evaluate` and `api.train`: answers written, by whom or to what."""
     if not live(sys.stderr):
         yield _evaluation_line
         return
@@ -192,13 +192,16 @@ def watch_evaluation() -> Iterator[Callable[[str, int, int], None]]:
 
     def show_progress(who: str, done: int, total: int) -> None:
         if who not in tasks:
-            tasks[who] = progress.add_task(f"asking the {who} model", total=total)
+            tasks[who] = progress.add_task(f"asking {who}", total=total)
+            progress.start()  # not before: training may be showing a bar of its own
         progress.update(tasks[who], completed=done)
 
-    with progress:
+    try:
         yield show_progress
+    finally:
+        progress.stop()
 
 
 def _evaluation_line(who: str, done: int, total: int) -> None:
     if done == total:
-        tell(f"{total} answer{'s' if total > 1 else ''} by the {who} model")
+        tell(f"{total} answer{'s' if total > 1 else ''} by {who}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ from tunesmith.cli.terminal import (
     commands,
     count_text,
     facts,
+    forgetting_table,
     hanging,
     plain,
     seconds_text,
@@ -104,6 +105,7 @@ def announce(plan: Plan) -> None:
         ("steps", _steps_text(config, plan.steps)),
         *((("order", _order_text(config)),) if config.train.order != "random" else ()),
         *((f"task {one.task}", _task_text(one)) for one in plan.tasks),
+        *([("goes on from", _continual_text(config))] if config.continual.parent else []),
     ]
     tell("", hanging(plan.data.to_text()), "", facts(rows, title="plan"), "")
     tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
@@ -140,6 +142,13 @@ def _task_text(one: _TaskPlan) -> str:
     return f"{one.rows} rows, {one.seen} seen ({one.passes:.3g} passes): {one.share:.1%} of all that is seen"
 
 
+def _continual_text(config: RunConfig) -> str:
+    settings = config.continual
+    share = f"{settings.replay_share:.0%} of a step are old rows" if settings.replay_share else "no old rows"
+    held = f", elastic weight consolidation {settings.ewc_lambda:g}" if settings.ewc_lambda else ""
+    return f"{settings.parent}: {share}{held}"
+
+
 def _why_method(config: RunConfig) -> str:
     reason = _detected(config, "method.name")
     return f"; {reason}" if reason else ""
@@ -167,6 +176,8 @@ def _not_defaults(config: RunConfig) -> list[tuple[str, Text]]:
 def report(run: Run, *, as_json: bool) -> None:
     """A finished run: what came out, where every file is, what to do next."""
     training: dict[str, Any] = run.manifest["training"]
+    table = run.eval_dir / "forgetting.json"
+    forgetting: dict[str, Any] = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
     if as_json:
         show_json(
             {
@@ -175,13 +186,24 @@ def report(run: Run, *, as_json: bool) -> None:
                 "steps": training["step"],
                 "best_validation_loss": training["best_loss"],
                 "seconds": round(training["seconds"], 3),
+                **({"forgetting": forgetting} if forgetting else {}),
             }
         )
         return
     loss = training["best_loss"]
     best = f"; best validation loss {loss:.4f} at step {training['best_step']}" if loss is not None else ""
     show(f"{run.name}: {training['step']} steps in {seconds_text(training['seconds'])}{best}", "")
+    if forgetting:
+        show(*_forgetting(forgetting))
     show(files(run), "", next_commands(run))
+
+
+def _forgetting(content: dict[str, Any]) -> Iterator[RenderableType]:
+    """The forgetting table, and why tasks are missing in it."""
+    yield f"before and after going on from {plain(content['parent'])}"
+    yield forgetting_table(content["tasks"], content["titles"])
+    yield from (f"not measured: {plain(task)}: {plain(why)}" for task, why in content["not_measured"].items())
+    yield ""
 
 
 def files(run: Run) -> RenderableType:
@@ -245,6 +267,6 @@ def is_complete(run: Run) -> bool:
     """Whether there is nothing left to resume; says so."""
     is_finetuned = run.manifest.get("kind") != "pretrain"
     if run.manifest["status"] != "finished" or (is_finetuned and not (run.model_dir / "README.md").exists()):
-        return False  # the card is written after everything else
+        return False  # the card is written after everything else, the forgetting table included
     tell(f"{run.path} is already complete")
     return True

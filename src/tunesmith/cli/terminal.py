@@ -263,6 +263,27 @@ def tasks_table(base: Mapping[str, Scores], tuned: Mapping[str, Scores]) -> Rend
     return made
 
 
+def forgetting_table(tasks: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> RenderableType:
+    """What a run that went on from another did to each task: the tasks of eval/forgetting.json."""
+    made = table("task", "", "before", "after", "change", " ", right=("before", "after", "change"))
+    for task in tasks:
+        label = f"{plain(task['task'])} ({'new' if task['is_new'] else 'old'}, {task['rows']} rows)"
+        for metric, before in task["before"].items():
+            numbers = [math.nan if value is None else value for value in (before, task["after"][metric])]
+            is_share = metric not in ("perplexity", "log_loss")
+            verdict = task["change"][metric]["verdict"]
+            made.add_row(
+                label,
+                titles[metric],
+                _number(numbers[0], is_share=is_share),
+                Text(_number(numbers[1], is_share=is_share), style="bold"),
+                _number(numbers[1] - numbers[0], is_share=is_share, sign="+"),
+                Text(verdict, style=VERDICT_STYLES[verdict]),
+            )
+            label = ""
+    return made
+
+
 def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"

@@ -28,6 +28,9 @@ def train(
     method: Annotated[
         str | None, Parameter(help="full (every weight), lora, rslora ... (tunesmith methods), or auto.")
     ] = None,
+    continue_: Annotated[
+        str | None, Parameter(name="--continue", help="Go on from what this finished run learned, on other examples.")
+    ] = None,
     sources: Sources = NO_SOURCES,
     place: Place = NO_PLACE,
     json: Json = False,
@@ -42,6 +45,7 @@ def train(
         tunesmith train faq.xlsx maths.jsonl --data.temperature 2
         tunesmith train faq.xlsx --model org/name --epochs 3 --learning_rate 1e-4
         tunesmith train --resume faq
+        tunesmith train more.xlsx --continue faq
     """
     from tunesmith.cli.report import is_complete, report, run_to_resume
     from tunesmith.config import load_config
@@ -51,6 +55,7 @@ def train(
         **named_files(files),
         model=model,
         method=method,
+        continual__parent=continue_,
         seed=sources.seed,
         name=place.name,
         output_dir=place.output_dir,
@@ -70,15 +75,23 @@ def train(
 
 def run_training(config: RunConfig, *, resume: str | None = None, allow_drift: bool = False) -> Run:
     """Train, showing the plan and the progress on standard error. Returns the finished run."""
-    from tunesmith.cli.progress import watch_training
+    from tunesmith.cli.progress import watch_evaluation, watch_training
     from tunesmith.cli.report import announce
     from tunesmith.cli.terminal import tell
 
     tell(f"reading {', '.join(config.data.files)}, loading {config.model.path} ...")
     from tunesmith import api
 
-    with watch_training() as watch:
-        return api.train(config, resume=resume, announce=announce, observers=[watch], allow_drift=allow_drift).run
+    with watch_training() as watch, watch_evaluation() as on_progress:
+        result = api.train(
+            config,
+            resume=resume,
+            announce=announce,
+            observers=[watch],
+            allow_drift=allow_drift,
+            on_progress=on_progress,
+        )
+    return result.run
 
 
 def named_files(files: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
 from tunesmith.config.aliases import ALIASES, YES_OR_NO
+from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig, SplitConfig
 from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
@@ -25,6 +26,7 @@ __all__ = [
     "MAPPINGS",
     "METHODS",
     "YES_OR_NO",
+    "ContinualConfig",
     "DataConfig",
     "DataSet",
     "EvalConfig",

@@ -133,6 +133,12 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "save_total_limit": "train.save_total_limit",
     "early_stopping_patience": "train.early_stopping_patience",
     "load_best_model_at_end": "train.keep_best",
+    # continual
+    "continue": "continual.parent",
+    "continue_from": "continual.parent",
+    "replay_ratio": "continual.replay_share",
+    "replay_buffer_size": "continual.buffer_rows",
+    "ewc_lambda": "continual.ewc_lambda",
     # eval and generate
     "eval_batch_size": "eval.batch_size",
     "suites": "eval.suites",

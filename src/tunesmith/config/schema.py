@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig
 from tunesmith.config.group_rates import rate_problems
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
@@ -260,6 +261,7 @@ class RunConfig(_Section):
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     method: MethodConfig = Field(default_factory=MethodConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    continual: ContinualConfig = Field(default_factory=ContinualConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)

@@ -14,6 +14,7 @@ from tunesmith.data.overlap import Overlap, overlaps
 from tunesmith.data.prepare import Prepared
 from tunesmith.data.read import READERS, read
 from tunesmith.data.readers.source import check_file
+from tunesmith.data.replay import ReplayBuffer, ReplayPlan, RowPlan
 from tunesmith.data.report import DataReport
 from tunesmith.data.sets import prepare, spread_over_tasks
 from tunesmith.data.table import Table
@@ -31,6 +32,9 @@ __all__ = [
     "Mixture",
     "Overlap",
     "Prepared",
+    "ReplayBuffer",
+    "ReplayPlan",
+    "RowPlan",
     "StepPlan",
     "Table",
     "batches",

@@ -1,10 +1,17 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
-from tunesmith.model.adapters import check_switch, load_adapter, merge, save_adapter, switch_adapter
+from tunesmith.model.adapters import (
+    check_switch,
+    load_adapter,
+    load_trained,
+    merge,
+    save_adapter,
+    switch_adapter,
+)
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
-from tunesmith.model.loss import nll_as_method, token_nll
+from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
@@ -45,6 +52,7 @@ __all__ = [
     "default_learning_rate",
     "default_method",
     "default_tokens_per_batch",
+    "drawn_nll",
     "find_source",
     "format_count",
     "is_out_of_memory",
@@ -52,6 +60,7 @@ __all__ = [
     "load_adapter",
     "load_base",
     "load_skeleton",
+    "load_trained",
     "memory_errors",
     "merge",
     "new_model",

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -115,6 +116,36 @@ def switch_adapter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
     """
     model = loaded.model
     return _with_adapter(replace(loaded, model=model.unload() if isinstance(model, PeftModel) else model), Path(folder))
+
+
+def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Put the weights that an earlier run saved into a model made trainable by the same method, in place, unrounded.
+
+    Args:
+        model: from `apply_method`. folder: written by `save_adapter`.
+
+    Raises:
+        ResourceError: the weights are not there, are damaged, or are not those of this method on this base.
+    """
+    with explained(str(folder)):
+        if isinstance(model, PeftModel):
+            expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+            weights = load_file(folder / ADAPTER_WEIGHTS)
+        else:
+            expected = dict(model.named_parameters())
+            weights = {
+                name: tensor
+                for path in sorted(folder.glob("*.safetensors"))
+                for name, tensor in load_file(path).items()
+            }
+    _check_names(folder, expected=expected.keys(), found=weights.keys())
+    refuse_non_finite(weights)
+    with explained(str(folder)), torch.no_grad():
+        if isinstance(model, PeftModel):
+            set_peft_model_state_dict(model, weights)
+        else:
+            for name, parameter in expected.items():
+                parameter.copy_(weights[name])
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -246,12 +277,15 @@ def _check_adapter_weights(folder: Path, model: PeftModel) -> None:
     """PEFT only warns about tensors that are missing or that fit nowhere: the answers would quietly be the base's."""
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        found = set(file.keys())
-    if found != set(expected):
-        lacking, extra = sorted(set(expected) - found), sorted(found - set(expected))
-        raise ResourceError(
-            f"{folder / ADAPTER_WEIGHTS} does not fit its base: {len(lacking)} tensors missing, {len(extra)} unknown",
-            cause=f"first: {', '.join((lacking + extra)[:3])}",
-            fix="copy the adapter again, or give it the base it was trained on",
-        )
+        _check_names(folder, expected=expected.keys(), found=file.keys())
     refuse_non_finite(expected)
+
+
+def _check_names(folder: Path, *, expected: Iterable[str], found: Iterable[str]) -> None:
+    lacking, extra = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+    if lacking or extra:
+        raise ResourceError(
+            f"the weights in {folder} do not fit their base: {len(lacking)} tensors missing, {len(extra)} unknown",
+            cause=f"first: {', '.join((lacking + extra)[:3])}",
+            fix="copy the model again, or give it the base it was trained on",
+        )

@@ -43,6 +43,24 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     return nll
 
 
+def drawn_nll(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+    """Negative log-likelihood of tokens that the model draws itself in the place of the supervised ones.
+
+    Each is drawn from what the model expects after the tokens that are there. The expected square of the gradient is
+    then the Fisher information, which it is not for the tokens of the data.
+
+    Args:
+        generator: on the device of the model.
+
+    Returns:
+        (N,) float32, one for each of the N supervised tokens.
+    """
+    positions = batch.supervised.nonzero().squeeze(1) - 1  # (N,)
+    logits = _own_logits(base_of(model), batch, positions, model)  # (N, V)
+    drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator).squeeze(1)  # (N,)
+    return F.cross_entropy(logits, drawn, reduction="none")
+
+
 def nll_as_method(base: nn.Module) -> str:
     """Make `token_nll` go through a method of the transformers model, and return its name.
 

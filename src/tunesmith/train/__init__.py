@@ -1,5 +1,6 @@
 """Training: one loop, the main path around it, and pre-training from scratch."""
 
+from tunesmith.train.continual import continued
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Event, Observer
 from tunesmith.train.outcome import Plan, TrainResult
@@ -15,6 +16,7 @@ __all__ = [
     "PretrainResult",
     "Span",
     "TrainResult",
+    "continued",
     "fit",
     "pretrain",
     "schedule_for",

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tunesmith.data import StepPlan, batches, collate
+from tunesmith.data import RowPlan, batches, collate
 from tunesmith.errors import ResourceError
 from tunesmith.model import Lanes, memory_errors, seeded_dropout, token_nll
 from tunesmith.train.budget import MEMORY_FIX, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.ewc import Ewc
 from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembered, spike
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
@@ -44,7 +45,7 @@ class LoopSettings:
     patience: validations without a gain over `threshold` before stopping early. plateau: before the rate is lowered.
     processes: those that compute a step together. They take the same steps as one would.
     lanes: the passes of a step that are computed side by side. rate_factors: what the schedule's rate is multiplied by
-    for groups of parameters.
+    for groups of parameters. penalty: what is minimised beside the loss.
     """
 
     schedule: Callable[[int], float]
@@ -62,13 +63,14 @@ class LoopSettings:
     processes: Processes = ALONE
     lanes: Lanes = field(default_factory=Lanes)
     rate_factors: Mapping[str, float] = field(default_factory=dict)
+    penalty: Ewc | None = None
 
 
 def fit(
     model: nn.Module,
     rows: Sequence[Encoded],
     *,
-    plan: StepPlan,
+    plan: RowPlan,
     settings: LoopSettings,
     checkpoints: Checkpoints,
     validate: Callable[[], float] | None = None,
@@ -118,7 +120,7 @@ def fit(
         stop.signal_number = processes.highest(stop.signal_number or 0) or None
         return stop.signal_number is not None
 
-    def gradients(window: Sequence[int]) -> tuple[float, float]:
+    def gradients(window: Sequence[int]) -> dict[str, float]:
         def attempt() -> tuple[float, NonFinite | None]:
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
             # dropout follows from the step: no RNG state to save
@@ -134,7 +136,10 @@ def fit(
         total, problem = within_memory(micro, attempt, halved=halved, processes=processes)
         raise_on_all(problem, processes)
         processes.add_up(model)
-        return processes.total([total])[0], _clip(model, rows, window, settings=settings, step=state.step)
+        found = {"loss": processes.total([total])[0]}
+        if settings.penalty is not None:  # once a step, after the sum over passes and processes
+            found["penalty"] = settings.penalty.add_gradient(model)
+        return {**found, "grad_norm": _clip(model, rows, window, settings=settings, step=state.step)}
 
     tell("start", resumed_from=state.step, validation_pending=state.validation_pending)
     tell_notices()
@@ -189,7 +194,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         try:
-            loss, norm = gradients(window)
+            found = gradients(window)
         except NonFinite as problem:
             answer = answer_to(state, model, processes)
             if answer == "roll back":
@@ -217,14 +222,13 @@ def fit(
         seconds = time.perf_counter() - started
         state.tokens += tokens
         state.seconds += seconds
-        jump = spike(loss, state.recent_losses)
+        jump = spike(found["loss"], state.recent_losses)
         news: dict[str, str | bool] = {"spike": True, "message": jump} if jump else {}
-        state.recent_losses = remembered(state.recent_losses, loss)
+        state.recent_losses = remembered(state.recent_losses, found["loss"])
         tell(
             "train",
-            loss=loss,
+            **found,
             learning_rate=rate,
-            grad_norm=norm,
             tokens=tokens,
             tokens_per_second=tokens / seconds,
             epoch=plan.epoch_at(state.step),
@@ -306,7 +310,7 @@ def _clip(
     return norm
 
 
-def _advance(state: TrainingState, plan: StepPlan, settings: LoopSettings, *, validates: bool) -> None:
+def _advance(state: TrainingState, plan: RowPlan, settings: LoopSettings, *, validates: bool) -> None:
     """Count a step, and note whether a validation is due after it."""
     state.step += 1
     state.validation_pending = validates and (state.step % settings.eval_steps == 0 or state.step == plan.total_steps)

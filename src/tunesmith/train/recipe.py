@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.config import RunConfig, dump_config, quantize_of
-from tunesmith.data import encode, prepare
+from tunesmith.data import ReplayPlan, encode, prepare
 from tunesmith.errors import DataError
 from tunesmith.model import (
     accelerated,
@@ -30,6 +30,7 @@ from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes, joined
 from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.loop import fit
@@ -104,8 +105,9 @@ def _train(
         config = resolve.resolve_base(config)
         check_method(config.method, config.model.path, revision=config.model.revision)
 
-        # the data: read, cleaned, split
+        # the data: read, cleaned, split; and what the run goes on from, if from anything
         prepared = prepare(config)
+        past = Past.of(config)
 
         # the model, its tokenizer, and the template that every later step will use
         base = load_base(
@@ -136,6 +138,7 @@ def _train(
         )
         rows, encoding = encoded(prepared.train)
         held_out, _ = encoded(prepared.validation)
+        old, _ = encoded(past.examples(config) if past else ())
         if not rows:
             raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
@@ -156,23 +159,33 @@ def _train(
             gradient_checkpointing=config.train.gradient_checkpointing,
             prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
         )
-        reason = why_padded(model, max(map(len, rows)))
+        reason = why_padded(model, max(map(len, [*rows, *old])))
         padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
         rates = resolve.told_rates(config, model)
+        if past:
+            past.start(model)
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
     )
 
+    def compute() -> AbstractContextManager[object]:
+        return autocast(base.device, base.dtype)
+
     # the run directory: nothing is written before everything above has worked
     folder = destination.path if isinstance(destination, Run) else destination
     run = Run(Path(processes.first(lambda: str(folder))))
+    identity = resolve.identity_of(
+        config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
+    )
+    penalty = None
+    if past:
+        penalty = past.penalty(model, old, config, run=run, autocast=compute, processes=processes)
+        identity |= past.identity(config, penalty)
     checkpoints = Checkpoints(
         run.checkpoints_dir,
-        identity=resolve.identity_of(
-            config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
-        ),
+        identity=identity,
         keep=config.train.save_total_limit,
         allow_drift=allow_drift,
         processes=processes,
@@ -187,6 +200,7 @@ def _train(
         else:
             manifest = resolve.manifest_of(config, prepared.report, base)
             Run.create(run.path, config_text=dump_config(config), manifest=manifest)
+        keep_fisher(run, penalty)
         announce(
             Plan(
                 run=run,
@@ -206,10 +220,7 @@ def _train(
     processes.first(begin)
 
     # the loop
-    def compute() -> AbstractContextManager[object]:
-        return autocast(base.device, base.dtype)
-
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, penalty=penalty)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
@@ -222,6 +233,7 @@ def _train(
         return stored_losses(run, rows, measure, base=base.revision, processes=processes)
 
     validation = TaskLosses(measure)
+    share = config.continual.replay_share if old else None
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     observers = [validation.told_to(observe) for observe in observers]
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
@@ -230,8 +242,8 @@ def _train(
             plan = plan.paced(curriculum_of(config.train, rows, losses_before))
         state = fit(
             model,
-            rows,
-            plan=plan,
+            [*rows, *old],
+            plan=ReplayPlan(plan, len(old), share) if share else plan,
             settings=settings,
             checkpoints=checkpoints,
             validate=(lambda: validation.mean(held_out)) if held_out else None,
@@ -257,6 +269,7 @@ def _train(
                 epochs=plan.epoch_at(state.step),
                 total_steps=plan.total_steps,
                 trainable_parameters=trainable,
+                replay=keep_rows(run, prepared.train, config, past),
             )
 
         processes.first(finish)

@@ -13,7 +13,7 @@ from torch import nn
 
 from tunesmith import __version__
 from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of, rate_factor
-from tunesmith.data import DataReport, EncodeReport, Mixture, StepPlan
+from tunesmith.data import DataReport, EncodeReport, Mixture, RowPlan, StepPlan
 from tunesmith.errors import DataError
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -27,6 +27,7 @@ from tunesmith.model import (
     format_count,
 )
 from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.ewc import Ewc
 from tunesmith.train.groups import parameter_groups
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
@@ -235,7 +236,13 @@ def told_rates(config: RunConfig, model: nn.Module) -> list[Finding]:
 
 
 def loop_settings(
-    config: RunConfig, plan: StepPlan, model: nn.Module, *, autocast: Autocast, processes: Processes = ALONE
+    config: RunConfig,
+    plan: RowPlan,
+    model: nn.Module,
+    *,
+    autocast: Autocast,
+    processes: Processes = ALONE,
+    penalty: Ewc | None = None,
 ) -> LoopSettings:
     """The loop's own view of the settings, which must be resolved."""
     train = config.train
@@ -259,6 +266,7 @@ def loop_settings(
         plateau=plateau,
         processes=processes,
         rate_factors=rate_factors(config),
+        penalty=penalty,
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 

@@ -1,0 +1,77 @@
+"""Rows that training never saw, and a model measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tunesmith.api.session import Session
+from tunesmith.config import RunConfig
+from tunesmith.data import encode, prepare, spread_over_tasks
+from tunesmith.errors import DataError
+from tunesmith.evaluate import AnswerLog, Evaluation
+from tunesmith.evaluate import evaluate as measure
+from tunesmith.runs import Run
+from tunesmith.types import Encoded, Example
+
+Progress = Callable[[str, int, int], None]
+
+
+def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
+    """The rows of a run that no training step has seen, at most `eval.max_rows` of them.
+
+    Raises:
+        DataError: the file changed since training (its test rows might have been trained on), or none are left.
+    """
+    prepared = prepare(config)
+    trained_on = run.manifest["data"]["sha256"]
+    if prepared.report.sha256 != trained_on and config.data.test_path is None:
+        raise DataError(
+            f"{' or '.join(config.data.files)} has changed since {run.name} was trained",
+            cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
+            "among the test rows",
+            fix="restore the file, or give other rows with --data.test_path FILE",
+        )
+    rows = spread_over_tasks(prepared.test, config.eval.max_rows)
+    if not rows:
+        raise DataError(
+            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
+        )
+    return rows
+
+
+def measure_session(
+    session: Session,
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    *,
+    base: bool,
+    on_progress: Progress,
+    log: AnswerLog | None = None,
+) -> Evaluation:
+    """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
+
+    log: of this model with these settings; what is in it is not asked again.
+    """
+    who = "the base model" if base else "the tuned model"
+    with session.engine(base=base) as engine:
+        return measure(
+            engine,
+            examples,
+            encoded,
+            config=session.config,
+            log=log,
+            on_progress=lambda done, total: on_progress(who, done, total),
+            labels=session.labels,
+        )
+
+
+def encoded_for(session: Session, examples: Sequence[Example]) -> list[Encoded]:
+    """Token ids of rows to be measured, as long as the model takes them."""
+    encoded, _ = encode(
+        examples,
+        session.template,
+        session.loaded.tokenizer,
+        max_length=session.context,
+        train_on=session.config.prompt.train_on,
+    )
+    return encoded
