@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
+    from tunesmith.api.exporter import Export, Exported, export
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
@@ -19,6 +20,8 @@ __all__ = [
     "AdvancedLRScheduler",
     "Comparison",
     "Curve",
+    "Export",
+    "Exported",
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
@@ -28,6 +31,7 @@ __all__ = [
     "check_data_file",
     "create_mlx_compatible_scheduler",
     "evaluate",
+    "export",
     "inspect",
     "layers",
     "open_session",
@@ -41,6 +45,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
+    **dict.fromkeys(("Export", "Exported", "export"), "exporter"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),

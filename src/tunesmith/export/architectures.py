@@ -130,8 +130,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             **_GROUPED,
             **_ROTATION,
             "attention.sliding_window": lambda c: c.sliding_window or 0,
-            "rope.scaling.original_context_length": lambda c: c.rope_parameters.get("original_max_position_embeddings")
-            or c.original_max_position_embeddings,
+            "rope.scaling.original_context_length": lambda c: (
+                c.rope_parameters.get("original_max_position_embeddings") or c.original_max_position_embeddings
+            ),
         },
         activations=("silu",),
     ),

@@ -1,6 +1,6 @@
 """Writes GGUF files, tensor by tensor: a whole model, or a LoRA adapter for one. Knows no run directory.
 
-Source of the format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the bytes are those of the package gguf.
+Source of the format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the package gguf lays out the bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tunesmith.errors import ResourceError, SettingsError, TrainingError
+from tunesmith.errors import SettingsError, TrainingError
 from tunesmith.export.architectures import Architecture, change, change_of, find_architecture, rope_scaling
 from tunesmith.export.card import CardFacts
 from tunesmith.export.vocabulary import Vocabulary
@@ -136,10 +136,10 @@ def write_adapter(path: Path, tensors: TrainedTensors, facts: CardFacts) -> None
         writer.add_float32("adapter.lora.alpha", alpha)
         for layer, (a, b, scale) in found.items():
             name = f"{layer}.weight"
-            if change_of(name, architecture) == "permute":
-                b = change(b, name, architecture, config)  # the rows of B @ A are those of B
+            # the rows of B @ A are those of B; a transposed weight is (B @ A).T before it is transposed back
+            rows = change(b, name, architecture, config) if change_of(name, architecture) == "permute" else b
             writer.add_tensor(f"{names(name)}.lora_a", _floats(a))
-            writer.add_tensor(f"{names(name)}.lora_b", _floats(b * (scale * a.shape[0] / alpha)))
+            writer.add_tensor(f"{names(name)}.lora_b", _floats(rows * (scale * a.shape[0] / alpha)))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -73,7 +73,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, template: Template, *, s
     Raises:
         SettingsError: a tokenizer that llama.cpp would follow only nearly; names every difference.
     """
-    backend: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    backend: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     prompt = render_prompt([Message("user", "Hi")], template, tokenizer)
     problems: list[str] = []
     added = {token["id"]: token for token in backend["added_tokens"]}
@@ -225,9 +225,7 @@ def _scores(
     )
 
 
-def _space_prefix(
-    backend: Mapping[str, Any], prompt: Sequence[int], specials: set[int], problems: list[str]
-) -> bool:
+def _space_prefix(backend: Mapping[str, Any], prompt: Sequence[int], specials: set[int], problems: list[str]) -> bool:
     """Whether llama.cpp puts a space before a text and after each special token."""
     scheme = _spaces(backend)
     if scheme == "first":  # the very beginning alone; llama.cpp knows both places or none

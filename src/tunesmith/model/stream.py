@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
@@ -78,11 +79,10 @@ class TrainedTensors:
         A layer that stores its weight transposed (GPT-2) has them the same way round.
         """
         module = self._model.get_submodule(path)
-        if not isinstance(module, BaseTunerLayer):
+        if not isinstance(module, LoraLayer):
             return None
         a, b = (self._adapter_tensor(f"{path}.lora_{letter}.weight") for letter in "AB")
-        scaling: Any = module.scaling
-        return a, b, float(scaling["default"])
+        return a, b, float(module.scaling["default"])
 
     def _attach(self, skeleton: PreTrainedModel, folder: Path) -> None:
         self.adapter = PeftConfig.from_pretrained(str(folder))
@@ -126,8 +126,11 @@ class TrainedTensors:
         return tensor
 
 
-def open_trained(folder: str | Path) -> TrainedTensors:
+def open_trained(folder: str | Path, *, adapter: bool = True) -> TrainedTensors:
     """The tensors of a model folder: whole weights, or an adapter on the base that its config names.
+
+    Args:
+        adapter: False for the base as it was before.
 
     Raises:
         ResourceError: what `load_adapter` refuses, or weights under names that transformers' model does not have.
@@ -152,7 +155,7 @@ def open_trained(folder: str | Path) -> TrainedTensors:
             )
     else:
         refuse_other_base(folder, config, name, compute_fingerprint(base))
-    return TrainedTensors(load_skeleton(name, revision), base, folder)
+    return TrainedTensors(load_skeleton(name, revision), base, folder if adapter else None)
 
 
 class _WeightFiles(Mapping[str, Tensor]):
@@ -200,7 +203,7 @@ class _WeightFiles(Mapping[str, Tensor]):
 
 def _handles(path: Path) -> dict[str, Any]:
     """Key -> the open file that holds it. Pages are mapped, so an open file takes no memory."""
-    file = safe_open(path, framework="pt")
+    file: Any = safe_open(path, framework="pt")
     return dict.fromkeys(file.keys(), file)
 
 
