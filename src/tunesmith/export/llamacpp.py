@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tunesmith.export.runner import Answer
@@ -64,6 +65,8 @@ class LlamaCpp:
             lora_path=None if adapter is None else str(adapter),
             n_ctx=context,
             n_batch=min(context, 512),
+            n_threads=torch.get_num_threads(),
+            n_threads_batch=torch.get_num_threads(),
             logits_all=True,
             verbose=False,
             type_k=_F32,
