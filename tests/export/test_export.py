@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -242,3 +243,29 @@ def test_an_architecture_that_llama_cpp_computes_otherwise_is_refused() -> None:
     with pytest.raises(SettingsError) as caught:
         architectures.find_architecture(config)
     assert "'yarn'" in caught.value.problems[0]
+
+
+@pytest.mark.usefixtures("llama_cpp")
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ],
+)
+def test_scaled_rotary_embeddings_are_verified(
+    rope: dict[str, Any], tuned: Callable[..., Run], tiny_model_dir: Callable[[str], Path], tmp_path: Path, out: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir("llama"), base)
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"] = {**config["rope_parameters"], **rope}
+    (base / "config.json").write_text(json.dumps(config))
+    result = export(str(tuned(str(base)).path), out=out, to=["gguf"], quantize=["f32"], prompts=PROMPTS)
+    assert statuses(result) == {"gguf-f32": "verified"}, faults(result)

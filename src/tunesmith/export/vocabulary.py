@@ -23,19 +23,15 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 _CASELESS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_WORDS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-_CAPITALS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-_SLASH_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # (what splits a text before byte pairs are merged, whether a word that is a token is taken whole) -> llama.cpp's name.
-# Source: llm_tokenizer_bpe in src/llama-vocab.cpp, which quotes the patterns of each tokenizer.json.
+# Source: llm_tokenizer_bpe in src/llama-vocab.cpp, which quotes the patterns of each tokenizer.json. gpt-4o (Phi-4-mini)
+# and tekken (Mistral Nemo) are not here: llama.cpp's patterns for them split Devanagari and others differently.
 PRE_TOKENIZERS: Mapping[tuple[tuple[str, ...], bool], str] = {
     (("gpt-2",), False): "gpt-2",
     (("digits", "gpt-2"), False): "smollm",
     ((rf"{_CASELESS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}{_TAIL}",), True): "llama-bpe",
     ((rf"{_CASELESS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}{_TAIL}",), False): "dbrx",
     ((rf"{_CASELESS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{_TAIL}",), False): "qwen2",
-    ((rf"{_WORDS}{_CASELESS}?|{_CAPITALS}{_CASELESS}?|\p{{N}}{{1,3}}{_SLASH_TAIL}",), False): "gpt-4o",
-    ((rf"{_WORDS}|{_CAPITALS}|\p{{N}}{_SLASH_TAIL}",), True): "tekken",
 }
 # Tokens that swallow the white space after them exist in GGUF for Phi-3 alone, by the name of the model.
 _PHI3_PLAIN = ("<unk>", "<s>", "<|endoftext|>")
