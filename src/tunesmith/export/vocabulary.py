@@ -24,8 +24,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _CASELESS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # (what splits a text before byte pairs are merged, whether a word that is a token is taken whole) -> llama.cpp's name.
-# Source: llm_tokenizer_bpe in src/llama-vocab.cpp, which quotes the patterns of each tokenizer.json. gpt-4o (Phi-4-mini)
-# and tekken (Mistral Nemo) are not here: llama.cpp's patterns for them split Devanagari and others differently.
+# Source: llm_tokenizer_bpe in src/llama-vocab.cpp, which quotes the patterns of each tokenizer.json. Those of gpt-4o
+# (Phi-4-mini) and tekken (Mistral Nemo) are not here: llama.cpp has them in a form that splits Devanagari differently.
 PRE_TOKENIZERS: Mapping[tuple[tuple[str, ...], bool], str] = {
     (("gpt-2",), False): "gpt-2",
     (("digits", "gpt-2"), False): "smollm",
