@@ -58,6 +58,8 @@ def verify_all(
         return [Verdict(reason=missing) for _ in made]
     session = open_session(str(run.path), {"model.dtype": "float32"})
     evidence = _evidence(session, run, shop.trained, prompts)
+    if not evidence.cases:
+        return [Verdict(reason="the model's context has no room for a prompt and an answer") for _ in made]
     with session.engine() as engine:
         original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
         verdicts = []
@@ -135,13 +137,18 @@ _VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress],
 def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evidence:
     config, tokenizer, template = session.config, session.loaded.tokenizer, session.template
     limit = min(config.generate.max_new_tokens, _ANSWER_TOKENS)
+    # no longer than in training: logits of a whole context of a large vocabulary take gigabytes
+    longest = min(session.context, config.data.max_length)
     examples, held_out = _examples(run, config, prompts)
     cases = make_cases(
-        [_conversation(example) for example in examples], template, tokenizer, longest=session.context - limit
+        [_conversation(example) for example in examples],
+        template,
+        tokenizer,
+        longest=min(session.context - limit, longest),
     )
     rows: list[Encoded] = []
     if held_out:
-        rows, _ = encode(held_out, template, tokenizer, max_length=session.context, train_on=config.prompt.train_on)
+        rows, _ = encode(held_out, template, tokenizer, max_length=longest, train_on=config.prompt.train_on)
     words = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
     return Evidence(
         cases=cases,

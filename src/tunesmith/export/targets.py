@@ -258,7 +258,9 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
     from_float = [p for p in products if p.file_type and FILE_TYPES[p.file_type].tensor_type is None]
     if from_float:
         check_quantiser()
-    needed = sum(_bytes_for_each(product, trained) for product in products) + (4.0 if from_float else 0.0)
+    # float32 files that go again: what K-quants are made from, and the base that an adapter is tried beside
+    passing = 4.0 * (bool(from_float) + any(product.target == "gguf-lora" for product in products))
+    needed = sum(_bytes_for_each(product, trained) for product in products) + passing
     require_free(out, int(needed * parameters), purpose=f"exporting {format_count(parameters)} parameters")
 
 
