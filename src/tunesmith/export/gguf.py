@@ -5,7 +5,7 @@ Source of the format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -268,11 +268,3 @@ def _write_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_add_bos_token(vocabulary.add_bos)
     writer.add_add_eos_token(False)
     writer.add_chat_template(vocabulary.chat_template)
-
-
-def read_strings(path: Path) -> Iterator[tuple[str, str]]:
-    """Every text of a GGUF file's head, such as ("general.name", "faq")."""
-    gguf = need("gguf", extra="gguf")
-    for key, found in gguf.GGUFReader(str(path)).fields.items():
-        if found.types == [gguf.GGUFValueType.STRING]:
-            yield key, str(found.contents())
