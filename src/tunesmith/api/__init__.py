@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
+    from tunesmith.api.exporter import Export, Exported, export
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
@@ -27,6 +28,8 @@ __all__ = [
     "Curve",
     "EvaluationMetric",
     "EvaluationReport",
+    "Export",
+    "Exported",
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
@@ -41,6 +44,7 @@ __all__ = [
     "check_data_file",
     "create_mlx_compatible_scheduler",
     "evaluate",
+    "export",
     "inspect",
     "is_base",
     "layers",
@@ -56,6 +60,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
+    **dict.fromkeys(("Export", "Exported", "export"), "exporter"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),

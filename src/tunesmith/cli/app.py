@@ -24,6 +24,7 @@ from tunesmith.cli.ask import ask
 from tunesmith.cli.chat import chat
 from tunesmith.cli.data import inspect
 from tunesmith.cli.eval import evaluate
+from tunesmith.cli.export import export
 from tunesmith.cli.init import init
 from tunesmith.cli.layers import layers
 from tunesmith.cli.methods import methods
@@ -57,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("eval",): evaluate,
     ("ask",): ask,
     ("chat",): chat,
+    ("export",): export,
     ("runs",): runs,
     ("recipes",): recipes,
     ("methods",): methods,

@@ -205,3 +205,33 @@ def watch_evaluation() -> Iterator[Callable[[str, int, int], None]]:
 def _evaluation_line(who: str, done: int, total: int) -> None:
     if done == total:
         tell(f"{total} answer{'s' if total > 1 else ''} by {who}")
+
+
+@contextmanager
+def watch_work() -> Iterator[Callable[[str, int, int], None]]:
+    """`on_progress` for work in named stages, such as `api.export`: a bar for each, or a line when it is done."""
+    if not live(sys.stderr):
+        yield _stage_line
+        return
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console(sys.stderr),
+        expand=True,
+    )
+    tasks: dict[str, Any] = {}
+
+    def show_progress(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=total)
+        progress.update(tasks[what], completed=done)
+
+    with progress:
+        yield show_progress
+
+
+def _stage_line(what: str, done: int, total: int) -> None:
+    if done == total:
+        tell(what)

@@ -1,5 +1,39 @@
-"""Ways out of Tunesmith: what accompanies a model when it is passed on."""
+"""Ways out of Tunesmith: the model card, other formats, and the proof that they are the trained model."""
 
 from tunesmith.export.card import CardFacts, License, base_kind, card_text, read_license, write_card
+from tunesmith.export.evidence import Case, Evidence, make_cases
+from tunesmith.export.gguf import FILE_TYPES
+from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
+from tunesmith.export.runner import Answer
+from tunesmith.export.targets import MARK, TARGETS, Product, Trained, Workshop, check_wishes, make, open_workshop, plan
+from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_numbers
 
-__all__ = ["CardFacts", "License", "base_kind", "card_text", "read_license", "write_card"]
+__all__ = [
+    "FILE_TYPES",
+    "MARK",
+    "TARGETS",
+    "Answer",
+    "CardFacts",
+    "Case",
+    "Check",
+    "Evidence",
+    "License",
+    "LlamaCpp",
+    "Original",
+    "Product",
+    "Trained",
+    "Verdict",
+    "Workshop",
+    "base_kind",
+    "card_text",
+    "check_wishes",
+    "import_llama_cpp",
+    "make",
+    "make_cases",
+    "open_workshop",
+    "plan",
+    "read_license",
+    "verify_file",
+    "verify_numbers",
+    "write_card",
+]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +60,7 @@ class CardFacts:
     base: as configured: hub id, local folder (only its name is printed) or builtin:<name>.
     base_revision: its commit on the Hub, or "sha256:..." of its files.
     method: a name of config.METHODS. method_settings: what distinguishes the method, such as {"r": 16, "alpha": 32}.
+    merged: the adapter was added to the weights of the base.
     epochs: passes made; best_validation_loss: nats per token, of the weights that were saved when keep_best is on.
     data_files: (file name, SHA-256); rows: split name -> count.
     stop_ids: tokens that end an answer; system: the system prompt of the training conversations.
@@ -93,7 +94,17 @@ class CardFacts:
     language: str | None = None
     hardware: str | None = None
     training_seconds: float | None = None
+    merged: bool = False
     version: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the files need the base beside them."""
+        return METHODS[self.method].is_adapter and not self.merged
+
+    def as_merged(self) -> CardFacts:
+        """The same model as whole weights."""
+        return replace(self, merged=True)
 
 
 def base_kind(path: str) -> BaseKind:
@@ -154,7 +165,7 @@ def card_text(facts: CardFacts) -> str:
 def _metadata(facts: CardFacts) -> str:
     from huggingface_hub import ModelCardData
 
-    is_adapter = METHODS[facts.method].is_adapter
+    is_adapter = facts.is_adapter
     relation = "adapter" if is_adapter else "finetune"
     on_hub = facts.base_kind == "hub"
     results = _results(facts)
@@ -167,7 +178,7 @@ def _metadata(facts: CardFacts) -> str:
         license_link=facts.license.link if facts.license else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         pipeline_tag="text-generation",
-        tags=["tunesmith", facts.method if is_adapter else "full-fine-tuning"],
+        tags=["tunesmith", facts.method if METHODS[facts.method].is_adapter else "full-fine-tuning"],
         model_name=facts.name if results else None,
         eval_results=results or None,
     )
@@ -199,9 +210,11 @@ def _results(facts: CardFacts) -> list[EvalResult]:
 
 def _introduction(facts: CardFacts) -> str:
     method = METHODS[facts.method]
-    kind = f"{_article(method.title)} adapter for" if method.is_adapter else "A fine-tuned version of"
+    kind = f"{_article(method.title)} adapter for" if facts.is_adapter else "A fine-tuned version of"
     text = f"{kind} {_base_name(facts)}, made with Tunesmith {facts.version} from {_code(_file_names(facts))}."
-    if method.is_adapter:
+    if facts.merged and method.is_adapter:
+        text += f" The {method.title} adapter is added to the weights: nothing else is needed."
+    if facts.is_adapter:
         text += " It holds only what changed: the base model is needed beside it."
     if facts.labels:
         text += f"\n\nIt classifies a text with one of {len(facts.labels)} labels: {_label_names(facts.labels)}."
@@ -298,7 +311,7 @@ def _snippet(facts: CardFacts) -> str:
 def _loading(facts: CardFacts) -> tuple[list[str], list[str]]:
     """Lines that load the model, and the imports they need."""
     transformers = "from transformers import AutoModelForCausalLM, AutoTokenizer"
-    if not METHODS[facts.method].is_adapter:
+    if not facts.is_adapter:
         return ["model = AutoModelForCausalLM.from_pretrained(folder)"], [transformers]
     apply = [
         "model = AutoModelForCausalLM.from_pretrained(base)",

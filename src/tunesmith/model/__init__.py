@@ -28,6 +28,7 @@ from tunesmith.model.size import (
 from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
+from tunesmith.model.stream import TrainedTensors, open_trained
 
 __all__ = [
     "END_OF_TEXT",
@@ -36,6 +37,7 @@ __all__ = [
     "Layer",
     "LayerGuide",
     "LoadedModel",
+    "TrainedTensors",
     "accelerated",
     "apply_method",
     "autocast",
@@ -66,6 +68,7 @@ __all__ = [
     "new_model",
     "new_tokenizer",
     "nll_as_method",
+    "open_trained",
     "packing",
     "recompute_activations",
     "save_adapter",

@@ -77,7 +77,7 @@ def load_adapter(
     if not (folder / ADAPTER_CONFIG).is_file():
         return load_base(str(folder), dtype=dtype, device=device, quantize=quantize)
     config = read_json(folder / ADAPTER_CONFIG)
-    _check_adapter(folder, config)
+    check_adapter(folder, config)
     return _with_adapter(_load_its_base(folder, config, dtype=dtype, device=device, quantize=quantize), folder)
 
 
@@ -94,7 +94,7 @@ def check_switch(loaded: LoadedModel, folder: str | Path) -> None:
             fix="open it on its own; only adapters can be exchanged on a loaded base",
         )
     config = read_json(folder / ADAPTER_CONFIG)
-    _check_adapter(folder, config)
+    check_adapter(folder, config)
     name, recorded = config["base_model_name_or_path"], config.get("revision")
     model = loaded.model
     here = model.active_peft_config.base_model_name_or_path if isinstance(model, PeftModel) else loaded.path
@@ -223,7 +223,12 @@ def _texts(value: object) -> Iterable[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _check_adapter(folder: Path, config: dict[str, Any]) -> None:
+def check_adapter(folder: Path, config: dict[str, Any]) -> None:
+    """Judge an adapter by its config and its file names, before anything is loaded.
+
+    Raises:
+        ResourceError: a kind that is not supported, no base named, no safetensors, or a config that asks for code.
+    """
     refuse_code(f"{ADAPTER_CONFIG} of {str(folder)!r}", config)
     kind = config.get("peft_type")
     # megatron_config makes PEFT import the module named in megatron_core.
@@ -247,20 +252,34 @@ def _check_adapter(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: str, quantize: str) -> LoadedModel:
+    name, revision = its_base(folder, config)
+    base = load_base(name, revision=revision, dtype=dtype, device=device, quantize=quantize)
+    refuse_other_base(folder, config, name, base.revision)
+    return base
+
+
+def its_base(folder: Path, config: dict[str, Any]) -> tuple[str, str | None]:
+    """Path and revision of the base that adapter_config.json names, a relative folder seen from the adapter's."""
     name, recorded = str(config["base_model_name_or_path"]), config.get("revision")
     local = name.startswith(BUILTIN_PREFIX) or Path(name).expanduser().exists()
     if not local and (folder / name).is_dir():
         name, local = str(folder / name), True
-    is_fingerprint = str(recorded).startswith("sha256")
-    revision = None if local or is_fingerprint else recorded
-    base = load_base(name, revision=revision, dtype=dtype, device=device, quantize=quantize)
-    if is_fingerprint and recorded != base.revision:
+    return name, None if local or str(recorded).startswith("sha256") else recorded
+
+
+def refuse_other_base(folder: Path, config: dict[str, Any], name: str, found: str) -> None:
+    """Refuse a local base with another fingerprint than the one the adapter was trained on.
+
+    Raises:
+        ResourceError: naming both.
+    """
+    recorded = config.get("revision")
+    if str(recorded).startswith("sha256") and recorded != found:
         raise ResourceError(
             f"the base model {name!r} is not the one the adapter in {str(folder)!r} was trained on: its files changed",
-            cause=f"trained on {recorded}, found {base.revision}",
+            cause=f"trained on {recorded}, found {found}",
             fix="put the original base back, or train again on the one that is there",
         )
-    return base
 
 
 def _with_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
@@ -274,11 +293,19 @@ def _with_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
 
 
 def _check_adapter_weights(folder: Path, model: PeftModel) -> None:
-    """PEFT only warns about tensors that are missing or that fit nowhere: the answers would quietly be the base's."""
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
-        _check_names(folder, expected=expected.keys(), found=file.keys())
+    refuse_unfitting(folder, set(expected))
     refuse_non_finite(expected)
+
+
+def refuse_unfitting(folder: Path, expected: set[str]) -> None:
+    """PEFT only warns about tensors that are missing or that fit nowhere: the answers would quietly be the base's.
+
+    Raises:
+        ResourceError: the adapter's file has other tensors than its config and its base call for.
+    """
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        _check_names(folder, expected=expected, found=file.keys())
 
 
 def _check_names(folder: Path, *, expected: Iterable[str], found: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Messages to token ids: the templates, the one renderer, and the probe that refuses a template it cannot prove."""
 
 from tunesmith.prompts.check import check_template
-from tunesmith.prompts.render import Template, render, render_prompt
+from tunesmith.prompts.render import Template, prompt_turns, render, render_prompt
 from tunesmith.prompts.templates import TEMPLATES
 from tunesmith.prompts.tokens import prepare_tokenizer
 
-__all__ = ["TEMPLATES", "Template", "check_template", "prepare_tokenizer", "render", "render_prompt"]
+__all__ = ["TEMPLATES", "Template", "check_template", "prepare_tokenizer", "prompt_turns", "render", "render_prompt"]

@@ -109,6 +109,22 @@ def render_prompt(messages: Sequence[Message], template: Template, tokenizer: Pr
     return [token_id for piece_ids in encoded for token_id in piece_ids]
 
 
+def prompt_turns(
+    messages: Sequence[Message], template: Template, tokenizer: PreTrainedTokenizerBase
+) -> list[dict[str, str]]:
+    """What the template is given for `render_prompt`: control tokens broken, roles it does not know told by the user.
+
+    Another program that renders these with the same source must write the same prompt.
+
+    Raises:
+        DataError: the template cannot be used at all.
+    """
+    try:
+        return _shape(messages, find_rules(template.source, tokenizer))
+    except Fault as fault:
+        raise DataError(f"the template {template.name!r} cannot be used", cause=str(fault)) from fault
+
+
 def _render_text(example: Example, rules: Rules, tokenizer: PreTrainedTokenizerBase) -> Encoded:
     """Plain text between the tokenizer's BOS token, if it writes one, and its end-of-text token."""
     text = neutralise(example.text or "", rules.guard)

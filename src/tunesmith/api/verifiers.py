@@ -1,0 +1,239 @@
+"""Tries each export against the trained model: the two sides, and what they are tried with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tunesmith.api.held_out import held_out_examples
+from tunesmith.api.session import Session, open_session
+from tunesmith.config import RunConfig
+from tunesmith.data import encode, prepare
+from tunesmith.errors import DataError, ResourceError
+from tunesmith.evaluate import EVALUATORS
+from tunesmith.export import (
+    Answer,
+    Case,
+    Check,
+    Evidence,
+    LlamaCpp,
+    Original,
+    Product,
+    Trained,
+    Verdict,
+    Workshop,
+    import_llama_cpp,
+    make_cases,
+    verify_file,
+    verify_numbers,
+)
+from tunesmith.generate import Engine
+from tunesmith.model import load_base
+from tunesmith.runs import Run
+from tunesmith.types import Encoded, Example, Message
+
+Progress = Callable[[str, int, int], None]
+# Longer answers prove no more: a wrong weight shows in the first tokens.
+_ANSWER_TOKENS = 128
+_NUMBERS_OF = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+
+
+def verify_all(
+    made: Sequence[tuple[Product, Path]], shop: Workshop, run: Run, *, prompts: int, on_progress: Progress
+) -> list[Verdict]:
+    """A verdict for each product.
+
+    Args:
+        made: products and their main files. prompts: of the run's own data; 0 tries nothing.
+    """
+    if not prompts:
+        return [Verdict(reason="it was not asked for") for _ in made]
+    missing = _missing_llama_cpp() if any(product.target.startswith("gguf") for product, _ in made) else None
+    if missing and all(product.target.startswith("gguf") for product, _ in made):
+        return [Verdict(reason=missing) for _ in made]
+    session = open_session(str(run.path), {"model.dtype": "float32"})
+    evidence = _evidence(session, run, shop.trained, prompts)
+    if not evidence.cases:
+        return [Verdict(reason="the model's context has no room for a prompt and an answer") for _ in made]
+    with session.engine() as engine:
+        original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
+        verdicts = []
+        for product, path in made:
+            if missing and product.target.startswith("gguf"):
+                verdicts.append(Verdict(reason=missing))
+            else:
+                verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
+    return verdicts
+
+
+def _missing_llama_cpp() -> str | None:
+    try:
+        import_llama_cpp()
+    except ResourceError as error:
+        return f"{error.message}; install it with {error.fix} and export again"
+    return None
+
+
+def _verify_gguf(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    try:
+        file = LlamaCpp(path, context=original.evidence.context)
+    except ValueError as error:
+        return Verdict((Check("loading", False, f"llama.cpp cannot load it: {error}"),))
+    try:
+        checks = verify_file(file, original.evidence)
+        more, numbers = verify_numbers(file, original, file_type=str(product.file_type), on_progress=on_progress)
+        numbers["tokens_per_second"] = file.tokens_per_second
+    finally:
+        file.close()
+    return Verdict((*checks, *more), numbers)
+
+
+def _verify_gguf_lora(
+    product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
+) -> Verdict:
+    try:
+        file = LlamaCpp(shop.float_base(), context=original.evidence.context, adapter=path)
+    except (ValueError, RuntimeError) as error:
+        return Verdict((Check("loading", False, f"llama.cpp cannot load it: {error}"),))
+    try:
+        checks, numbers = verify_numbers(file, original, file_type="f32", on_progress=on_progress)
+        numbers["tokens_per_second"] = file.tokens_per_second
+    finally:
+        file.close()
+    return Verdict(checks, numbers)
+
+
+def _verify_merged(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    assert isinstance(original.runner, _PythonRunner)
+    folder = _Folder(path, original.runner, shop.trained)
+    file_type = _NUMBERS_OF[shop.trained.dtype]
+    checks = verify_file(folder, original.evidence)
+    more, numbers = verify_numbers(folder, original, file_type=file_type, on_progress=on_progress)
+    return Verdict((*checks, *more), numbers)
+
+
+def _verify_adapter(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    files = [file for file in sorted(shop.trained.folder.iterdir()) if file.is_file()]
+    wrong = [file.name for file in files if file.read_bytes() != (path / file.name).read_bytes()]
+    detail = (
+        f"{', '.join(wrong)} differ from the run's" if wrong else f"{len(files)} files are the run's, byte for byte"
+    )
+    return Verdict((Check("copy", not wrong, detail),))
+
+
+_VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress], Verdict]] = {
+    "merged": _verify_merged,
+    "gguf": _verify_gguf,
+    "gguf-lora": _verify_gguf_lora,
+    "adapter": _verify_adapter,
+}
+
+
+def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evidence:
+    config, tokenizer, template = session.config, session.loaded.tokenizer, session.template
+    limit = min(config.generate.max_new_tokens, _ANSWER_TOKENS)
+    # no longer than in training: logits of a whole context of a large vocabulary take gigabytes
+    longest = min(session.context, config.data.max_length)
+    examples, held_out = _examples(run, config, prompts)
+    cases = make_cases(
+        [_conversation(example) for example in examples],
+        template,
+        tokenizer,
+        longest=min(session.context - limit, longest),
+    )
+    rows: list[Encoded] = []
+    if held_out:
+        rows, _ = encode(held_out, template, tokenizer, max_length=longest, train_on=config.prompt.train_on)
+    words = {token_id: token for token, token_id in tokenizer.get_vocab().items()}
+    return Evidence(
+        cases=cases,
+        rows=tuple(rows) or tuple(_as_row(case) for case in cases),
+        limit=limit,
+        tokens=tuple(words.get(token_id) for token_id in range(trained.config.vocab_size)),
+        stop_ids=template.stop_ids,
+        score=lambda answer, expected: EVALUATORS["token_f1"]([answer], [expected]),
+    )
+
+
+def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example]]:
+    """Rows to ask with, held-out ones first, and the held-out ones; none where the file is gone or has changed."""
+    try:
+        held_out = held_out_examples(run, config)
+    except DataError:
+        held_out = []
+    try:
+        prepared = prepare(config)
+    except DataError:
+        return held_out[:count], held_out[:count]
+    return [*held_out, *prepared.validation, *prepared.train][:count], held_out[:count]
+
+
+def _conversation(example: Example) -> tuple[str, Sequence[Message], str | None]:
+    label = f"row {example.row}" if example.sheet is None else f"{example.sheet} row {example.row}"
+    if example.text is not None:
+        return label, (Message("user", example.text),), None
+    return label, example.prompt, example.answer
+
+
+def _as_row(case: Case) -> Encoded:
+    """A prompt to compare logits on where there is no held-out row; nothing of it counts as an answer."""
+    return Encoded(np.array(case.ids, dtype=np.int64), np.zeros(len(case.ids), dtype=np.bool_))
+
+
+class _PythonRunner:
+    """A model in Python, as `tunesmith ask` runs it, but greedily."""
+
+    def __init__(self, engine: Engine, config: RunConfig) -> None:
+        self._engine = engine
+        self._config = config
+
+    def on(self, engine: Engine) -> _PythonRunner:
+        """Another model run in the same way."""
+        return _PythonRunner(engine, self._config)
+
+    @torch.inference_mode()
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        inputs = torch.tensor([list(ids)], device=self._engine.device)
+        found: NDArray[np.float32] = self._engine.model(input_ids=inputs).logits[0].float().cpu().numpy()
+        return found
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]
+    ) -> list[Answer]:
+        greedy = {"temperature": 0.0, "repetition_penalty": 1.0, "stop": [], "max_new_tokens": limit}
+        completions = self._engine.generate_ids(
+            prompts,
+            self._config.generate.model_copy(update=greedy),
+            batch_size=self._config.eval.batch_size,
+            on_progress=on_progress,
+        )
+        return [Answer(one.token_ids, one.text, one.finish_reason == "stop") for one in completions]
+
+
+class _Folder:
+    """A merged folder as anybody would load it with transformers: its own tokenizer, template and stops."""
+
+    def __init__(self, path: Path, original: _PythonRunner, trained: Trained) -> None:
+        loaded = load_base(str(path), dtype="float32")
+        self._tokenizer: Any = loaded.tokenizer
+        model: Any = loaded.model
+        self._stops = set(np.atleast_1d(model.generation_config.eos_token_id).tolist())
+        runner = original.on(Engine(loaded.model, loaded.tokenizer, trained.template))
+        self.logits, self.answers = runner.logits, runner.answers
+        words = {token_id: token for token, token_id in self._tokenizer.get_vocab().items()}
+        self.tokens = [words.get(token_id, "") for token_id in range(model.config.vocab_size)]
+
+    def ends(self, token_id: int) -> bool:
+        return token_id in self._stops
+
+    def render(self, turns: Sequence[Mapping[str, str]]) -> str:
+        return str(self._tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+
+    def tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids

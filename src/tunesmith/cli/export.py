@@ -1,0 +1,122 @@
+"""`tunesmith export`: a run in other formats, each tried against the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tunesmith.cli.overrides import Json
+
+if TYPE_CHECKING:
+    from tunesmith.api import Export
+
+_PROMPTS = 200
+_NUMBERS = {
+    "divergence": ".1e",
+    "perplexity": ".3f",
+    "argmax_agreement": ".1%",
+    "token_f1": ".3f",
+    "ended": ".0%",
+    "tokens_per_second": ",.0f",
+}
+
+
+def export(
+    run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="Any of merged, gguf, gguf-lora, adapter; several with commas.")],
+    quantize: Annotated[
+        str, Parameter(help="Types for gguf, with commas: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...")
+    ] = "q8_0",
+    out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
+    verify: Annotated[
+        int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
+    ] = _PROMPTS,
+    json: Json = False,
+) -> None:
+    """Write a run in other formats, and prove that each is the trained model.
+
+    Every export is tried against the model in Python: tokens of prompts, stop
+    tokens, logits, answers. One that differs stays, is marked in its
+    verification.json, and the exit code is 100. GGUF needs the extra gguf; trying
+    it, and K-quants (q4_k_m, ...), need the extra llamacpp.
+
+        tunesmith export faq --to gguf
+        tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m
+        tunesmith export faq --to gguf-lora --out exports
+    """
+    from tunesmith.cli.progress import watch_work
+    from tunesmith.cli.report import check_reference
+    from tunesmith.cli.terminal import show_json, tell
+    from tunesmith.errors import GateFailed, SettingsError
+
+    if verify < 0:
+        raise SettingsError(f"--verify is {verify}; it counts prompts", fix="0 tries nothing, 200 is the default")
+    check_reference(run)
+    tell(f"exporting {run} ...")
+    from tunesmith import api
+
+    with watch_work() as on_progress:
+        result = api.export(
+            run, to=_names(to), quantize=_names(quantize), out=out, prompts=verify, on_progress=on_progress
+        )
+    if json:
+        show_json(result.to_json())
+    else:
+        show_export(result)
+    if result.failed:
+        names = ", ".join(one.product.name for one in result.failed)
+        raise GateFailed(
+            f"not the trained model: {names}",
+            cause="; ".join(f"{check.name}: {check.detail}" for one in result.failed for check in one.verdict.faults),
+            fix="do not use it; verification.json beside it has every check",
+        )
+
+
+def show_export(result: Export) -> None:
+    """A table of what was made, and what to know of each."""
+    from rich.text import Text
+
+    from tunesmith.cli.terminal import facts, plain, show, table
+
+    made = table(
+        *("export", "size", "verdict", "divergence", "perplexity", "same token", "token F1", "ended", "tokens/s"),
+        right=("size", "divergence", "perplexity", "same token", "token F1", "ended", "tokens/s"),
+    )
+    styles = {"verified": "green", "failed": "bold red", "unverified": "yellow"}
+    for one in result.products:
+        numbers = one.verdict.numbers
+        status = Text(one.verdict.status, style=styles[one.verdict.status])
+        cells = [format(numbers[name], style) if name in numbers else "" for name, style in _NUMBERS.items()]
+        made.add_row(one.product.name, _size_text(one.size_bytes), status, *cells)
+    show("", made, "")
+    tried = [one.verdict.numbers for one in result.products if "reference_ended" in one.verdict.numbers]
+    if tried:
+        show(_reference_text(tried[0]), "")
+    for one in result.products:
+        for check in one.verdict.faults:
+            show(Text(f"{one.product.name}: {check.name}: {plain(check.detail)}", style="red"))
+        if one.verdict.reason is not None:
+            show(f"{one.product.name} is unverified: {plain(one.verdict.reason)}")
+    show(facts([(one.product.name, str(one.path)) for one in result.products], title="files"))
+
+
+def _reference_text(numbers: Mapping[str, float]) -> str:
+    parts = [f"{numbers['prompts']:.0f} prompts"]
+    if "reference_perplexity" in numbers:
+        parts.append(f"perplexity {numbers['reference_perplexity']:.3f} on {numbers['rows']:.0f} held-out rows")
+    if "reference_token_f1" in numbers:
+        parts.append(f"token F1 {numbers['reference_token_f1']:.3f}")
+    parts.append(f"{numbers['reference_ended']:.0%} of the answers ended by themselves")
+    return f"the trained model in Python: {', '.join(parts)}"
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip().lower() for name in text.split(",") if name.strip()]
+
+
+def _size_text(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,301 @@
+"""What a run can be exported to, as one literal table, and how each export is made whole or not at all.
+
+Everything that can be refused is refused by `plan`, all problems together, before weights are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tunesmith.config import METHODS
+from tunesmith.errors import SettingsError
+from tunesmith.export.architectures import find_architecture
+from tunesmith.export.card import CardFacts, write_card
+from tunesmith.export.gguf import FILE_TYPES, write_adapter, write_model
+from tunesmith.export.merged import write_merged
+from tunesmith.export.quantise import check_quantiser, quantise
+from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
+from tunesmith.model import TrainedTensors, format_count, open_trained
+from tunesmith.optional import need
+from tunesmith.prompts import Template
+from tunesmith.runs import atomic_folder, disk_errors, require_free
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MARK = "verification.json"
+Progress = Callable[[str, int, int], None]
+_UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A finished run as its exports need it.
+
+    folder: its model/. dtype: what it computed in. template: what it was trained with.
+    modules_to_save: embeddings or head were trained whole beside an adapter.
+    """
+
+    folder: Path
+    facts: CardFacts
+    config: Any
+    dtype: torch.dtype
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    modules_to_save: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One export: a target, and for GGUF models how numbers are stored. `name` is its folder."""
+
+    target: str
+    file_type: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.target if self.file_type is None else f"{self.target}-{self.file_type}"
+
+
+@dataclass(slots=True)
+class Workshop:
+    """What products of one call share: the tensors, the vocabulary, and a float32 GGUF file made at most once."""
+
+    trained: Trained
+    scratch: Path
+    on_progress: Progress
+    float_model: Path | None = None
+    _tensors: TrainedTensors | None = field(default=None, init=False)
+
+    @property
+    def tensors(self) -> TrainedTensors:
+        if self._tensors is None:
+            self._tensors = open_trained(self.trained.folder)
+        return self._tensors
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        size = self.trained.config.vocab_size
+        return read_vocabulary(self.trained.tokenizer, self.trained.template, size=size)
+
+    def write_gguf(self, path: Path, file_type: str, tensors: TrainedTensors) -> None:
+        write_model(
+            path,
+            tensors,
+            self.vocabulary,
+            self.trained.facts,
+            file_type=file_type,
+            on_progress=lambda done, total: self.on_progress(f"writing {path.name}", done, total),
+        )
+
+    def float_base(self) -> Path:
+        """The untuned base as a float32 GGUF file: what an adapter is tried beside."""
+        path = self.scratch / "base-f32.gguf"
+        self.write_gguf(path, "f32", open_trained(self.trained.folder, adapter=False))
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A row of TARGETS.
+
+    refuse: problems that a run has with it, none for no problem. write: fills an empty folder and returns its main
+    file, or the folder itself.
+    """
+
+    sentence: str
+    refuse: Callable[[Trained], list[str]]
+    write: Callable[[Workshop, Product, Path], Path]
+    has_file_type: bool = False
+
+
+def _refuse_merged(trained: Trained) -> list[str]:
+    method = METHODS[trained.facts.method]
+    if method.mergeable:
+        return []
+    return [f"merged: {method.title} cannot be put into the base's weights; export it with --to adapter"]
+
+
+def _refuse_gguf(trained: Trained) -> list[str]:
+    problems = [problem.replace("merged: ", "gguf: ", 1) for problem in _refuse_merged(trained)]
+    return problems + [f"gguf: {problem}" for problem in _gguf_problems(trained, vocabulary=True)]
+
+
+def _refuse_gguf_lora(trained: Trained) -> list[str]:
+    method = METHODS[trained.facts.method]
+    problems = [f"gguf-lora: {problem}" for problem in _gguf_problems(trained, vocabulary=False)]
+    if method.gguf != "adapter" or trained.modules_to_save:
+        extra = " with method.modules_to_save" if method.gguf == "adapter" else ""
+        wanted = f"{method.title}{extra} has no GGUF adapter; export the whole model with --to gguf"
+        problems.append(f"gguf-lora: {wanted}")
+    return problems
+
+
+def _refuse_adapter(trained: Trained) -> list[str]:
+    method = METHODS[trained.facts.method]
+    return [] if method.is_adapter else [f"adapter: {method.title} has none; export the whole model with --to merged"]
+
+
+def _gguf_problems(trained: Trained, *, vocabulary: bool) -> list[str]:
+    found: list[str] = []
+    try:
+        find_architecture(trained.config)
+    except SettingsError as error:
+        found += error.problems or [error.message]
+    if vocabulary:
+        try:
+            read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
+        except SettingsError as error:
+            found += error.problems
+    return found
+
+
+def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
+    trained = shop.trained
+    write_merged(
+        folder,
+        shop.tensors,
+        trained.folder,
+        dtype=trained.dtype,
+        stop_ids=trained.template.stop_ids,
+        on_progress=lambda done, total: shop.on_progress("writing merged weights", done, total),
+    )
+    write_card(folder, trained.facts.as_merged())
+    return folder
+
+
+def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
+    file_type = str(product.file_type)
+    path = folder / f"{shop.trained.facts.name}-{file_type}.gguf"
+    if FILE_TYPES[file_type].tensor_type is not None:
+        shop.write_gguf(path, file_type, shop.tensors)
+        return path
+    if shop.float_model is None:
+        shop.float_model = shop.scratch / "f32.gguf"
+        shop.write_gguf(shop.float_model, "f32", shop.tensors)
+    shop.on_progress(f"writing {path.name}", 0, 1)
+    quantise(shop.float_model, path, file_type=file_type)
+    shop.on_progress(f"writing {path.name}", 1, 1)
+    return path
+
+
+def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
+    path = folder / f"{shop.trained.facts.name}-lora.gguf"
+    write_adapter(path, shop.tensors, shop.trained.facts)
+    shop.on_progress(f"writing {path.name}", 1, 1)
+    return path
+
+
+def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
+    for file in shop.trained.folder.iterdir():
+        if file.is_file():
+            shutil.copy2(file, folder / file.name)
+    shop.on_progress("copying the adapter", 1, 1)
+    return folder
+
+
+# Ollama and MLX are planned: a row here, and a verification in api/exporter.py.
+TARGETS: Mapping[str, Target] = {
+    "merged": Target("whole weights as safetensors, for transformers and vLLM", _refuse_merged, _write_merged),
+    "gguf": Target("one file for llama.cpp and what is built on it", _refuse_gguf, _write_gguf, has_file_type=True),
+    "gguf-lora": Target(
+        "the adapter as a small file for llama.cpp, beside a GGUF file of the base", _refuse_gguf_lora, _write_gguf_lora
+    ),
+    "adapter": Target("the adapter in PEFT's format, as the run has it", _refuse_adapter, _write_adapter),
+}
+
+
+def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Product]:
+    """Products from what was asked for, known by name alone; float32 first, since others are made from it.
+
+    Raises:
+        SettingsError: unknown targets and types, all together, or none.
+    """
+    problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
+    problems += [
+        f"unknown type {name!r}; known: {', '.join(FILE_TYPES)}" for name in file_types if name not in FILE_TYPES
+    ]
+    if not targets:
+        problems.append(f"no target; known: {', '.join(TARGETS)}")
+    if "gguf" in targets and not file_types:
+        problems.append(f"no type for gguf; known: {', '.join(FILE_TYPES)}")
+    if problems:
+        raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
+    products: list[Product] = []
+    for target in dict.fromkeys(targets):
+        types = sorted(dict.fromkeys(file_types), key=lambda name: name != "f32")
+        products += [Product(target, name) for name in types] if TARGETS[target].has_file_type else [Product(target)]
+    return products
+
+
+def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters: int) -> None:
+    """Refuse what cannot be made of this run, before weights are read.
+
+    Args:
+        parameters: of the model, for the room that is needed.
+
+    Raises:
+        SettingsError: every problem of every target, with what to export instead.
+        ResourceError: a package or room on the disk is missing.
+    """
+    problems = [p for target in dict.fromkeys(p.target for p in products) for p in TARGETS[target].refuse(trained)]
+    occupied = [out / p.name for p in products if (out / p.name).exists() and not (out / p.name / MARK).exists()]
+    problems += [f"{folder} is there and is no export: it would be replaced" for folder in occupied]
+    if problems:
+        fix = "leave these targets out, or choose another folder with --out" if occupied else "choose other targets"
+        raise SettingsError(f"{trained.facts.name} cannot be exported to this", problems=tuple(problems), fix=fix)
+    if any(product.target.startswith("gguf") for product in products):
+        need("gguf", extra="gguf")
+    from_float = [p for p in products if p.file_type and FILE_TYPES[p.file_type].tensor_type is None]
+    if from_float:
+        check_quantiser()
+    # float32 files that go again: what K-quants are made from, and the base that an adapter is tried beside
+    passing = 4.0 * (bool(from_float) + any(product.target == "gguf-lora" for product in products))
+    needed = sum(_bytes_for_each(product, trained) for product in products) + passing
+    require_free(out, int(needed * parameters), purpose=f"exporting {format_count(parameters)} parameters")
+
+
+def _bytes_for_each(product: Product, trained: Trained) -> float:
+    if product.file_type is not None:
+        return FILE_TYPES[product.file_type].bits / 8
+    return float(trained.dtype.itemsize) if product.target == "merged" else 0.0
+
+
+def make(product: Product, shop: Workshop, out: Path) -> Path:
+    """Write one product into its folder under `out`, whole or not at all, marked as not tried yet.
+
+    Returns:
+        Its main file, or its folder.
+
+    Raises:
+        ResourceError: the disk refuses. TrainingError: a weight that is not finite.
+    """
+    with atomic_folder(out / product.name) as folder:
+        path = TARGETS[product.target].write(shop, product, folder)
+        record = {"schema_version": 1, "target": product.target, "file_type": product.file_type, **_UNTRIED}
+        (folder / MARK).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    made = out / product.name / path.relative_to(folder)
+    if product == Product("gguf", "f32"):
+        shop.float_model = made
+    return made
+
+
+@contextlib.contextmanager
+def open_workshop(trained: Trained, out: Path, on_progress: Progress) -> Iterator[Workshop]:
+    """A workshop with a scratch folder in `out`, which goes when the block ends."""
+    scratch = out / f".tmp-export.{secrets.token_hex(4)}"
+    with disk_errors(out):
+        scratch.mkdir(parents=True)
+    try:
+        yield Workshop(trained, scratch, on_progress)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,271 @@
+"""Every architecture and target through training, export and verification with real llama.cpp; and what is planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tunesmith.api import Export, export
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.export import architectures, gguf, targets
+from tunesmith.export.merged import write_merged
+from tunesmith.model import load_adapter, load_base, merge, open_trained
+from tunesmith.runs import Run
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:llama_cpp")
+ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
+PROMPTS = 6
+
+
+@pytest.fixture
+def llama_cpp() -> None:
+    pytest.importorskip("gguf")
+    pytest.importorskip("llama_cpp")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def statuses(result: Export) -> dict[str, str]:
+    return {one.product.name: one.verdict.status for one in result.products}
+
+
+def faults(result: Export) -> dict[str, str]:
+    return {check.name: check.detail for one in result.products for check in one.verdict.faults}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("llama_cpp")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_is_verified(arch: str, tuned: Callable[..., Run], out: Path) -> None:
+    run = tuned(arch)
+    result = export(
+        str(run.path), out=out, to=["gguf", "gguf-lora", "merged"], quantize=["q8_0", "f16", "f32"], prompts=PROMPTS
+    )
+    assert statuses(result) == dict.fromkeys(
+        ["gguf-f32", "gguf-q8_0", "gguf-f16", "gguf-lora", "merged"], "verified"
+    ), faults(result)
+    numbers = {one.product.name: one.verdict.numbers for one in result.products}
+    assert numbers["gguf-f32"]["logits"] < 2e-3
+    assert numbers["gguf-lora"]["logits"] < 2e-3
+    assert numbers["gguf-q8_0"]["divergence"] > numbers["gguf-f32"]["divergence"]
+    assert numbers["gguf-f32"]["perplexity"] == pytest.approx(numbers["gguf-f32"]["reference_perplexity"], rel=1e-3)
+    assert numbers["gguf-f32"]["prompts"] >= PROMPTS + 8  # the standing ones besides
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("llama_cpp")
+@pytest.mark.parametrize("method", ["full", "rslora", "dora", "pissa", "ia3"])
+def test_every_method_is_verified(method: str, tuned: Callable[..., Run], out: Path) -> None:
+    run = tuned("llama", **{"method.name": method})
+    names = ["gguf", "merged", *(["gguf-lora"] if method in ("rslora", "pissa") else [])]
+    result = export(str(run.path), out=out, to=names, quantize=["f32"], prompts=PROMPTS)
+    assert set(statuses(result).values()) == {"verified"}, faults(result)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("llama_cpp")
+def test_k_quants_are_made_by_llama_cpp(tuned: Callable[..., Run], out: Path) -> None:
+    result = export(str(tuned("llama").path), out=out, to=["gguf"], quantize=["q4_k_m", "q4_0", "q8_0"], prompts=0)
+    sizes = {str(one.product.file_type): one.size_bytes for one in result.products}
+    # rows of 32 numbers are too short for blocks of 256: llama.cpp falls back to larger types
+    assert sizes["q4_0"] < sizes["q4_k_m"] <= sizes["q8_0"]
+    assert [entry.name for entry in out.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_merged_is_the_tuned_model(tuned: Callable[..., Run], out: Path) -> None:
+    run = tuned("gpt2")
+    result = export(str(run.path), out=out, to=["merged"], prompts=PROMPTS)
+    assert statuses(result) == {"merged": "verified"}, faults(result)
+    card = (out / "merged" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    assert "is added to the weights" in card
+    assert not (out / "merged" / "adapter_config.json").exists()
+
+
+def test_merged_weights_in_several_shards_load_as_one(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    run = tuned("gpt2")
+    write_merged(
+        tmp_path, open_trained(run.model_dir), run.model_dir, dtype=torch.float32, stop_ids=(1, 3), shard_bytes=20_000
+    )
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        found = load_base(str(tmp_path), dtype="float32").model
+        expected = merge(load_adapter(run.model_dir, dtype="float32").model)
+        torch.testing.assert_close(found(ids).logits, expected(ids).logits)
+    assert found.generation_config.eos_token_id == [1, 3]
+
+
+@pytest.fixture
+def planted(llama_cpp: None, tuned: Callable[..., Run], own_stops: Path, out: Path) -> Callable[[], dict[str, str]]:
+    """planted() -> faults that the verification of a float32 export of a tuned llama finds."""
+    run = tuned(str(own_stops), **{"method.name": "full"})
+
+    def find() -> dict[str, str]:
+        result = export(str(run.path), out=out, to=["gguf"], quantize=["f32"], prompts=PROMPTS)
+        recorded = json.loads((out / "gguf-f32" / "verification.json").read_text())
+        assert recorded["status"] == result.products[0].verdict.status
+        assert result.products[0].path.exists()
+        return faults(result)
+
+    return find
+
+
+def with_vocabulary(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], dict[str, Any]]) -> None:
+    import dataclasses
+
+    read = targets.read_vocabulary
+
+    def changed(*arguments: Any, **named: Any) -> Any:
+        vocabulary = read(*arguments, **named)
+        return dataclasses.replace(vocabulary, **change(vocabulary))
+
+    monkeypatch.setattr(targets, "read_vocabulary", changed)
+
+
+def test_nothing_is_found_where_nothing_is_planted(planted: Callable[[], dict[str, str]]) -> None:
+    assert planted() == {}
+
+
+def test_a_wrong_template_is_caught(planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    with_vocabulary(monkeypatch, lambda v: {"chat_template": v.chat_template.replace("assistant", "model")})
+    assert set(planted()) == {"prompts"}
+
+
+@pytest.mark.parametrize("role", ["eos", "eot"])
+def test_a_missing_stop_token_is_caught(
+    role: str, planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget(vocabulary: Any) -> dict[str, Any]:
+        return {"ids": {**vocabulary.ids, role: vocabulary.ids["padding"]}}
+
+    with_vocabulary(monkeypatch, forget)
+    assert "stop tokens" in planted()
+
+
+def test_an_unpermuted_query_is_caught(planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    change = gguf.change
+
+    def unpermuted(tensor: Any, name: str, *rest: Any) -> Any:
+        return tensor if name.endswith("q_proj.weight") else change(tensor, name, *rest)
+
+    monkeypatch.setattr(gguf, "change", unpermuted)
+    assert {"logits", "distribution"} <= set(planted())
+
+
+def test_a_swapped_vocabulary_entry_is_caught(
+    planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(vocabulary: Any) -> dict[str, Any]:
+        tokens = list(vocabulary.tokens)
+        tokens[300], tokens[301] = tokens[301], tokens[300]
+        return {"tokens": tuple(tokens)}
+
+    with_vocabulary(monkeypatch, swap)
+    assert "vocabulary" in planted()
+
+
+def test_the_command_line_answers_a_failed_check_with_100(
+    tuned: Callable[..., Run],
+    llama_cpp: None,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from tunesmith.cli import main
+
+    run = str(tuned("llama", **{"method.name": "full"}).path)
+    command = ["export", run, "--to", "gguf", "--quantize", "f32", "--verify", "3", "--out", str(out)]
+    capsys.readouterr()
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "gguf-f32" in printed.out
+    assert "verified" in printed.out
+    monkeypatch.setattr(architectures, "permute", lambda tensor, heads: tensor)
+    assert main([*command, "--json"]) == 100
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["products"][0]["status"] == "failed"
+    assert Path(document["products"][0]["path"]).exists()
+    assert "not the trained model: gguf-f32" in printed.err
+
+
+def test_without_llama_cpp_it_is_exported_and_unverified(
+    tuned: Callable[..., Run], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setattr("tunesmith.export.llamacpp.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setenv("PATH", "")
+    run = str(tuned("llama").path)
+    result = export(run, out=out, to=["gguf", "adapter"], quantize=["q8_0"], prompts=PROMPTS)
+    assert statuses(result) == {"gguf-q8_0": "unverified", "adapter": "verified"}
+    assert 'pip install "tunesmith[llamacpp]"' in str(result.products[0].verdict.reason)
+    with pytest.raises(ResourceError, match="K-quants need"):
+        export(run, out=out, to=["gguf"], quantize=["q4_k_m"])
+
+
+def test_wishes_are_refused_all_together_before_anything_is_made(tuned: Callable[..., Run], out: Path) -> None:
+    run = str(tuned("llama", **{"method.name": "ia3"}).path)
+    with pytest.raises(SettingsError) as caught:
+        export(run, out=out, to=["gguff", "merged"], quantize=["q9"])
+    assert len(caught.value.problems) == 2
+    with pytest.raises(SettingsError, match="export the whole model with --to gguf"):
+        export(run, out=out, to=["gguf-lora"])
+    (out / "merged").mkdir(parents=True)
+    (out / "merged" / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="is no export"):
+        export(run, out=out, to=["merged"])
+    assert (out / "merged" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_architecture_that_llama_cpp_computes_otherwise_is_refused() -> None:
+    import transformers as tf
+
+    scaled = tf.GPT2Config(scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(SettingsError) as caught:
+        architectures.find_architecture(scaled)
+    assert "scale_attn_by_inverse_layer_idx is True" in caught.value.problems[0]
+    with pytest.raises(SettingsError, match="architecture 'opt'"):
+        architectures.find_architecture(tf.OPTConfig())
+    rope = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 64}
+    config = tf.LlamaConfig(rope_parameters=rope)
+    with pytest.raises(SettingsError) as caught:
+        architectures.find_architecture(config)
+    assert "'yarn'" in caught.value.problems[0]
+
+
+@pytest.mark.usefixtures("llama_cpp")
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ],
+)
+def test_scaled_rotary_embeddings_are_verified(
+    rope: dict[str, Any], tuned: Callable[..., Run], tiny_model_dir: Callable[[str], Path], tmp_path: Path, out: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir("llama"), base)
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"] = {**config["rope_parameters"], **rope}
+    (base / "config.json").write_text(json.dumps(config))
+    result = export(str(tuned(str(base)).path), out=out, to=["gguf"], quantize=["f32"], prompts=PROMPTS)
+    assert statuses(result) == {"gguf-f32": "verified"}, faults(result)
