@@ -3,8 +3,8 @@
 wilson            score interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)
 is_decided        a test that stays right however often one looks: the Bayes factor of "the share is anything" (uniform)
                   over "it is one half" is a non-negative martingale when it is one half, so it ever reaches 1/alpha
-                  with probability at most alpha (Ville 1939; Robbins 1970, doi:10.1214/aoms/1177696786). A Wilson interval
-                  that is looked at after each vote would leave out one half far too often
+                  with probability at most alpha (Ville 1939; Robbins 1970, doi:10.1214/aoms/1177696786). A Wilson
+                  interval that is looked at after each vote would leave out one half far too often
 bradley_terry     strengths from all pairs at once (Bradley and Terry 1952, doi:10.1093/biomet/39.3-4.324), by the
                   minorization-maximization steps of Hunter 2004 (doi:10.1214/aos/1079120141), with intervals from the
                   observed information
