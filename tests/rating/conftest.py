@@ -24,7 +24,9 @@ def rating(tmp_path: Path) -> Begin:
 
     def start(questions: int, *, models: int = 2, items: list[Item] | None = None, **options: Any) -> Session:
         asked = items or [
-            Item(f"Question {n}?", f"Right {n}.", {name: f"Text {NAMES.index(name)} of {n}." for name in NAMES[:models]})
+            Item(
+                f"Question {n}?", f"Right {n}.", {name: f"Text {NAMES.index(name)} of {n}." for name in NAMES[:models]}
+            )
             for n in range(questions)
         ]
         source = tmp_path / "answers.jsonl"

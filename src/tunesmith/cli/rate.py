@@ -194,7 +194,7 @@ def _show_results(session: Session, *, json: bool) -> None:
     elif len(session.contestants) > 2 and found.pairs:
         show("", "strengths of all models together: not yet, someone (or a group) only won or only lost so far")
     for scale in found.scales:
-        _show_scale(scale)
+        _show_scale(scale, session.contestants[0])
     for what, value in found.agreement.items():
         shown = "cannot be computed yet" if math.isnan(value) else f"{value:.2f}"
         about = "" if what == "choice" else f" on {_plain(what)}"
@@ -247,13 +247,18 @@ def _show_strengths(found: Results) -> None:
     show("", made, "Bradley-Terry, log-odds against an average model")
 
 
-def _show_scale(scale: ScaleResult) -> None:
+def _show_scale(scale: ScaleResult, first: str) -> None:
     from rich.text import Text
 
     from tunesmith.cli.terminal import show, table
 
     criterion = _plain(scale.criterion)
-    made = table(criterion, "mean", "95 % interval", "change", " ", right=("mean", "change"), fold=(criterion,))
+    change_from = f"change from {_plain(first)}"
+    made = table(
+        *(criterion, "mean", "95 % interval", change_from, " "),
+        right=("mean", change_from),
+        fold=(criterion, change_from),
+    )
     for name, mean in scale.means.items():
         change = scale.differences.get(name)
         made.add_row(
