@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.api import (
         AdvancedLRScheduler,
+        EvaluationMetric,
         FinetuningConfig,
+        MetricType,
+        ModelEvaluator,
         ModelFinetuner,
         create_mlx_compatible_scheduler,
         inspect,
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdvancedLRScheduler": "tunesmith.api",
+    "EvaluationMetric": "tunesmith.api",
     "FinetuningConfig": "tunesmith.api",
+    "MetricType": "tunesmith.api",
+    "ModelEvaluator": "tunesmith.api",
     "ModelFinetuner": "tunesmith.api",
     "RunConfig": "tunesmith.config",
     "create_mlx_compatible_scheduler": "tunesmith.api",
@@ -37,7 +43,10 @@ _HOME = {
 __version__ = "0.1.0"
 __all__ = [
     "AdvancedLRScheduler",
+    "EvaluationMetric",
     "FinetuningConfig",
+    "MetricType",
+    "ModelEvaluator",
     "ModelFinetuner",
     "RunConfig",
     "create_mlx_compatible_scheduler",

@@ -99,6 +99,7 @@ class FakeSession:
     def __init__(self, overrides: dict[str, object]) -> None:
         self.overrides = overrides
         self.config = SimpleNamespace(prompt=SimpleNamespace(system=None))
+        self.labels: dict[str, int] = {}
         self.longest = 100
         self.interrupt_after: int | None = None
 
@@ -238,9 +239,12 @@ class FakeApi(ModuleType):
     def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
         self._called("evaluate", reference=reference, overrides=overrides)
         row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
-        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1)
+        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, by_label=None)
         tuned = SimpleNamespace(
-            metrics={"perplexity": 8.0, "exact_match": 1.0}, rows=[{**row, "prediction": "Me."}], row_count=1
+            metrics={"perplexity": 8.0, "exact_match": 1.0},
+            rows=[{**row, "prediction": "Me."}],
+            row_count=1,
+            by_label=None,
         )
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)
@@ -250,10 +254,24 @@ class FakeApi(ModuleType):
             tuned=tuned,
             changes=[
                 SimpleNamespace(
-                    metric="perplexity", base=80.0, tuned=8.0, change=-72.0, low=-80.0, high=-60.0, verdict="better"
+                    title="perplexity",
+                    is_share=False,
+                    base=80.0,
+                    tuned=8.0,
+                    change=-72.0,
+                    low=-80.0,
+                    high=-60.0,
+                    verdict="better",
                 ),
                 SimpleNamespace(
-                    metric="exact_match", base=0.0, tuned=1.0, change=1.0, low=1.0, high=1.0, verdict="better"
+                    title="exact match",
+                    is_share=True,
+                    base=0.0,
+                    tuned=1.0,
+                    change=1.0,
+                    low=1.0,
+                    high=1.0,
+                    verdict="better",
                 ),
             ],
             to_json=lambda: {"schema_version": 1, "rows": 1},

@@ -38,8 +38,8 @@ def test_eval_shows_table_and_answers_on_standard_output(cli, api, faq) -> None:
     assert outcome.code == 0
     assert api.calls == [("evaluate", {"reference": "faq", "overrides": {"eval.max_rows": "5", "max_new_tokens": "9"}})]
     table = [line.split() for line in outcome.out.splitlines()]
-    assert ["perplexity", "80.00", "8.00", "-72.00", "better"] in table
-    assert ["exact", "match", "0.0", "100.0", "+100.0", "better"] in table
+    assert ["perplexity", "80.00", "8.00", "-72.00", "-80.00", "to", "-60.00", "better"] in table
+    assert ["exact", "match", "0.0", "100.0", "+100.0", "+100.0", "to", "+100.0", "better"] in table
     for text in ("Who?  (FAQ, row 3)", "expected: Me.", "the first test row", "│ You.", "tunesmith chat faq"):
         assert text in outcome.out
     assert "1 answer by the tuned model" in outcome.err

@@ -141,18 +141,21 @@ def test_long_names_of_runs_are_not_cut(cli, api, monkeypatch: pytest.MonkeyPatc
 # --- terminal
 
 
-def change(metric: str, base: float, tuned: float, verdict: str = "no evidence") -> SimpleNamespace:
+def change(title: str, base: float, tuned: float, verdict: str = "no evidence") -> SimpleNamespace:
     ends = {"low": tuned - base - 0.125, "high": tuned - base + 0.125}
-    return SimpleNamespace(metric=metric, base=base, tuned=tuned, change=tuned - base, verdict=verdict, **ends)
+    is_share = title not in ("perplexity", "log loss")
+    return SimpleNamespace(
+        title=title, is_share=is_share, base=base, tuned=tuned, change=tuned - base, verdict=verdict, **ends
+    )
 
 
 def test_the_table_shows_scores_out_of_100_and_the_verdict_it_is_given() -> None:
     changes = [
         change("perplexity", 10.0, 12.0, "worse"),
-        change("exact_match", 0.5, 0.25, "worse"),
-        change("bleu", 0.25, 0.5, "better"),
-        change("token_f1", 0.5, 0.5),
-        change("rougeL", 0.1, math.nan),
+        change("exact match", 0.5, 0.25, "worse"),
+        change("BLEU", 0.25, 0.5, "better"),
+        change("token F1", 0.5, 0.5),
+        change("ROUGE-L", 0.1, math.nan),
     ]
     lines = [line.split() for line in drawn(comparison_table(changes, rows=3)).splitlines()]
     assert ["ROUGE-L", "10.0", "n/a", "n/a", "n/a", "to", "n/a", "no", "evidence"] in lines

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tunesmith.config import RunConfig
+from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
@@ -18,7 +18,8 @@ from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
 
-SETTINGS = RunConfig().generate
+CONFIG = load_config(overrides={"eval.batch_size": 2, "seed": 7})
+SETTINGS = CONFIG.generate
 METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 
 
@@ -62,8 +63,7 @@ def encoded(examples, engine):
 
 
 def measure(engine, examples=EXAMPLES, **changes):
-    values = {"settings": SETTINGS, "batch_size": 2, "seed": 7} | changes
-    return evaluate(engine, examples, encoded(examples, engine), **values)
+    return evaluate(engine, examples, encoded(examples, engine), **{"config": CONFIG, **changes})
 
 
 def test_metrics_rows_and_what_was_asked(engine):
@@ -100,8 +100,10 @@ def test_metrics_rows_and_what_was_asked(engine):
 
 
 def test_the_real_engine_answers_the_same_whatever_the_batch(engine):
-    short = SETTINGS.model_copy(update={"max_new_tokens": 4})
-    one, three = measure(engine, settings=short, batch_size=1), measure(engine, settings=short, batch_size=3)
+    one, three = (
+        measure(engine, config=load_config(overrides={"eval.batch_size": size, "seed": 7, "max_new_tokens": 4}))
+        for size in (1, 3)
+    )
     assert one.rows == three.rows
     assert [row["prediction"] for row in one.rows] != ["", "", ""]
     assert one.metrics == pytest.approx(three.metrics, rel=1e-5)
@@ -135,9 +137,7 @@ def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):
         pair("Short?", "An answer too long for the model's 256 tokens. " * 60, 14),
     ]
     fine = EXAMPLES[0]
-    found = evaluate(
-        Scripted(engine, ["x"]), [odd[0], fine, *odd[1:]], encoded([fine], engine), settings=SETTINGS, batch_size=2
-    )
+    found = evaluate(Scripted(engine, ["x"]), [odd[0], fine, *odd[1:]], encoded([fine], engine), config=CONFIG)
     assert [row["row"] for row in found.rows] == [fine.row]
     assert found.row_count == 1
     assert found.skipped_rows == (11, 12, 13, 14)
@@ -146,7 +146,7 @@ def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):
 def test_a_question_that_is_too_long_is_shortened_as_in_training(engine):
     long = pair("long " * 300, "Its answer is whole.", 14)
     scripted = Scripted(engine, ["Its answer is whole."])
-    found = evaluate(scripted, [long], encoded([long], engine), settings=SETTINGS, batch_size=2)
+    found = evaluate(scripted, [long], encoded([long], engine), config=CONFIG)
     assert found.skipped_rows == ()
     assert found.metrics["exact_match"] == 1
     assert found.rows[0]["question"] == long.question
@@ -163,7 +163,7 @@ def test_a_question_that_is_too_long_is_shortened_as_in_training(engine):
 )
 def test_nothing_to_measure_is_an_error_of_the_data(engine, examples, message):
     with pytest.raises(DataError, match=message) as caught:
-        evaluate(engine, examples, [], settings=SETTINGS, batch_size=2)
+        evaluate(engine, examples, [], config=CONFIG)
     assert "data.split.test" in caught.value.fix
     assert "data.test_path" in caught.value.fix
 

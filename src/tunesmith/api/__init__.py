@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
+    from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.generate import Choice
     from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
     "AdvancedLRScheduler",
+    "Choice",
     "Comparison",
     "Curve",
+    "EvaluationMetric",
+    "EvaluationReport",
     "FinetuningConfig",
     "Layer",
     "LayerGuide",
+    "MetricType",
+    "ModelEvaluator",
     "ModelFinetuner",
     "Preview",
     "Session",
@@ -41,6 +48,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
+    **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
@@ -56,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from tunesmith import model
 
         return getattr(model, name)
+    if name == "Choice":  # what Session.choose() answers with
+        from tunesmith import generate
+
+        return generate.Choice
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

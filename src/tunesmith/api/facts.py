@@ -42,6 +42,7 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
         stop_ids=template.stop_ids,
         system=config.prompt.system,
         conversational=data["shape"] != "text",
+        labels=tuple(data.get("labels", {})),
         base_metrics=scores.get("base", {}),
         tuned_metrics=scores.get("tuned", {}),
         test_rows=scores.get("rows", 0),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunesmith.api.rows import examples_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.api.verbs import train as run_training
 from tunesmith.config import RunConfig, load_config
@@ -22,7 +23,6 @@ from tunesmith.evaluate import evaluate as measure
 from tunesmith.model import LoadedModel, load_base
 from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.train import Observer, TrainResult
-from tunesmith.types import Example, Message
 
 
 class FinetuningConfig:
@@ -82,21 +82,14 @@ class ModelFinetuner:
         """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
 
         Returns:
-            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL.
+            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL; of a model that classifies
+            perplexity, accuracy, macro_f1, log_loss, calibration_error.
         """
         session = self._tuned()
-        examples = [_example(row, number) for number, row in enumerate(rows, start=1)]
+        examples = examples_of(rows)
         encoded, _ = encode(examples, session.template, session.loaded.tokenizer, max_length=session.context)
         with session.engine() as engine:
-            settings = session.config
-            return measure(
-                engine,
-                examples,
-                encoded,
-                settings=settings.generate,
-                batch_size=settings.eval.batch_size,
-                seed=settings.seed,
-            ).metrics
+            return measure(engine, examples, encoded, config=session.config).metrics
 
     def save_model(self) -> Path:
         """Folder of the saved model. Training has saved it already; this tells where."""
@@ -117,7 +110,8 @@ class ModelFinetuner:
             session = self._base_session()
         settings = session.config.generate.model_copy(update=changes)
         config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
-        return Session(session.loaded, session.template, config).answer(session.conversation(prompt))
+        changed = Session(session.loaded, session.template, config, labels=session.labels)
+        return changed.answer(session.conversation(prompt))
 
     def _base_session(self) -> Session:
         assert self._base is not None
@@ -134,18 +128,3 @@ class ModelFinetuner:
         if self.result is None:
             raise SettingsError("nothing has been trained yet", fix="call train() first")
         return self.result
-
-
-_QUESTION_KEYS = ("question", "prompt", "instruction", "text")
-_ANSWER_KEYS = ("answer", "completion", "output", "label")
-
-
-def _example(row: Mapping[str, str], number: int) -> Example:
-    question = next((row[key] for key in _QUESTION_KEYS if key in row), None)
-    answer = next((row[key] for key in _ANSWER_KEYS if key in row), None)
-    if question is None or answer is None:
-        raise SettingsError(
-            f"test row {number} has the keys {', '.join(row)}",
-            fix=f"give one of {', '.join(_QUESTION_KEYS)} and one of {', '.join(_ANSWER_KEYS)}",
-        )
-    return Example(messages=(Message("user", question), Message("assistant", answer)), row=number)

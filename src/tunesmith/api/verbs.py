@@ -9,17 +9,30 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
+from tunesmith.api.records import log_path
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, MetricChange, compare_table, mean_nll, predictions, summarise
+from tunesmith.evaluate import (
+    AnswerLog,
+    Evaluation,
+    MetricChange,
+    compare_table,
+    confusions,
+    contest,
+    mean_nll,
+    predictions,
+    report_html,
+    summarise,
+)
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.export import write_card
-from tunesmith.runs import Run, atomic_write, is_writer
+from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
 from tunesmith.types import Encoded, Example
 
@@ -132,15 +145,59 @@ def evaluate(
         max_length=session.context,
         train_on=config.prompt.train_on,
     )
-    base = _measure(session, examples, encoded, base=True, on_progress=on_progress)
-    tuned = _measure(session, examples, encoded, base=False, on_progress=on_progress)
+    base = _measure(run, session, examples, encoded, base=True, on_progress=on_progress)
+    tuned = _measure(run, session, examples, encoded, base=False, on_progress=on_progress)
     comparison = Comparison(run, base, tuned)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]
     run.eval_dir.mkdir(exist_ok=True)
     atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
     atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+    _write_confusions(comparison)
+    atomic_write(run.eval_dir / "report.html", _report(comparison))
     write_card(run.model_dir, card_facts(run, config))
     return comparison
+
+
+def _write_confusions(comparison: Comparison) -> None:
+    """eval/confusion.json and a picture of the tuned model's, where the answers are labels."""
+    run, report = comparison.run, comparison.tuned.by_label
+    if report is None:
+        return
+    content = confusions(comparison.base, comparison.tuned)
+    atomic_write(run.eval_dir / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
+    scores = f"accuracy {report.accuracy:.1%}  ·  macro F1 {report.macro_f1:.1%}"
+    plot_confusion(
+        run.visuals_dir / "confusion.png",
+        report.labels,
+        report.confusion,
+        title=run.name,
+        subtitle=f"tuned model, {comparison.tuned.row_count:,} test rows  ·  {scores}",
+    )
+
+
+def _report(comparison: Comparison) -> str:
+    """eval/report.html: the scores, every answer, the curves, what was done to the data."""
+    run = comparison.run
+    manifest = run.manifest
+    data = manifest["data"]
+    pictures = [
+        (title, path.read_bytes())
+        for title, name in (("training", "training_curves.png"), ("what was chosen for what", "confusion.png"))
+        if (path := run.visuals_dir / name).exists()
+    ]
+    findings = [f"{finding['level']}: {finding['message']}" for finding in data["findings"]]
+    return report_html(
+        contest(comparison.base, comparison.tuned),
+        title=f"{run.name}: tuned against base",
+        facts=[
+            ("base", manifest["model"]["path"]),
+            ("data", ", ".join(Path(file["path"]).name for file in data["files"])),
+            ("rows", ", ".join(f"{rows} {side}" for side, rows in data["split"].items())),
+            ("training", f"{manifest['training']['step']} steps, {manifest['training']['seconds']:.0f} s"),
+        ],
+        pictures=pictures,
+        texts=[("What was noticed in the data", "\n".join(findings))] if findings else [],
+    )
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -180,6 +237,7 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
 
 
 def _measure(
+    run: Run,
     session: Session,
     examples: Sequence[Example],
     encoded: Sequence[Encoded],
@@ -187,14 +245,14 @@ def _measure(
     base: bool,
     on_progress: Progress,
 ) -> Evaluation:
-    who = "base" if base else "tuned"
+    who: Literal["base", "tuned"] = "base" if base else "tuned"
     with session.engine(base=base) as engine:
         return measure(
             engine,
             examples,
             encoded,
-            settings=session.config.generate,
-            batch_size=session.config.eval.batch_size,
-            seed=session.config.seed,
+            config=session.config,
+            log=AnswerLog(log_path(run, session, who)),
             on_progress=lambda done, total: on_progress(who, done, total),
+            labels=session.labels,
         )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tunesmith.cli.overrides import Json, Overrides
 from tunesmith.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from tunesmith.api import Session
+    from tunesmith.types import Message
 
 
 def ask(
@@ -25,10 +30,13 @@ def ask(
 ) -> None:
     """Ask a run one question; the answer goes to standard output.
 
+    A run that classifies answers with a label and its probability.
+
     tunesmith ask faq "How do I reset my password?"
     tunesmith ask faq "How do I reset my password?" --base
     tunesmith ask faq - --max_new_tokens 200 --temperature 0.7 < question.txt
     """
+    from tunesmith.cli.labels import choice_line, tell_others
     from tunesmith.cli.report import check_reference
     from tunesmith.cli.terminal import plain, show_json
 
@@ -42,22 +50,27 @@ def ask(
     messages = session.conversation(text)
     if json:
         started = time.perf_counter()
-        answer = session.answer(messages, base=base)
-        show_json(
-            {
-                "schema_version": 1,
-                "run": run,
-                "model": "base" if base else "tuned",
-                "question": text,
-                "answer": answer,
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-        )
+        answer = _answer(session, messages, base=base)
+        head = {"schema_version": 1, "run": run, "model": "base" if base else "tuned", "question": text}
+        show_json({**head, **answer, "seconds": round(time.perf_counter() - started, 3)})
+        return
+    if session.labels:
+        choice = session.choose(messages, base=base)
+        sys.stdout.write(choice_line(choice) + "\n")
+        tell_others(choice)
         return
     for piece in session.stream(messages, base=base):
         sys.stdout.write(plain(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+def _answer(session: Session, messages: Sequence[Message], *, base: bool) -> dict[str, object]:
+    """The answer; of labels the likeliest with its probability, and those of all."""
+    if not session.labels:
+        return {"answer": session.answer(messages, base=base)}
+    choice = session.choose(messages, base=base)
+    return {"answer": choice.label, "probability": choice.probability, "probabilities": dict(choice.ranked)}
 
 
 def read_question() -> str:

@@ -30,7 +30,8 @@ def chat(
 
     Type /help there for the commands: /base and /tuned change the model, /save
     keeps the conversation. Ctrl-C stops an answer, Ctrl-D ends. In a pipe each
-    line is a question, and nothing but the answers is printed.
+    line is a question, and nothing but the answers is printed. A run that
+    classifies answers each line with a label and its probability.
 
         tunesmith chat faq
         tunesmith chat faq --temperature 0.7
@@ -84,6 +85,8 @@ class Conversation:
         """
         from tunesmith.types import Message
 
+        if self.session.labels:
+            self.turns.clear()  # each text is classified on its own, as in training
         self.turns.append(Message("user", question))
         written: list[str] = []
         try:
@@ -98,6 +101,13 @@ class Conversation:
         return f"(the oldest {forgotten} messages were forgotten: the model reads no more)" if forgotten else None
 
     def _write(self, written: list[str], write: Callable[[str], None]) -> int:
+        if self.session.labels:
+            from tunesmith.cli.labels import choice_line
+
+            choice = self.session.choose(self.messages, base=self.base)
+            written.append(choice.label)
+            write(choice_line(choice))
+            return 0
         forgotten = 0
         while True:
             try:

@@ -24,7 +24,9 @@ def evaluate(
     """Measure a run against its base model on its test rows.
 
     Perplexity, exact match, token F1, BLEU and ROUGE of both models, then three
-    answers side by side. The run's eval folder and its model card keep them.
+    answers side by side. Of labels: accuracy, macro F1 and the scores of each,
+    both models choosing among the same labels. The run's eval folder and its
+    model card keep them.
 
         tunesmith eval faq
         tunesmith eval faq --eval.max_rows 50
@@ -56,11 +58,15 @@ def compare(run: str, overrides: dict[str, str]) -> Comparison:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """The table, and the first answers: the first, not the best."""
+    """The table, and the first answers (the first, not the best), or the scores of each label."""
+    from tunesmith.cli.labels import show_labels
     from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show
 
     base, tuned = comparison.base, comparison.tuned
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    if tuned.by_label is not None:
+        show_labels(comparison)
+        return
     pairs = list(zip(base.rows, tuned.rows, strict=True))[:_ANSWERS]
     if pairs:
         show(f"the first {len(pairs)} test rows" if len(pairs) > 1 else "the first test row", "")

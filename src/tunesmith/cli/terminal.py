@@ -188,16 +188,6 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) ->
     return made
 
 
-METRIC_NAMES = {
-    "perplexity": "perplexity",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-}
 _STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
@@ -205,7 +195,9 @@ class Change(Protocol):
     """One metric of base and tuned, and whether tuned is better: what `api.Comparison.changes` holds."""
 
     @property
-    def metric(self) -> str: ...
+    def title(self) -> str: ...
+    @property
+    def is_share(self) -> bool: ...
     @property
     def base(self) -> float: ...
     @property
@@ -221,35 +213,32 @@ class Change(Protocol):
 
 
 def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
-    """Base against tuned: perplexity as it is, every score (0 to 1) out of 100."""
+    """Base against tuned: shares out of 100, others such as perplexity as they are."""
     made = table(
         "", "base", "tuned", "change", "95 % interval", " ", right=("base", "tuned", "change", "95 % interval")
     )
     for line in changes:
-        is_loss = line.metric == "perplexity"
-        scale = 1 if is_loss else 100
         made.add_row(
-            METRIC_NAMES.get(line.metric, line.metric),
-            _number(line.base * scale, is_loss=is_loss),
-            Text(_number(line.tuned * scale, is_loss=is_loss), style="bold"),
-            _number(line.change * scale, is_loss=is_loss, sign="+"),
-            " to ".join(_number(end * scale, is_loss=is_loss, sign="+") for end in (line.low, line.high)),
+            line.title,
+            _number(line.base, is_share=line.is_share),
+            Text(_number(line.tuned, is_share=line.is_share), style="bold"),
+            _number(line.change, is_share=line.is_share, sign="+"),
+            " to ".join(_number(end, is_share=line.is_share, sign="+") for end in (line.low, line.high)),
             Text(line.verdict, style=_STYLES[line.verdict]),
         )
-    note = (
-        f"on {rows} test rows that neither has seen; perplexity: lower is better, the rest out of 100: higher is better"
-        "; interval: of the change, for other rows of this kind"
-    )
+    note = f"on {rows} test rows that neither has seen; shares out of 100; interval: of the change, on other such rows"
     outer = Table.grid()
     outer.add_row(made)
     outer.add_row(Text(note, style="dim"))
     return outer
 
 
-def _number(value: float, *, is_loss: bool, sign: str = "") -> str:
+def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"
-    digits = 2 if is_loss and abs(value) < 1000 else 0 if is_loss else 1
+    if is_share:
+        return f"{value * 100:{sign},.1f}" if math.isfinite(value) else f"{value:{sign}}"
+    digits = 2 if abs(value) < 1000 else 0
     return f"{value:{sign},.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
 
 

@@ -14,6 +14,7 @@ from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
+from tunesmith.data.labels import count_labels, unseen_labels
 from tunesmith.data.notices import example_place, notices
 from tunesmith.data.read import read
 from tunesmith.data.report import DataReport, FileReport, measure, rows_text
@@ -24,6 +25,7 @@ from tunesmith.types import Example, Finding, Message, Place, Record
 
 DUPLICATE = "exact duplicate"
 OVER_LIMIT = "beyond data.max_rows"
+LABEL_SHAPE = "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,26 @@ def prepare(config: RunConfig) -> Prepared:
         test=0 if "test" in held_out else shares.test,
         seed=config.seed,
         continuous=data.table.continuous,
+        by_answer=data.detection.shape == LABEL_SHAPE,
     )
     given = {side: part.examples for side, part in held_out.items()}
     sides = Split(sides.train, given.get("validation", sides.validation), given.get("test", sides.test))
-    return Prepared(sides.train, sides.validation, sides.test, _report(parts, sides, config))
+    labels = _check_labels(parts, sides) if data.detection.shape == LABEL_SHAPE else {}
+    return Prepared(sides.train, sides.validation, sides.test, _report(parts, sides, labels, config))
+
+
+def _check_labels(parts: Sequence[_Part], sides: Split) -> dict[str, int]:
+    """Training rows of each label. Labels that none has are told of the file that they are in.
+
+    Raises:
+        DataError: one label, or too many to be labels.
+    """
+    labels = count_labels(sides.train, parts[0].detection.columns)
+    part_of = {part.side: part for part in parts}
+    for finding, rows in unseen_labels(labels, {side: getattr(sides, side) for side in SIDES[1:]}):
+        part = part_of.get(finding.code.rpartition("_")[2], parts[0])
+        part.findings.append(replace(finding, rows=tuple(map(part.place, rows))))
+    return labels
 
 
 def _like(config: DataConfig, data: _Part, path: str) -> DataConfig:
@@ -206,7 +224,7 @@ def _refuse_empty(part: _Part) -> None:
     )
 
 
-def _report(parts: Sequence[_Part], sides: Split, config: RunConfig) -> DataReport:
+def _report(parts: Sequence[_Part], sides: Split, labels: dict[str, int], config: RunConfig) -> DataReport:
     main = parts[0]
     findings = [
         replace(finding, rows=tuple(_place(parts, part, row) for row in finding.rows))
@@ -235,6 +253,7 @@ def _report(parts: Sequence[_Part], sides: Split, config: RunConfig) -> DataRepo
         columns_by_sheet={sheet: columns for sheet, columns in by_sheet.items() if sheet is not None},
         alternatives=main.detection.alternatives,
         findings=tuple(findings),
+        labels=labels,
     )
 
 

@@ -13,6 +13,7 @@ from tunesmith.types import Example, Finding, Place
 
 SCHEMA_VERSION = 1
 _ROWS_SHOWN = 3
+_LABELS_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ class LengthReport:
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """Everything that preparing found and did. rows_read = rows_kept + all rows in `dropped`."""
+    """Everything that preparing found and did. rows_read = rows_kept + all rows in `dropped`.
+
+    labels: training rows of each label, where the rows are to be classified.
+    """
 
     shape: str
     columns: Mapping[str, str]
@@ -58,6 +62,7 @@ class DataReport:
     columns_by_sheet: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     alternatives: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -78,6 +83,8 @@ class DataReport:
         rows.append(("shape", f"{self.shape} ({self.score:.2f}): {self.reason}"))
         rows += [("dropped", f"{len(at)} {reason}: {rows_text(at)}") for reason, at in self.dropped.items()]
         rows.append(("split", ", ".join(f"{count} {side}" for side, count in self.split.items())))
+        if self.labels:
+            rows.append(("labels", _labels_clause(self.labels)))
         for part, lengths in self.lengths.items():
             of = f"{part}: median {lengths.median:g}, 95% up to {lengths.p95}, longest {lengths.longest} characters"
             rows.append(("lengths", f"{of} ({rows_text([lengths.row])})"))
@@ -114,6 +121,16 @@ def measure(examples: Iterable[tuple[Example, Place]]) -> dict[str, LengthReport
         for part, text in texts.items():
             sizes.setdefault(part, []).append((len(text), place))
     return {part: _lengths(found) for part, found in sizes.items()}
+
+
+def _labels_clause(labels: Mapping[str, int]) -> str:
+    """'2: ham 3862 and spam 513 training rows', or of many the rarest and the most frequent."""
+    ordered = sorted(labels, key=lambda label: labels[label])
+    if len(labels) <= _LABELS_SHOWN:
+        counts = ", ".join(f"{label} {labels[label]}" for label in reversed(ordered))
+        return f"{len(labels)}, with training rows: {counts}"
+    rare, frequent = ordered[0], ordered[-1]
+    return f"{len(labels)}, with {labels[rare]} ({rare}) to {labels[frequent]} ({frequent}) training rows each"
 
 
 def _question_and_answer(example: Example) -> dict[str, str]:

@@ -84,6 +84,11 @@ def ratio(totals: Floats) -> Floats:
     return totals[:, 0] / totals[:, 1]
 
 
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it: None for infinity and NaN."""
+    return value if math.isfinite(value) else None
+
+
 def interval(sums: Sums, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
     """Bootstrap interval of one model's score.
 

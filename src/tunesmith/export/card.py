@@ -35,7 +35,12 @@ _METRICS = {
     "rouge1": ("rouge", "ROUGE-1", 3),
     "rouge2": ("rouge", "ROUGE-2", 3),
     "rougeL": ("rouge", "ROUGE-L", 3),
+    "accuracy": ("accuracy", "Accuracy", 3),
+    "macro_f1": ("f1", "Macro F1", 3),
+    "log_loss": ("log_loss", "Log loss (lower is better)", 3),
+    "calibration_error": ("calibration_error", "Calibration error (lower is better)", 3),
 }
+_LABELS_NAMED = 200
 _FEW_ROWS = 100  # below, one answer moves a share by more than a point
 
 
@@ -58,7 +63,7 @@ class CardFacts:
     epochs: passes made; best_validation_loss: nats per token, of the weights that were saved when keep_best is on.
     data_files: (file name, SHA-256); rows: split name -> count.
     stop_ids: tokens that end an answer; system: the system prompt of the training conversations.
-    conversational: False when plain text was trained on.
+    conversational: False when plain text was trained on. labels: what it chooses from when it classifies.
     base_metrics, tuned_metrics: perplexity, and scores from 0 to 1; empty when not measured, None for a number that
         summary.json could not hold. test_rows: measured rows.
     """
@@ -80,6 +85,7 @@ class CardFacts:
     stop_ids: tuple[int, ...]
     system: str | None = None
     conversational: bool = True
+    labels: tuple[str, ...] = ()
     base_metrics: Mapping[str, float | None] = field(default_factory=dict)
     tuned_metrics: Mapping[str, float | None] = field(default_factory=dict)
     test_rows: int = 0
@@ -197,7 +203,14 @@ def _introduction(facts: CardFacts) -> str:
     text = f"{kind} {_base_name(facts)}, made with Tunesmith {facts.version} from {_code(_file_names(facts))}."
     if method.is_adapter:
         text += " It holds only what changed: the base model is needed beside it."
+    if facts.labels:
+        text += f"\n\nIt classifies a text with one of {len(facts.labels)} labels: {_label_names(facts.labels)}."
     return text
+
+
+def _label_names(labels: tuple[str, ...]) -> str:
+    more = f" and {len(labels) - _LABELS_NAMED} more" if len(labels) > _LABELS_NAMED else ""
+    return ", ".join(_code(label) for label in labels[:_LABELS_NAMED]) + more
 
 
 def _article(title: str) -> str:
@@ -235,7 +248,10 @@ def _measurements(facts: CardFacts) -> str:
         base = facts.base_metrics.get(metric)
         change = "" if base is None or tuned is None else f"{tuned - base:+.{digits}f}"
         table.append([title, *("" if value is None else f"{value:.{digits}f}" for value in (base, tuned)), change])
-    text = f"On {facts.test_rows} rows that were never trained on; scores run from 0 to 1, perplexity from 1 up.\n\n"
+    text = f"On {facts.test_rows} rows that were never trained on; scores run from 0 to 1, perplexity from 1 up."
+    if facts.labels:
+        text += " Both models chose the likeliest of the labels."
+    text += "\n\n"
     return text + _table(["Metric", "Base", "Tuned", "Change"], table)
 
 

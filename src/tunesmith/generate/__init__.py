@@ -1,5 +1,7 @@
-"""Text from a model: batched answers, streams, sampling."""
+"""Text from a model: batched answers, streams, sampling; and one label of a given set."""
 
+from tunesmith.generate.choose import Choice, choose, label_ids
 from tunesmith.generate.engine import Completion, Engine
+from tunesmith.generate.remote import Endpoint
 
-__all__ = ["Completion", "Engine"]
+__all__ = ["Choice", "Completion", "Endpoint", "Engine", "choose", "label_ids"]

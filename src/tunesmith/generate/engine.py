@@ -3,28 +3,25 @@
 Knows how to run a causal language model with a key-value cache and when an answer ends. Does not know how messages
 become ids (prompts does), which model this is or what the answers are for.
 
-Rows are padded on the left and masked, so a row computes what it would compute alone. B rows, T prompt tokens of the
-longest row, V tokens in the vocabulary.
+B rows, V tokens in the vocabulary.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from tunesmith.config import GenerateConfig
-from tunesmith.errors import DataError, SettingsError, TrainingError
+from tunesmith.errors import DataError, SettingsError
+from tunesmith.generate.rows import Rows, evaluating
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy
-from tunesmith.model import memory_errors
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
 # Rows that ended are carried along until they are a quarter of the batch: taking rows out copies the cache once.
 _DROP_SHARE = 0.25
+_LESS = "lower eval.batch_size or generate.max_new_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class Engine:
         rows = self._rows(prompts, settings, seed)
         # Longest first: memory runs out at once or not at all, and rows of a batch need little padding.
         order = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
-        with _evaluating(self.model):
+        with evaluating(self.model, "writing answers", fix=_LESS):
             for start in range(0, len(order), batch_size):
                 batch = _Batch(self, order[start : start + batch_size], settings)
                 done = 0
@@ -147,7 +145,7 @@ class Engine:
         batch = None
         while row.finish_reason is None:
             # Entered for each token: between two pieces the caller's code runs, with the model as the caller left it.
-            with _evaluating(self.model):
+            with evaluating(self.model, "writing answers", fix=_LESS):
                 batch = batch or _Batch(self, [row], settings)
                 batch.advance()
             if piece := growing.settled():
@@ -213,81 +211,45 @@ class _Batch:
     """Rows that are decoded together. The first `advance` reads the prompts, each further one a token per row."""
 
     def __init__(self, engine: Engine, rows: Sequence[_Row], settings: GenerateConfig) -> None:
-        self._model = engine.model
         self._settings = settings
-        self._rows = list(rows)  # rows in the tensors, ended ones included until they are dropped
-        self._size = len(self._rows)
+        self._answers = list(rows)  # of the rows in the tensors, ended ones included until they are dropped
+        self._size = len(self._answers)
         self.open_rows = self._size
-        device = engine.device
-        self._width = max(len(row.prompt) for row in rows)
         limit = max(row.limit for row in rows)
-        ids = torch.zeros(self._size, self._width, dtype=torch.long)  # (B, T)
-        mask = torch.zeros(self._size, self._width + limit, dtype=torch.bool)  # (B, T + new)
-        for index, row in enumerate(self._rows):
-            ids[index, self._width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[index, self._width - len(row.prompt) :] = True
-        positions = mask[:, : self._width].cumsum(dim=1) - 1  # (B, T), -1 for padding
-        self._last_position = (engine.context_tokens or self._width + limit) - 1
-        self._ids = ids.to(device)
-        self._positions = positions.clamp(min=0).to(device)
-        self._mask = mask.to(device) if self._padded else None
+        prompts = [row.prompt for row in rows]
+        self._rows = Rows(engine.model, prompts, room=limit, context_tokens=engine.context_tokens)
         self._seen: Tensor | None = None  # (B, V) bool
-        self._cache = DynamicCache(config=engine.config)
 
     @property
     def done(self) -> int:
         return self._size - self.open_rows
 
-    @property
-    def _padded(self) -> bool:
-        return any(len(row.prompt) != len(self._rows[0].prompt) for row in self._rows)
-
     @torch.inference_mode()
     def advance(self) -> None:
         """Write one token in every row that has not ended."""
-        logits = self._forward()  # (B, V)
+        logits = self._rows.forward()  # (B, V)
         if self._settings.repetition_penalty != 1:
             self._seen = self._mark_seen(logits.shape[-1])
             logits = apply_repetition_penalty(logits, self._seen, self._settings.repetition_penalty)
-        if not bool(logits.amax(dim=-1).isfinite().all()):
-            raise TrainingError(
-                "the model gives NaN or infinite scores, so it cannot write an answer",
-                cause="its weights were damaged in training, or its number format overflows",
-                fix="train again with a lower train.learning_rate, or set model.dtype to float32",
-            )
         tokens = self._next_tokens(logits)  # (B,)
-        for row, token_id in zip(self._rows, tokens.tolist(), strict=True):
+        for row, token_id in zip(self._answers, tokens.tolist(), strict=True):
             if row.finish_reason is None:
                 row.add(token_id)
-        self._ids = tokens[:, None]  # (B, 1)
-        # An ended row waits to be dropped; its position must not run past a learned position table.
-        self._positions = (self._positions[:, -1:] + 1).clamp_(max=self._last_position)  # (B, 1)
-        self._width += 1
+        self._rows.extend(tokens)
         self._drop_ended()
 
-    def _forward(self) -> Tensor:
-        output = self._model(
-            input_ids=self._ids,
-            attention_mask=None if self._mask is None else self._mask[:, : self._width],
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
-
     def _mark_seen(self, vocabulary: int) -> Tensor:
+        ids = self._rows.ids
         if self._seen is not None:
-            return self._seen.scatter_(1, self._ids, True)
-        seen = torch.zeros(len(self._rows), vocabulary, dtype=torch.bool, device=self._ids.device)
-        for index, row in enumerate(self._rows):
+            return self._seen.scatter_(1, ids, True)
+        seen = torch.zeros(len(self._answers), vocabulary, dtype=torch.bool, device=ids.device)
+        for index, row in enumerate(self._answers):
             # Not the padded ids: padding is no token of the row.
-            seen[index, self._ids[index, self._width - len(row.prompt) :]] = True
+            seen[index, ids[index, -len(row.prompt) :]] = True
         return seen
 
     def _next_tokens(self, logits: Tensor) -> Tensor:
-        generators = [row.generator for row in self._rows if row.generator is not None]
+        generators = [row.generator for row in self._answers if row.generator is not None]
         # Drawn as float32: a float64 just below 1 would round up to 1.
         draws = [float(generator.random(dtype=np.float32)) for generator in generators]
         return next_tokens(
@@ -300,19 +262,15 @@ class _Batch:
 
     def _drop_ended(self) -> None:
         """Take ended rows out of the tensors once they are enough to be worth copying the cache."""
-        keep = [index for index, row in enumerate(self._rows) if row.finish_reason is None]
+        keep = [index for index, row in enumerate(self._answers) if row.finish_reason is None]
         self.open_rows = len(keep)
-        ended = len(self._rows) - len(keep)
-        if not keep or ended < max(1, _DROP_SHARE * len(self._rows)):
+        ended = len(self._answers) - len(keep)
+        if not keep or ended < max(1, _DROP_SHARE * len(self._answers)):
             return
-        kept = torch.tensor(keep, device=self._ids.device)
-        self._rows = [self._rows[index] for index in keep]
-        self._ids = self._ids[kept]
-        self._positions = self._positions[kept]
-        self._mask = None if self._mask is None else self._mask[kept]
+        kept = torch.tensor(keep, device=self._rows.ids.device)
+        self._answers = [self._answers[index] for index in keep]
         self._seen = None if self._seen is None else self._seen[kept]
-        # Named for beam search, it is the one selection of rows that every kind of layer has.
-        self._cache.reorder_cache(cast("torch.LongTensor", kept))
+        self._rows.select(kept)
 
 
 def _new_token_limits(prompts: Sequence[Sequence[int]], wanted: int, context: int | None) -> list[int]:
@@ -327,20 +285,3 @@ def _new_token_limits(prompts: Sequence[Sequence[int]], wanted: int, context: in
                 fix=f"shorten it to {context - 1} tokens or fewer, or use a model with a longer context",
             )
     return [wanted if context is None else min(wanted, context - len(prompt)) for prompt in prompts]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off for the duration; afterwards every module is as it was, frozen ones included.
-
-    Raises:
-        ResourceError: memory runs out inside.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with memory_errors("writing answers", fix="lower eval.batch_size or generate.max_new_tokens"):
-            yield
-    finally:
-        for module in training:
-            module.training = True

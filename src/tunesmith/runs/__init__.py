@@ -1,6 +1,15 @@
 """The run directory: the only link between training and everything that looks at it."""
 
-from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
+from tunesmith.runs.atomic import (
+    append_line,
+    atomic_folder,
+    atomic_write,
+    disk_errors,
+    recover,
+    remove_folder,
+    require_free,
+)
+from tunesmith.runs.confusion_plot import plot_confusion
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import MetricsLog
 from tunesmith.runs.plots import plot_run
@@ -10,11 +19,13 @@ from tunesmith.runs.store import Run, is_writer
 __all__ = [
     "MetricsLog",
     "Run",
+    "append_line",
     "atomic_folder",
     "atomic_write",
     "disk_errors",
     "is_writer",
     "list_runs",
+    "plot_confusion",
     "plot_run",
     "plot_schedule",
     "recover",

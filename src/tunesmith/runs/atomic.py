@@ -63,6 +63,31 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
         _sync_folder(target.parent)
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line (as UTF-8) to a file of lines, making file and folder; on the disk when this returns.
+
+    What is there is never changed. A last line without its end, of a crash or an editor, gets one first.
+
+    Raises:
+        ResourceError: the disk is full, read-only, over quota or closed to us; the file is as before.
+    """
+    target = Path(path)
+    data = f"{line}\n".encode()
+    with disk_errors(target, needed_bytes=len(data)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
+                data = b"\n" + data
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+
+
 @contextmanager
 def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends without an error it becomes `path`, every file synced.

@@ -138,7 +138,7 @@ def _to_csv(lines: Sequence[Line]) -> str:
     return text.getvalue()
 
 
-def render(title: str, draw: Callable[[Figure], None]) -> bytes:
+def render(title: str, draw: Callable[[Figure], None], *, size: tuple[float, float] = (10, 7)) -> bytes:
     """A PNG, by matplotlib's object API: no window, no global figure, whatever style the user has set."""
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -147,7 +147,7 @@ def render(title: str, draw: Callable[[Figure], None]) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a run's name may be in any script
-        figure = Figure(figsize=(10, 7), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
         figure.suptitle(title, x=0.012, ha="left", fontsize=16, fontweight="bold", color=INK, parse_math=False)
         draw(figure)
         figure.savefig(buffer, format="png", dpi=_DPI)

@@ -1,0 +1,152 @@
+"""Scores of chosen labels against the right ones. Knows nothing of models or files.
+
+Definitions are those of scikit-learn's classification_report and confusion_matrix with their defaults: the classes are
+the labels that occur among the right or the chosen ones, and a score whose denominator is 0 is 0.
+
+accuracy            share of rows whose label is right
+macro_f1            mean of the classes' F1, each class counting the same however many rows it has
+log_loss            mean of -ln(probability of the right label), in nats; 0 is best
+calibration_error   how far stated probabilities are from the share that is right (Naeini et al. 2015, 10 equal bins)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tunesmith.errors import DataError
+from tunesmith.evaluate.paired import Floats, Sums, mean_of, ratio
+
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Of one label: precision, recall and f1 from 0 to 1; support is the number of rows it is right for."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """labels: in alphabetical order; confusion[i][j]: rows of label i for which label j was chosen."""
+
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def classes(self) -> dict[str, ClassScores]:
+        """The scores of each label."""
+        chosen = [sum(column) for column in zip(*self.confusion, strict=True)]
+        found = {}
+        for index, label in enumerate(self.labels):
+            right, support = self.confusion[index][index], sum(self.confusion[index])
+            found[label] = ClassScores(
+                precision=_ratio(right, chosen[index]),
+                recall=_ratio(right, support),
+                f1=_ratio(2 * right, chosen[index] + support),
+                support=support,
+            )
+        return found
+
+    @property
+    def accuracy(self) -> float:
+        right = sum(self.confusion[index][index] for index in range(len(self.labels)))
+        return right / sum(map(sum, self.confusion))
+
+    @property
+    def macro_f1(self) -> float:
+        return math.fsum(scores.f1 for scores in self.classes.values()) / len(self.labels)
+
+    def mistakes(self) -> list[tuple[str, str, int]]:
+        """(right label, chosen label, rows), the most frequent first."""
+        found = [
+            (right, chosen, count)
+            for right, row in zip(self.labels, self.confusion, strict=True)
+            for chosen, count in zip(self.labels, row, strict=True)
+            if count and right != chosen
+        ]
+        return sorted(found, key=lambda mistake: -mistake[2])
+
+
+def report_labels(chosen: Sequence[str], right: Sequence[str]) -> LabelReport:
+    """Count each pair of labels.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not right:
+        raise DataError("there are no labels to score", fix="give at least one row with a label")
+    counts = Counter(zip(right, chosen, strict=True))
+    labels = tuple(sorted({*right, *chosen}))
+    return LabelReport(labels, tuple(tuple(counts[row, column] for column in labels) for row in labels))
+
+
+def label_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sums]:
+    """accuracy, macro_f1, log_loss and calibration_error of rows with the keys of `Evaluation.rows` for labels.
+
+    A row whose right label has no probability, being none to choose from, is left out of log_loss.
+    """
+    chosen, right = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
+    return {
+        "accuracy": mean_of(np.array(is_right, dtype=np.float64)),
+        "macro_f1": macro_f1(chosen, right),
+        "log_loss": log_loss([row["reference_probability"] for row in rows]),
+        "calibration_error": calibration_error([row["probability"] for row in rows], is_right),
+    }
+
+
+def macro_f1(chosen: Sequence[str], right: Sequence[str]) -> Sums:
+    """Of rows of which each counts, for each label, as right and chosen, as chosen, as right."""
+    labels = {label: place for place, label in enumerate(sorted({*chosen, *right}))}
+    counts = np.zeros((len(right), 3, len(labels)))
+    for row, (given, wanted) in enumerate(zip(chosen, right, strict=True)):
+        counts[row, 0, labels[wanted]] = given == wanted
+        counts[row, 1, labels[given]] = 1
+        counts[row, 2, labels[wanted]] = 1
+
+    def score(totals: Floats) -> Floats:
+        hits, given, wanted = totals.reshape(len(totals), 3, len(labels)).swapaxes(0, 1)
+        occurs = given + wanted > 0  # a label that no drawn row has is no class of the draw
+        of_class: Floats = np.divide(2 * hits, given + wanted, out=np.zeros_like(hits), where=occurs)
+        found: Floats = of_class.sum(axis=1) / occurs.sum(axis=1)
+        return found
+
+    return Sums(counts.reshape(len(right), -1), score)
+
+
+def log_loss(probabilities: Sequence[float | None]) -> Sums:
+    """Of the probabilities that the right labels were given, None where there is none; infinite where one is 0."""
+    rows = [(0.0, 0.0) if value is None else (-math.log(value) if value else math.inf, 1.0) for value in probabilities]
+    return Sums(np.array(rows), ratio, higher_is_better=False)
+
+
+def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) -> Sums:
+    """Mean distance between the probability of the chosen label and the share that is right, over ten bins.
+
+    Bin b holds probabilities in (b / 10, (b + 1) / 10]; each counts by its rows.
+    """
+    rows = np.zeros((len(is_right), _BINS + 1))
+    for row, (probability, right) in enumerate(zip(probabilities, is_right, strict=True)):
+        rows[row, max(0, math.ceil(probability * _BINS) - 1)] = probability - right
+    rows[:, -1] = 1
+
+    def score(totals: Floats) -> Floats:
+        found: Floats = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
+        return found
+
+    return Sums(rows, score, higher_is_better=False)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,120 @@
+"""Answers from a model behind an OpenAI-compatible address: Ollama, llama-server, vLLM, a service. Loads nothing.
+
+The address is `ollama:NAME`, or the URL of the API and the model's name there: `http://127.0.0.1:8080/v1#NAME`. A key
+comes from the environment (TUNESMITH_API_KEY, else OPENAI_API_KEY), never from a command line, where others could read
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from tunesmith.config import GenerateConfig
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.types import Message
+
+OLLAMA = "ollama:"
+OLLAMA_ADDRESS = "http://127.0.0.1:11434"
+TIMEOUT_SECONDS = 300.0
+_SAID_CHARACTERS = 300
+_KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAnswer:
+    """`ended`: the model stopped by itself. `tokens`: as the server counts them, words where it does not say."""
+
+    text: str
+    ended: bool
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One model of one server. `url`: of the API, up to /v1."""
+
+    url: str
+    model: str
+
+    @staticmethod
+    def parse(address: str) -> Endpoint | None:
+        """The endpoint that an address names; None for what is no address, such as a run.
+
+        Raises:
+            SettingsError: an address without a model's name or a host.
+        """
+        if address.startswith(OLLAMA):
+            host = os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS
+            url = (host if "://" in host else f"http://{host}").rstrip("/") + "/v1"
+            name = address.removeprefix(OLLAMA)
+        elif address.startswith(("http://", "https://")):
+            url, _, name = address.partition("#")
+        else:
+            return None
+        if not name or not urlsplit(url).hostname:
+            raise SettingsError(
+                f"{address!r} names no model of a server",
+                fix="ollama:NAME, or the address of the API and the model's name: http://127.0.0.1:8080/v1#NAME",
+            )
+        return Endpoint(url.rstrip("/"), name)
+
+    def answer(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int) -> RemoteAnswer:
+        """One answer by the server's own template. Greedy, or as near to `settings` as the protocol has words for.
+
+        Raises:
+            ResourceError: the server cannot be reached, does not answer in time, or refuses.
+        """
+        asked = {
+            "model": self.model,
+            "messages": [{"role": message.role, "content": _text(message)} for message in messages],
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": seed,
+            **({"stop": settings.stop} if settings.stop else {}),
+        }
+        reply = self._post(asked)
+        try:
+            (choice, *_) = reply["choices"]
+            text = (choice["message"]["content"] or "").strip()
+            written = (reply.get("usage") or {}).get("completion_tokens", len(text.split()))
+            return RemoteAnswer(text, choice["finish_reason"] == "stop", int(written))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unavailable(f"does not speak the protocol: {json.dumps(reply)[:200]}", error) from error
+
+    def _post(self, asked: dict[str, Any]) -> Any:
+        headers = {"content-type": "application/json"}
+        if key := next((os.environ[name] for name in _KEYS if os.environ.get(name)), None):
+            headers["authorization"] = f"Bearer {key}"
+        request = Request(f"{self.url}/chat/completions", json.dumps(asked).encode(), headers)
+        try:
+            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+                return json.load(response)
+        except HTTPError as error:
+            said = error.read(_SAID_CHARACTERS).decode(errors="replace")
+            raise self._unavailable(f"refused with status {error.code}: {said}", error) from error
+        except TimeoutError as error:
+            raise self._unavailable(f"did not answer within {TIMEOUT_SECONDS:g} s", error) from error
+        except (OSError, HTTPException) as error:
+            raise self._unavailable("cannot be reached", error) from error
+        except ValueError as error:
+            raise self._unavailable("does not answer with JSON", error) from error
+
+    def _unavailable(self, what: str, error: Exception) -> ResourceError:
+        return ResourceError(
+            f"the server of {self.model} at {self.url} {what}",
+            cause=" ".join(str(error).split()),
+            fix=f"start it, check the address and the model's name, and set {_KEYS[0]} if it wants a key",
+        )
+
+
+def _text(message: Message) -> str:
+    return f"{message.content}\n{message.context}" if message.context else message.content

@@ -1,0 +1,128 @@
+"""A model behind an address: what is sent, what comes back, and what is told when nothing does."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from tunesmith.config import RunConfig
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.generate import Endpoint
+from tunesmith.types import Message
+
+SETTINGS = RunConfig().generate
+
+
+class Server(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server that knows one model."""
+
+    seen: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.seen.append((self.path, self.headers["authorization"], request))
+        known = request["model"] == "parrot"
+        said = {"role": "assistant", "content": f" {request['messages'][-1]['content']}!\n"}
+        reply = {
+            "id": "1",
+            "created": 0,
+            "model": "parrot",
+            "object": "chat.completion",
+            "system_fingerprint": "",
+            "choices": [{"index": 0, "finish_reason": "length", "message": said}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10},
+        }
+        body = json.dumps(reply if known else {"error": {"message": "no such model: owl"}}).encode()
+        self.send_response(200 if known else 404)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Server.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_address[1]}/v1"
+        made.shutdown()
+
+
+def endpoint(address: str) -> Endpoint:
+    found = Endpoint.parse(address)
+    assert found is not None
+    return found
+
+
+def test_an_answer_by_the_protocol(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_API_KEY", "secret")
+    settings = SETTINGS.model_copy(update={"max_new_tokens": 9, "stop": ["\n"]})
+    talk = [Message("system", "Be brief."), Message("user", "hello", context="a parrot")]
+    found = endpoint(f"{server}#parrot").answer(talk, settings, seed=5)
+    assert (found.text, found.ended, found.tokens) == ("hello\na parrot!", False, 7)
+    ((path, key, sent),) = Server.seen
+    assert (path, key) == ("/v1/chat/completions", "Bearer secret")
+    assert sent["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hello\na parrot"},
+    ]
+    assert (sent["model"], sent["max_tokens"], sent["temperature"], sent["stop"], sent["seed"]) == (
+        *("parrot", 9, 0.0),
+        *(["\n"], 5),
+    )
+
+
+def test_ollama_is_found_where_it_listens(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", server.removesuffix("/v1").removeprefix("http://"))
+    assert endpoint("ollama:parrot").answer([Message("user", "hi")], SETTINGS, seed=0).text == "hi!"
+    monkeypatch.delenv("OLLAMA_HOST")
+    assert endpoint("ollama:faq:7b") == Endpoint("http://127.0.0.1:11434/v1", "faq:7b")
+
+
+def test_a_refusal_says_what_the_server_said(server: str) -> None:
+    with pytest.raises(ResourceError, match=r"owl at .* refused with status 404.*no such model: owl") as caught:
+        endpoint(f"{server}#owl").answer([Message("user", "hi")], SETTINGS, seed=0)
+    assert "TUNESMITH_API_KEY" in str(caught.value.fix)
+
+
+def test_another_protocol_is_told(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.generate.remote.json.load", lambda response: {"response": "ollama's own protocol"})
+    with pytest.raises(ResourceError, match=r"does not speak the protocol: .*ollama's own"):
+        endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+
+
+def test_nobody_there_is_an_error_of_resources() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ResourceError, match="cannot be reached"):
+        endpoint(f"http://127.0.0.1:{port}/v1#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+
+
+def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.generate.remote.TIMEOUT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1#parrot"
+        with pytest.raises(ResourceError, match=r"parrot at .* did not answer within 0\.3 s"):
+            endpoint(address).answer([Message("user", "hi")], SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize("address", ["ollama:", "http://127.0.0.1:8080/v1", "https://#name"])
+def test_an_address_without_a_model_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="names no model of a server"):
+        Endpoint.parse(address)
+
+
+@pytest.mark.parametrize("other", ["faq", "runs/faq", "org/model", "builtin:nano"])
+def test_what_is_no_address_is_left_to_others(other: str) -> None:
+    assert Endpoint.parse(other) is None
