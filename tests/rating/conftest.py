@@ -20,7 +20,7 @@ Begin = Callable[..., Session]
 
 @pytest.fixture
 def rating(tmp_path: Path) -> Begin:
-    """rating(5, models=3) -> a rating of 5 questions, with sides drawn from seed 0; other options are those of begin."""
+    """rating(5, models=3) -> a rating of 5 questions, sides drawn from seed 0; other options are those of begin."""
 
     def start(questions: int, *, models: int = 2, items: list[Item] | None = None, **options: Any) -> Session:
         asked = items or [

@@ -7,13 +7,12 @@ line that a crash or a full disk left damaged stays where it is, is told and is 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tunesmith.runs import disk_errors
+from tunesmith.runs import append_line
 
 CHOICES = ("left", "right", "tie", "both_bad")
 SCORES = range(1, 6)
@@ -50,19 +49,8 @@ class VoteLog:
         """
         line = {**asdict(vote), "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         content = {name: value for name, value in line.items() if value not in (None, "", {})}
-        data = json.dumps(content, ensure_ascii=False).encode() + b"\n"
-        with _WRITING, disk_errors(self.path, needed_bytes=len(data)), self.path.open("a+b", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and _last_byte(self.path) != b"\n":
-                data = b"\n" + data  # what a crash tore off stays a line of its own
-            rest = memoryview(data)
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end)
-                raise
+        with _WRITING:
+            append_line(self.path, json.dumps(content, ensure_ascii=False))
 
     def read(self) -> tuple[list[Vote], list[int]]:
         """All votes in order, and the numbers of the lines that are damaged."""
@@ -97,9 +85,3 @@ def _parsed(line: bytes) -> Vote | None:
     is_choice = vote.choice in CHOICES and not vote.scores
     is_scored = vote.choice is None and vote.scores and all(score in SCORES for score in vote.scores.values())
     return vote if is_choice or is_scored else None
-
-
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)
