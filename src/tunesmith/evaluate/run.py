@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
-from tunesmith.evaluate.contest import Contest, hold
+from tunesmith.evaluate.contests import Contest, hold
 from tunesmith.evaluate.labels import LabelReport, label_scores, report_labels
 from tunesmith.evaluate.likelihood import perplexity_of, row_nll
 from tunesmith.evaluate.paired import Sums, Verdict, difference, finite
