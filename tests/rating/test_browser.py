@@ -214,7 +214,8 @@ CONTRASTS = """() => {
     return "rgb(255, 255, 255)";
   };
   const isText = (e) => e.offsetParent && !e.disabled && !["SCRIPT", "STYLE"].includes(e.tagName);
-  return [...document.querySelectorAll("body *")].filter((e) => isText(e) && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())).map((e) => {
+  const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  return [...document.querySelectorAll("body *")].filter((e) => isText(e) && own(e)).map((e) => {
       const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
       return [e.textContent.trim().slice(0, 40), (a + 0.05) / (b + 0.05)];
   });

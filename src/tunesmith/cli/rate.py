@@ -200,7 +200,7 @@ def _show_results(session: Session, *, json: bool) -> None:
         about = "" if what == "choice" else f" on {_plain(what)}"
         show("", f"agreement of raters{about}: {shown} ({found.agreement_name}; 1 perfect, 0 chance)")
     if found.left_share.low > 0.5 or found.left_share.high < 0.5:
-        show("", f"note: the left answer won {found.left_share.value:.0%} of the time, whoever wrote it")
+        show("", f"note: answer A (left) won {found.left_share.value:.0%} of the time, whoever wrote it")
 
 
 def _show_pairs(found: Results) -> None:
