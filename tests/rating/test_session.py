@@ -35,16 +35,16 @@ def test_sides_do_not_follow_position_question_or_id(rating) -> None:
     """In each tenth of the order, of the file and of the ids, each model is on the left as often."""
     session = rating(10_000)
     first = session.contestants[0]
-    for key in (
-        lambda place, task: place * 10 // 10_000,
-        lambda place, task: task.item * 10 // 10_000,
-        lambda place, task: int(task.id[:4], 16) * 10 // 0x10000,
-        lambda place, task: int(task.id[-4:], 16) * 10 // 0x10000,
+    for key, most in (  # 10 degrees of freedom; ids are drawn anew in each run of this test, hence one in a billion
+        (lambda place, task: place * 10 // 10_000, 23.2),
+        (lambda place, task: task.item * 10 // 10_000, 23.2),
+        (lambda place, task: int(task.id[:4], 16) * 10 // 0x10000, 63.0),
+        (lambda place, task: int(task.id[-4:], 16) * 10 // 0x10000, 63.0),
     ):
         left = Counter(key(place, t) for place, t in enumerate(session.tasks) if t.contestants[0] == first)
         total = Counter(key(place, t) for place, t in enumerate(session.tasks))
         statistic = sum((left[n] - total[n] / 2) ** 2 / (total[n] / 4) for n in range(10))
-        assert statistic < 23.209  # 10 degrees of freedom, 1 %
+        assert statistic < most
 
 
 def test_the_order_is_not_that_of_the_file(rating) -> None:
