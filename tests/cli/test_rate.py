@@ -105,7 +105,7 @@ def test_results_before_any_vote(cli, served, answers) -> None:
     cli("rate", "answers.jsonl")
     shown = cli("rate", "answers.jsonl", "--results")
     assert "0 votes on 0 of 30 tasks by nobody yet" in shown.out
-    assert "no evidence of a preference; about 90 more questions" in " ".join(shown.out.split())
+    assert "not decided; about 90 more questions" in " ".join(shown.out.split())
     assert json.loads(cli("rate", "answers.jsonl", "--results", "--json").out)["pairs"][0]["share"]["value"] is None
 
 
@@ -146,6 +146,7 @@ def test_a_damaged_vote_is_told(cli, served, answers) -> None:
 def test_preferences_are_written_and_can_be_read_as_data(cli, served, answers, home) -> None:
     cli("rate", "answers.jsonl")
     refused = cli("rate", "answers.jsonl", "--export", "p.jsonl")
+    assert "vote first: tunesmith rate answers.jsonl" in refused.err
     assert (refused.code, (home / "p.jsonl").exists()) == (3, False)
     vote_all(served[0], "two")
     assert "wrote 30 preferences to p.jsonl" in cli("rate", "answers.jsonl", "--export", "p.jsonl").err

@@ -62,11 +62,12 @@ def rate(
     folder, path = _places(source, rules.out)
     if results or export is not None:
         _check_begun(folder, source)
+        from tunesmith.cli.terminal import shell
         from tunesmith.rating import open_session
 
         session = open_session(folder)
         if export is not None:
-            _export(session, export)
+            _export(session, export, shell("tunesmith", "rate", source))
         if results:
             _show_results(session, json=json)
         return
@@ -152,16 +153,14 @@ def _out(session: Session, source: str) -> tuple[str, ...]:
     return () if session.folder == _places(source, None)[0] else ("--out", str(session.folder))
 
 
-def _export(session: Session, target: str) -> None:
+def _export(session: Session, target: str, command: str) -> None:
     from tunesmith.cli.terminal import tell
     from tunesmith.rating import preferences
     from tunesmith.runs import atomic_write
 
     rows = preferences(session)
     if not rows:
-        raise DataError(
-            "there is no preference to write: no question has a winner yet", fix="vote first: tunesmith rate"
-        )
+        raise DataError("there is no preference to write: no question has a winner yet", fix=f"vote first: {command}")
     atomic_write(target, "".join(json_text.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tell(f"wrote {len(rows)} preferences to {target}")
 
@@ -232,8 +231,8 @@ def _decision(pair: PairResult) -> str:
         questions = "1 question" if pair.depends_on == 1 else f"{pair.depends_on} questions"
         return f"{_plain(pair.preferred)} is preferred (hangs on {questions})"
     if pair.needed is None:
-        return "no evidence of a preference, and none in sight"
-    return f"no evidence of a preference; about {pair.needed} more questions"
+        return "not decided, and no decision in sight"
+    return f"not decided; about {pair.needed} more {'question' if pair.needed == 1 else 'questions'}"
 
 
 def _show_strengths(found: Results) -> None:
