@@ -48,12 +48,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation (`messages`) or plain text (`text`), never both. `row` and `sheet` lead back to the source."""
+    """A conversation (`messages`) or plain text (`text`), never both. `row` and `sheet` lead back to the source.
+
+    task: the data set it is from, where there are several. difficulty: by the user's column, for a curriculum.
+    """
 
     messages: tuple[Message, ...] = ()
     text: str | None = None
     row: int = 0
     sheet: str | None = None
+    task: str | None = None
+    difficulty: float | None = None
 
     @property
     def question(self) -> str:
@@ -84,12 +89,14 @@ class Example:
 class Encoded:
     """Token ids of one example. `supervised[i]` says whether token i is a target of the loss.
 
-    input_ids: (T,) int64; supervised: (T,) bool.
+    input_ids: (T,) int64; supervised: (T,) bool. row, task and difficulty are the example's.
     """
 
     input_ids: NDArray[np.int64]
     supervised: NDArray[np.bool_]
     row: int = 0
+    task: str | None = None
+    difficulty: float | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

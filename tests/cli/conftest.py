@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.api.look import is_base
 from tunesmith.cli import main
-from tunesmith.config import dump_config
+from tunesmith.config import dump_config, load_config
 from tunesmith.data import check_file
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, ResourceError
+from tunesmith.generate import Completion
 from tunesmith.model import Layer, LayerGuide
 from tunesmith.runs import Run
 from tunesmith.types import Example, Finding, Message
@@ -98,10 +100,13 @@ class FakeSession:
 
     def __init__(self, overrides: dict[str, object]) -> None:
         self.overrides = overrides
-        self.config = SimpleNamespace(prompt=SimpleNamespace(system=None))
+        self.config = load_config()
+        self.is_tuned = True
         self.labels: dict[str, int] = {}
         self.longest = 100
         self.interrupt_after: int | None = None
+        self.adapter = "tuned"
+        self.finish_reason: Any = "stop"
 
     def conversation(self, question: str) -> list[Message]:
         return [Message("user", question)]
@@ -109,15 +114,29 @@ class FakeSession:
     def answer(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> str:
         return "".join(self.stream(messages, base=base))
 
-    def stream(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> Iterator[str]:
+    def stream(
+        self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None, on_end: Any = None
+    ) -> Iterator[str]:
         if len(messages) > self.longest:
             raise DataError("the prompt is too long")
         system = f"[{messages[0].content}] " if messages[0].role == "system" else ""
-        text = f"{system}{'base' if base else 'tuned'} answer to {messages[-1].content} after {len(messages)} messages"
-        for number, word in enumerate(text.split(" ")):
+        who = "base" if base or not self.is_tuned else self.adapter
+        words = f"{system}{who} answer to {messages[-1].content} after {len(messages)} messages".split(" ")
+        for number, word in enumerate(words):
             if number == self.interrupt_after:
                 raise KeyboardInterrupt
             yield word if number == 0 else f" {word}"
+        if on_end:
+            on_end(Completion(" ".join(words), tuple(range(len(words))), self.finish_reason, 5))
+
+    def set_generation(self, name: str, value: object) -> None:
+        config = load_config(overrides={f"generate.{name}": value})
+        self.config = self.config.replaced("generate", config.generate, "x")
+
+    def use_adapter(self, reference: str) -> None:
+        if reference == "other":
+            raise ResourceError("the adapter in 'other' belongs to another base")
+        self.adapter, self.is_tuned = reference, True
 
 
 class FakeApi(ModuleType):
@@ -130,6 +149,7 @@ class FakeApi(ModuleType):
         self.warns: str | None = None
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
+        self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -202,6 +222,9 @@ class FakeApi(ModuleType):
             config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
         if config.train.epochs is None:
             config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
+        if config.train.order == "curriculum" and config.train.curriculum_start is None:
+            config = config.resolved("train.curriculum_start", 0.1, "the easiest tenth first")
+            config = config.resolved("train.curriculum_until", 0.8, "all rows for the last fifth")
         run = Run.open(resume) if resume else self.make_run(config)
         encoding = SimpleNamespace(to_text=lambda max_length: "4 sequences")
         findings = (Finding("warning", "odd", "the template is odd", fix="take another"),)
@@ -216,6 +239,9 @@ class FakeApi(ModuleType):
                 parameters=50_000,
                 steps=20,
                 device="cpu",
+                tasks=[
+                    SimpleNamespace(task=task, rows=40, seen=60, passes=1.5, share=0.5) for task in config.data.weights
+                ],
             )
         )
         for event in self.events:
@@ -239,12 +265,16 @@ class FakeApi(ModuleType):
     def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
         self._called("evaluate", reference=reference, overrides=overrides)
         row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
-        base = SimpleNamespace(metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, by_label=None)
+        tasks = self.tasks
+        base = SimpleNamespace(
+            metrics={"perplexity": 80.0, "exact_match": 0.0}, rows=[row], row_count=1, by_label=None, tasks=tasks
+        )
         tuned = SimpleNamespace(
             metrics={"perplexity": 8.0, "exact_match": 1.0},
             rows=[{**row, "prediction": "Me."}],
             row_count=1,
             by_label=None,
+            tasks=tasks,
         )
         for who in ("base", "tuned"):
             on_progress(who, 1, 1)
@@ -276,6 +306,9 @@ class FakeApi(ModuleType):
             ],
             to_json=lambda: {"schema_version": 1, "rows": 1},
         )
+
+    def is_base(self, reference: str) -> bool:
+        return is_base(reference)
 
     def open_session(self, reference: str, overrides: dict[str, object] | None = None) -> FakeSession:
         self._called("open_session", reference=reference, overrides=overrides)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tunesmith.cli.chat import COMMANDS, Conversation
+from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
 
@@ -84,6 +85,7 @@ def test_ask_json(cli, api, faq) -> None:
 
 def test_a_model_folder_can_be_asked(cli, api, home: Path) -> None:
     (home / "plain").mkdir()
+    (home / "plain" / "config.json").touch()
     assert cli("ask", "plain", "Who?").code == 0
 
 
@@ -144,7 +146,7 @@ def _session(api):
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_written(api) -> None:
     session = _session(api)
-    talk, written = Conversation(session, base=False), []
+    talk, written = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None), []
     session.interrupt_after = 2
     assert talk.ask("One?", written.append) == "(stopped)"
     assert written == ["tuned", " answer"]
@@ -156,7 +158,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_written(api) -> None:
 
 def test_the_oldest_turns_are_forgotten_when_the_model_is_full(api) -> None:
     session = _session(api)
-    talk = Conversation(session, base=False)
+    talk = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None)
     session.longest = 3
     for question in ("One?", "Two?"):
         assert talk.ask(question, lambda piece: None) is None
@@ -168,7 +170,7 @@ def test_the_oldest_turns_are_forgotten_when_the_model_is_full(api) -> None:
 
 def test_a_question_that_cannot_be_answered_is_not_remembered(api) -> None:
     session = _session(api)
-    talk = Conversation(session, base=False)
+    talk = Conversation(session, "faq", base=False, show_both=lambda base, tuned: None)
     session.longest = 0
     with pytest.raises(DataError):
         talk.ask("One?", lambda piece: None)
@@ -232,3 +234,14 @@ def test_inspect_without_the_model_shows_the_messages(cli, api) -> None:
 
 def test_inspect_json_is_the_report(cli, api) -> None:
     assert json.loads(cli("data", "inspect", "faq.xlsx", "--json").out)["rows_kept"] == 6
+
+
+def test_eval_shows_each_task(cli, api, faq) -> None:
+    def scores(f1: float) -> SimpleNamespace:
+        return SimpleNamespace(metrics={"perplexity": 5.0, "exact_match": 0.5, "token_f1": f1}, row_count=7)
+
+    assert "task " not in cli("eval", "faq").out
+    api.tasks = {"faq": scores(0.25), "maths": scores(0.75)}
+    lines = [" ".join(line.split()) for line in cli("eval", "faq").out.splitlines()]
+    assert "task rows perplexity exact match token F1 ROUGE-L" in lines
+    assert "maths 7 5.00 -> 5.00 50.0 -> 50.0 75.0 -> 75.0 n/a -> n/a" in lines

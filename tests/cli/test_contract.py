@@ -148,7 +148,7 @@ FAQ = "question,answer\n" + "".join(f"Question {n}?,Answer {n}.\n" for n in rang
         (2, ["train", "faq.csv", "--recipe", "quikstart"], "did you mean 'quickstart'"),
         (2, ["train", "faq.csv", "--config", "none.yaml"], "cannot read the settings file none.yaml"),
         (2, ["train", "faq.csv", "--recipe"], "--recipe needs a value"),
-        (2, ["train", "faq.csv", "other.csv"], "unexpected: other.csv"),
+        (3, ["train", "faq.csv", "other.csv"], "there is no file other.csv"),
         (2, ["train", "faq.csv", "--dataset_path", "other.csv"], "two data files"),
         (2, ["train", "settings.yaml"], "--config settings.yaml"),
         (2, ["train", "--resume", "nope"], "there is no run 'nope'"),

@@ -24,6 +24,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_program_takes_it(line: str, cli, api, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.yaml").write_text("train: {epochs: 2}\n")
+    Path("maths.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}\n')
     monkeypatch.setattr("sys.stdin", io.StringIO(""))  # chat reads to the end and leaves
     arguments = shlex.split(line, comments=True)[1:]
     if arguments[0] in ("eval", "ask", "chat"):

@@ -40,6 +40,28 @@ def test_train_as_the_guides_write_it(cli, api) -> None:
     assert (config.train.batch_size, config.train.epochs, config.train.gradient_checkpointing) == (4, 20, True)
 
 
+def test_several_files_are_data_sets(cli, api, home: Path) -> None:
+    answer = cli("train", "faq.xlsx", "d.jsonl", "--data.temperature", "2", "--method", "full")
+    assert answer.code == 0
+    config = last_config(api)
+    assert (config.data.path, config.data.files, config.data.temperature) == (None, ["faq.xlsx", "d.jsonl"], 2.0)
+    assert "task faq  40 rows, 60 seen (1.5 passes): 50.0% of all that is seen" in answer.err
+    assert "order" not in answer.err.split("plan")[1].split("settings")[0]
+    answer = cli("train", "faq.xlsx", "missing.csv")
+    assert (answer.code, "missing.csv" in answer.err) == (3, True)
+    answer = cli("train", "faq.xlsx", "d.jsonl", "--data.path", "faq.jsonl")
+    assert (answer.code, "data.path is faq.jsonl" in answer.err) == (2, True)
+    answer = cli("train", "faq.xlsx", "mine.yaml")
+    assert (answer.code, "mine.yaml holds settings, not examples" in answer.err) == (2, True)
+
+
+def test_a_curriculum_is_told_before_it_starts(cli, api) -> None:
+    options = "--train.order curriculum --train.curriculum_by length --train.curriculum_pacing root"
+    more = "--train.curriculum_start 0.2 --train.curriculum_until 0.5"
+    messages = cli("train", "faq.xlsx", *options.split(), *more.split()).err
+    assert "curriculum by length, pacing root: from the easiest 20% of the rows to all at 50% of the run" in messages
+
+
 def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
     messages = cli(
         "train", "faq.xlsx", "--recipe", "quickstart", "--method", "lora", "--lora_r", "32", "--epochs", "3"

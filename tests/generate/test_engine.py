@@ -15,10 +15,11 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from tunesmith.config import GenerateConfig
+from tunesmith.config import GenerateConfig, MethodConfig
 from tunesmith.errors import DataError, ResourceError, SettingsError, TrainingError
 from tunesmith.generate import Completion, Engine
 from tunesmith.generate.text import tidy
+from tunesmith.model import apply_method
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -294,6 +295,35 @@ def test_an_adapter_is_called_through_and_can_be_disabled(load: Callable[..., An
     assert adapted != plain
     with tuned.disable_adapter():
         assert engine.generate_ids(make_prompts(), settings) == plain
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Position ids are not supported", "ignore::UserWarning")
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("name", ["prompt", "prefix", "ptuning"])
+def test_a_soft_prompt_is_read_once_and_answers_as_in_peft(
+    arch: str, name: str, load: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    base, prompts = load(arch), make_prompts()
+    settings = GenerateConfig(max_new_tokens=NEW_TOKENS)
+    plain = Engine(base, tiny_tokenizer, template()).generate_ids(prompts, settings)
+    torch.manual_seed(5)
+    method = MethodConfig(name=name, num_virtual_tokens=7)  # type: ignore[arg-type]
+    tuned = apply_method(base, method, dtype=torch.float32).eval()
+    expected = [cut(reference_ids(tuned, prompt), ()) for prompt in prompts]
+    engine = Engine(tuned, tiny_tokenizer, template())
+    for batch_size in (1, 3, 8):
+        completions = engine.generate_ids(prompts, settings, batch_size=batch_size)
+        assert outcomes(completions) == expected
+        assert [completion.prompt_tokens for completion in completions] == LENGTHS
+    assert outcomes(plain) != expected
+    with tuned.disable_adapter():
+        assert engine.generate_ids(prompts, settings) == plain
+
+    assert engine.context_tokens == CONTEXT - 7
+    longest, _ = engine.generate_ids(make_prompts([CONTEXT - 7 - 3, 5]), settings)
+    assert len(longest.token_ids) == 3
+    with pytest.raises(DataError, match="reads at most 249"):
+        engine.generate_ids(make_prompts([CONTEXT - 7]), settings)
 
 
 def test_bfloat16_on_cpu(load: Callable[..., Any], tiny_tokenizer: Any) -> None:

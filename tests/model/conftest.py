@@ -25,10 +25,11 @@ def batch() -> Batch:
 
 @pytest.fixture
 def logits_of() -> Any:
-    """logits_of(model, batch) -> (T, V), without gradients, every row on its own."""
+    """logits_of(model, batch) -> (T, V), without gradients, every row on its own, virtual tokens left out."""
 
     def compute(model: Any, batch: Batch) -> Tensor:
+        rows = batch.input_ids.split(batch.lengths)
         with torch.no_grad():
-            return torch.cat([model(input_ids=row[None]).logits[0] for row in batch.input_ids.split(batch.lengths)])
+            return torch.cat([model(input_ids=row[None]).logits[0, -len(row) :] for row in rows])
 
     return compute

@@ -180,8 +180,13 @@ def assert_equal_within_rounding(left: Run, right: Run) -> None:
         assert state[counter] == other[counter], counter
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("method", "sharding"),
+    [
+        *(("lora", "none"), ("lora", "full"), ("full", "none"), ("full", "full")),
+        *(("prompt", "none"), ("prefix", "none"), ("ptuning", "none")),
+    ],
+)
 def test_two_processes_take_the_steps_of_one(
     project: Project, alone: Callable[[str], Run], method: str, sharding: str
 ) -> None:

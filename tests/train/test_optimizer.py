@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunesmith.errors import ResourceError
+from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.optimizer import build_optimizer
 
@@ -91,3 +91,50 @@ def test_a_missing_package_is_named_with_its_extra(model: LlamaForCausalLM, monk
     with pytest.raises(ResourceError, match="bitsandbytes") as caught:
         build_optimizer(model, "adamw_8bit", weight_decay=0.0, betas=(0.9, 0.99))
     assert "qlora" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_groups_move_at_their_own_rates_and_the_rest_as_before(model: LlamaForCausalLM, name: str) -> None:
+    factors = {"embeddings": 0.0, "head": 4.0, "layers.0": 2.0, r".*layers\.1.*norm\.weight": 0.5}
+    before = {path: parameter.detach().clone() for path, parameter in model.named_parameters()}
+    moved = {}
+    for rate_factors in ({}, factors):
+        model.load_state_dict(before)
+        model.zero_grad()
+        optimizer = build_optimizer(model, name, weight_decay=0.0, betas=(0.9, 0.99), rate_factors=rate_factors)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * group["rate_factor"]
+        ids = torch.arange(60).view(2, 30)
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        moved[bool(rate_factors)] = {path: (p - before[path]).detach() for path, p in model.named_parameters()}
+    for path, plain in moved[False].items():
+        factor = 1.0
+        if "embed_tokens" in path:
+            factor = 0.0
+        elif "lm_head" in path:
+            factor = 4.0
+        elif "layers.0." in path:
+            factor = 2.0
+        elif "layers.1" in path and "norm" in path:
+            factor = 0.5
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(moved[True][path], factor * plain, atol=1e-6, rtol=1e-3)
+
+
+def test_a_group_that_is_not_there_or_there_twice_is_refused(model: LlamaForCausalLM) -> None:
+    model.model.embed_tokens.requires_grad_(False)
+    with pytest.raises(SettingsError) as refused:
+        build_optimizer(
+            model,
+            "adamw",
+            weight_decay=0.0,
+            betas=(0.9, 0.99),
+            rate_factors={"embeddings": 2.0, "lora_B": 2.0, "q_proj": 2.0, "layers.1": 2.0, "layer": 2.0},
+        )
+    assert list(refused.value.problems) == [
+        "'embeddings' matches nothing that trains",
+        "'lora_B' matches nothing that trains",
+        "'q_proj' and 'layers.1' both match model.layers.1.self_attn.q_proj.weight",
+        "'layer' matches nothing that trains",
+    ]

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, load_config, quantize_of
+from tunesmith.data import StepPlan
 from tunesmith.errors import SettingsError
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
-from tunesmith.runs import MetricsLog
+from tunesmith.runs import MetricsLog, Run
 from tunesmith.train import fit, resolve
+from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
+from tunesmith.train.device import ALONE
+from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.observe import Event, Observer, log_metrics
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Encoded
@@ -47,6 +51,15 @@ MODES: dict[str, dict[str, Any]] = {
     "dora": {"method.name": "dora", "method.dropout": 0.3},
     "pissa": {"method.name": "pissa"},
     "ia3": {"method.name": "ia3"},
+    "prompt": {"method.name": "prompt", "method.num_virtual_tokens": 3, "train.learning_rate": 3e-2},
+    "prefix": {"method.name": "prefix", "method.num_virtual_tokens": 3, "train.learning_rate": 1e-3},
+    "ptuning": {"method.name": "ptuning", "method.num_virtual_tokens": 3},
+    "qlora": {"method.name": "qlora", "method.dropout": 0.3},
+    "int8": {"model.quantize": "int8"},
+    "rates of groups": {
+        **{"method.modules_to_save": "both", "train.learning_rate": 1e-3},
+        "train.learning_rates": {"lora_B": "16x", "embeddings": 1e-4, ".*lm_head.*": 2e-4},
+    },
     "whole modules": {"method.modules_to_save": "both", "train.learning_rate": 1e-3},
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
@@ -75,6 +88,18 @@ MODES: dict[str, dict[str, Any]] = {
     },
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
+    "mixture": {"data.sets": [{"path": "a", "weight": 3}, "b", "c"], "data.temperature": 3},
+    "bucketed mixture": {"train.order": "bucketed", "data.sets": ["a", {"path": "b", "weight": 5}]},
+    "curriculum by length": {"train.order": "curriculum"},
+    "curriculum by loss": {"train.order": "curriculum", "train.curriculum_by": "loss", "train.curriculum_start": 0.2},
+    "curriculum by column": {
+        **{"train.order": "curriculum", "train.curriculum_by": "column", "train.curriculum_column": "level"},
+        **{"train.curriculum_pacing": "steps", "train.curriculum_until": 0.9},
+    },
+    "curriculum of a mixture": {
+        **{"train.order": "curriculum", "train.curriculum_by": "loss", "train.curriculum_pacing": "linear"},
+        **{"data.sets": ["a", "b"], "data.temperature": 2},
+    },
     "one pass a step": {"train.tokens_per_batch": 1000, "method.dropout": 0.3},
     "side by side": {"train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
@@ -99,12 +124,39 @@ class Harness:
         overrides = {**COMMON, **MODES[mode]}
         self.lanes = Lanes(overrides.pop("lanes", 1))
         self.config: RunConfig = load_config(overrides=overrides)
-        base = load_base(str(model_dir), dtype="float32", device="cpu")
+        quantize = quantize_of(self.config.method.name, self.config.model.quantize)
+        if quantize != "none":
+            pytest.importorskip("bitsandbytes")
+        base = load_base(str(model_dir), dtype="float32", device="cpu", quantize=quantize)
         torch.manual_seed(0)
         self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
+        self.config = resolve.with_curriculum_settings(self.config)
         self.rows, self.held_out = make_rows(3), make_rows(4, 5)
-        self.plan = resolve.plan_steps(self.config, self.rows)
+        tasks = list(self.config.data.weights)
+        if tasks:  # the first has most of the rows
+            self.rows = [
+                replace(row, task=tasks[max(0, index - len(self.rows) + len(tasks))])
+                for index, row in enumerate(self.rows)
+            ]
+        self.rows = [replace(row, difficulty=row.row * 7 % 5) for row in self.rows]
+        self.scored = 0
+
+    def plan(self, folder: Path) -> StepPlan:
+        """Made anew at every start, as a process does that knows nothing of the one before."""
+        plan = resolve.plan_steps(self.config, self.rows)
+        if self.config.train.order != "curriculum":
+            return plan
+
+        def measure() -> list[float]:
+            self.scored += 1
+            sizes = MicroBatches(40, longest=20)
+            return row_losses(self.model, self.rows, sizes=sizes, autocast=nullcontext, processes=ALONE)
+
+        def losses() -> list[float]:
+            return stored_losses(Run(folder), self.rows, measure, base="b", processes=ALONE)
+
+        return plan.paced(curriculum_of(self.config.train, self.rows, losses))
 
     def start(
         self, folder: Path, *, stop_after: int | None = None, stop_in_validation: int | None = None
@@ -131,11 +183,12 @@ class Harness:
             return self.fit(folder, stop, validate, observe)
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
-        settings = resolve.loop_settings(self.config, self.plan, self.model, autocast=nullcontext)
+        plan = self.plan(folder)
+        settings = resolve.loop_settings(self.config, plan, self.model, autocast=nullcontext)
         return fit(
             self.model,
             self.rows,
-            plan=self.plan,
+            plan=plan,
             settings=replace(settings, lanes=self.lanes),
             checkpoints=Checkpoints(
                 folder / "checkpoints", identity={"data": "x"}, keep=self.config.train.save_total_limit
@@ -203,6 +256,18 @@ def test_stopped_at_every_step(mode: str, harness: Callable[[str], Any], tmp_pat
     assert whole["state"]["stopped_early"] == (mode == "early stopping")
     assert (whole["state"]["rate_factor"] < 1) == mode.startswith("plateau")  # there was a plateau
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
+
+
+def test_losses_are_measured_once_for_a_run(harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """The trained weights would give another order; a resumed run has that of the untrained ones."""
+    one, whole = harness("curriculum by loss")
+    before = one.scored
+    for step in (1, 2, 3):
+        one.start(tmp_path, stop_after=step)
+    assert one.scored == before + 1
+    (tmp_path / "row_losses.json").write_text("torn")  # and is measured again where the file is lost
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+    assert one.scored == before + 2
 
 
 @pytest.mark.slow

@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
-    from tunesmith.api.look import Preview, check_data_file, inspect, layers, preview
+    from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
-    from tunesmith.generate import Choice
+    from tunesmith.generate import Choice, Completion
     from tunesmith.model import Layer, LayerGuide
 
 __all__ = [
     "AdvancedLRScheduler",
     "Choice",
     "Comparison",
+    "Completion",
     "Curve",
     "EvaluationMetric",
     "EvaluationReport",
@@ -36,6 +37,7 @@ __all__ = [
     "create_mlx_compatible_scheduler",
     "evaluate",
     "inspect",
+    "is_base",
     "layers",
     "open_session",
     "pretrain",
@@ -50,7 +52,7 @@ _HOME = {
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
-    **dict.fromkeys(("Preview", "check_data_file", "inspect", "layers", "preview"), "look"),
+    **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
     **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),
@@ -60,6 +62,10 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "Completion":  # what a session's stream ends with
+        from tunesmith import generate
+
+        return generate.Completion
     if name in ("Layer", "LayerGuide"):  # what layers() answers with
         from tunesmith import model
 

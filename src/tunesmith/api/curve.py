@@ -18,7 +18,8 @@ class Curve:
     """A schedule drawn out: `rates[step]` for each optimizer step, counted from 0, and its named parts.
 
     is_share: the peak depends on a model that was not looked at, so rates are shares of it. is_assumed: the number of
-    steps depends on data that were not looked at, so it is ASSUMED_STEPS.
+    steps depends on data that were not looked at, so it is ASSUMED_STEPS. group_rates: groups of parameters
+    with a peak of their own, as train.learning_rates has them; their curves have the same shape.
     """
 
     schedule: str
@@ -26,6 +27,7 @@ class Curve:
     spans: list[Span]
     is_share: bool
     is_assumed: bool
+    group_rates: dict[str, float | str]
 
     def to_json(self) -> dict[str, object]:
         """What `tunesmith schedule --json` prints."""
@@ -35,6 +37,7 @@ class Curve:
             "steps_are_assumed": self.is_assumed,
             "unit": "share of the peak" if self.is_share else "learning rate",
             "phases": [{"name": span.name, "first_step": span.first, "end_step": span.end} for span in self.spans],
+            "group_rates": self.group_rates,
             "points": [
                 {"step": step, "learning_rate": self.rates[step], "phase": span.name}
                 for span in self.spans
@@ -52,4 +55,11 @@ def schedule_curve(config: RunConfig) -> Curve:
     steps = train.max_steps or ASSUMED_STEPS
     schedule = schedule_for(config, steps)
     rates = [schedule(step) for step in range(steps)]
-    return Curve(train.schedule, rates, schedule.spans(), is_share=is_share, is_assumed=train.max_steps is None)
+    return Curve(
+        train.schedule,
+        rates,
+        schedule.spans(),
+        is_share=is_share,
+        is_assumed=train.max_steps is None,
+        group_rates=train.learning_rates,
+    )

@@ -1,4 +1,4 @@
-"""Looking at data before training on it. Light: no weights are loaded, and `inspect` does without torch."""
+"""Looking before loading: at data, and at what a name stands for. Light: no weights, and `inspect` needs no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, check_file, encode, prepare
+from tunesmith.errors import SettingsError
+from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
 
 if TYPE_CHECKING:
@@ -33,6 +35,42 @@ def check_data_file(path: str) -> None:
         DataError: there is nothing at `path`, or a folder.
     """
     check_file(Path(path))
+
+
+def is_base(reference: str) -> bool:
+    """Whether a name stands for a base and not for a run: builtin:nano, a model's folder, a hub id on this machine.
+
+    A run's name comes before a hub id. Nothing is loaded and no network is asked.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    folder = Path(reference).expanduser()
+    if reference.startswith("builtin:") or (folder / "config.json").is_file():
+        return True
+    if (folder / "adapter_config.json").is_file():
+        return False
+    try:
+        Run.open(reference)
+    except SettingsError as error:
+        if folder.exists() or not _is_cached(reference):
+            raise SettingsError(
+                error.message,
+                cause=error.cause,
+                fix=f"{error.fix}; or a model: its folder, builtin:nano, or a hub id that is on this machine",
+            ) from error
+        return True
+    return False
+
+
+def _is_cached(hub_id: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    except HFValidationError:
+        return False
 
 
 def inspect(config: RunConfig) -> Prepared:

@@ -1,47 +1,58 @@
-"""A tuned model ready to answer, with its base beside it. What eval, chat, ask and ModelFinetuner.generate stand on."""
+"""A model ready to answer, with its base beside it if it is tuned. What eval, chat, ask and ModelFinetuner stand on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft import PeftModel
 
-from tunesmith.config import RunConfig, load_config
+from tunesmith.api.look import is_base
+from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.generate import Choice, Engine, choose
-from tunesmith.model import LoadedModel, load_adapter, load_base
+from tunesmith.generate import Choice, Completion, Engine, choose
+from tunesmith.model import LoadedModel, check_switch, load_adapter, load_base, switch_adapter, virtual_tokens
 from tunesmith.prompts import Template, check_template, prepare_tokenizer
 from tunesmith.runs import Run
 from tunesmith.types import Message
 
 
 class Session:
-    """`loaded` is the tuned model with its tokenizer; `template` is the one it was trained with.
+    """A model that answers.
 
-    labels: training rows of each label of a run that classifies; empty where answers are written.
+    loaded: the model with its tokenizer. template: the one it was trained with. is_tuned: whether it has a base beside
+    it; of a base alone, `base=True` and `base=False` are the same model. labels: training rows of each label of a run
+    that classifies; empty where answers are written.
     """
 
     def __init__(
-        self, loaded: LoadedModel, template: Template, config: RunConfig, *, labels: Mapping[str, int] | None = None
+        self,
+        loaded: LoadedModel,
+        template: Template,
+        config: RunConfig,
+        *,
+        is_tuned: bool = True,
+        labels: Mapping[str, int] | None = None,
     ) -> None:
         self.loaded = loaded
         self.template = template
         self.config = config
+        self.is_tuned = is_tuned
         self.labels = labels or {}
         self._base: LoadedModel | None = None
 
     @property
     def context(self) -> int:
-        """Longest sequence the model takes, in tokens."""
-        return int(self.loaded.model.config.max_position_embeddings)
+        """Longest sequence the tuned model takes, in tokens; virtual ones come on top."""
+        return int(self.loaded.model.config.max_position_embeddings) - virtual_tokens(self.loaded.model)
 
     @contextmanager
     def engine(self, *, base: bool = False) -> Iterator[Engine]:
         """The model that answers: tuned, or untuned with the same template and tokenizer."""
         model = self.loaded.model
-        if not base:
+        if not base or not self.is_tuned:
             yield Engine(model, self.loaded.tokenizer, self.template)
         elif isinstance(model, PeftModel):
             with model.disable_adapter():
@@ -57,13 +68,24 @@ class Session:
             seed = self.config.seed if seed is None else seed
             return engine.generate([messages], self.config.generate, seed=seed)[0].text
 
-    def stream(self, messages: Sequence[Message], *, base: bool = False, seed: int | None = None) -> Iterator[str]:
-        """The same answer in pieces, as it is written."""
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        base: bool = False,
+        seed: int | None = None,
+        on_end: Callable[[Completion], None] | None = None,
+    ) -> Iterator[str]:
+        """The same answer in pieces, as it is written; `on_end` is called with the whole of it."""
         if self.labels:
-            yield self.choose(messages, base=base).label
+            label = self.choose(messages, base=base).label
+            yield label
+            if on_end:
+                on_end(Completion(label, (), "stop", prompt_tokens=0))
             return
         with self.engine(base=base) as engine:
-            yield from engine.stream(messages, self.config.generate, seed=self.config.seed if seed is None else seed)
+            seed = self.config.seed if seed is None else seed
+            yield from engine.stream(messages, self.config.generate, seed=seed, on_end=on_end)
 
     def choose(self, messages: Sequence[Message], *, base: bool = False) -> Choice:
         """The run's labels with their probabilities, for a conversation that ends with a user turn."""
@@ -75,29 +97,103 @@ class Session:
         system = self.config.prompt.system
         return [*([Message("system", system)] if system else []), Message("user", question)]
 
+    def set_generation(self, name: str, value: object) -> None:
+        """Change one of the settings under `generate`, from the next answer on.
+
+        Raises:
+            SettingsError: the value is out of range.
+        """
+        config = load_config(overrides={f"generate.{name}": value})
+        found = getattr(config.generate, name)
+        self.config = self.config.replaced(f"generate.{name}", found, "chosen while asking")
+
+    def use_adapter(self, reference: str) -> None:
+        """Answer with the adapter of another run from here on; the base stays loaded.
+
+        Args:
+            reference: a run's name or folder, or an adapter's folder.
+
+        Raises:
+            SettingsError: there is no such run. ResourceError: it was trained whole or on another base; the adapter
+                that was in use still is.
+        """
+        found = _find(reference, {})
+        if found.folder is None:
+            raise SettingsError(
+                f"{reference} is a model and not a run", fix="name a run that was trained with an adapter"
+            )
+        is_whole = self.is_tuned and not isinstance(self.loaded.model, PeftModel)
+        base = self._load_base() if is_whole else self.loaded  # of a model trained whole, the base is another model
+        check_switch(base, found.folder)
+        try:
+            loaded, template = _adapted(switch_adapter(base, found.folder))
+        except (ResourceError, SettingsError):
+            self._base = None
+            if not is_whole:
+                self.loaded, _ = _load(Path(self.loaded.path) if self.is_tuned else None, self.config)
+            raise
+        self.loaded, self.template, self.is_tuned, self._base = loaded, template, True, None
+        self.labels = found.labels
+        self.config = found.config.replaced("generate", self.config.generate, "as before")
+
     def _load_base(self) -> LoadedModel:
         if self._base is None:
             settings = self.config.model
             self._base = load_base(
-                settings.path, revision=settings.revision, dtype=settings.dtype, device=settings.device
+                settings.path,
+                revision=settings.revision,
+                dtype=_dtype(self.config),
+                device=settings.device,
+                quantize=quantize_of(self.config.method.name, settings.quantize),
             )
         return self._base
 
 
 def open_session(reference: str, overrides: dict[str, object] | None = None) -> Session:
-    """Load what a run made.
+    """Load what a run made, or any base.
 
     Args:
-        reference: a run's name or folder, or a model folder that a run (or any PEFT trainer) has written.
+        reference: a run's name or folder, a model folder that a run (or any PEFT trainer) has written, or a base: a
+            local folder, builtin:nano or a hub id whose files are on this machine.
         overrides: settings to change, such as {"temperature": 0.7}.
 
     Raises:
-        SettingsError: there is no such run. ResourceError: it has no finished model yet, or its base is not there.
+        SettingsError: there is no such run or model. ResourceError: the run has no finished model yet, or its base is
+            not there.
     """
-    folder = Path(reference)
-    if (folder / "adapter_config.json").exists() or (folder / "config.json").exists():
-        config = load_config(overrides={"model.path": str(folder), **(overrides or {})})
-        return _session(folder, config)
+    found = _find(reference, overrides or {})
+    loaded, template = _load(found.folder, found.config)
+    return Session(loaded, template, found.config, is_tuned=found.folder is not None, labels=found.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a reference names. folder: of a tuned model, None for a base. labels: as in `Session`."""
+
+    folder: Path | None
+    config: RunConfig
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def _load(folder: Path | None, config: RunConfig) -> tuple[LoadedModel, Template]:
+    """The tuned model of a folder, or the base of the settings."""
+    settings = config.model
+    quantize = quantize_of(config.method.name, settings.quantize)
+    if folder is not None:
+        return _adapted(load_adapter(folder, dtype=_dtype(config), device=settings.device, quantize=quantize))
+    loaded = load_base(
+        settings.path, revision=settings.revision, dtype=_dtype(config), device=settings.device, quantize=quantize
+    )
+    prepare_tokenizer(loaded.tokenizer, loaded.model.config.vocab_size)
+    return loaded, check_template(config.prompt.template, loaded.tokenizer)
+
+
+def _find(reference: str, overrides: dict[str, object]) -> _Found:
+    folder = Path(reference).expanduser()
+    if (folder / "adapter_config.json").exists():
+        return _Found(folder, load_config(overrides={"model.path": str(folder), **overrides}))
+    if is_base(reference):
+        return _Found(None, load_config(overrides={"model.path": reference, **overrides}))
     run = Run.open(reference)
     if not run.model_dir.is_dir():
         raise ResourceError(
@@ -106,15 +202,20 @@ def open_session(reference: str, overrides: dict[str, object] | None = None) -> 
             fix=f"finish it with: tunesmith train --resume {run.path}",
         )
     labels = run.manifest.get("data", {}).get("labels", {})
-    return _session(run.model_dir, load_config(stored=run.config_path, overrides=overrides), labels)
+    return _Found(run.model_dir, load_config(stored=run.config_path, overrides=overrides), labels)
 
 
-def _session(folder: Path, config: RunConfig, labels: Mapping[str, int] | None = None) -> Session:
-    loaded = load_adapter(folder, dtype=config.model.dtype, device=config.model.device)
+def _dtype(config: RunConfig) -> str:
+    """The number format that was asked for. What was detected on another machine need not suit this one."""
+    return "auto" if config.origin("model.dtype").startswith("detected") else config.model.dtype
+
+
+def _adapted(loaded: LoadedModel) -> tuple[LoadedModel, Template]:
+    """A tuned model and the template that it was trained with, which its folder carries."""
     prepare_tokenizer(loaded.tokenizer, loaded.model.config.vocab_size)
     if loaded.tokenizer.chat_template is None:
         raise SettingsError(
-            f"{folder} does not say how messages become text: its tokenizer has no chat template",
+            f"{loaded.path} does not say how messages become text: its tokenizer has no chat template",
             fix="train with tunesmith, which stores it, or add chat_template.jinja to the folder",
         )
-    return Session(loaded, check_template("chat", loaded.tokenizer), config, labels=labels)
+    return loaded, check_template("chat", loaded.tokenizer)

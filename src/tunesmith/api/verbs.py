@@ -16,7 +16,7 @@ from tunesmith.api.facts import card_facts
 from tunesmith.api.records import log_path
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import encode, prepare
+from tunesmith.data import encode, prepare, spread_over_tasks
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     AnswerLog,
@@ -36,6 +36,7 @@ from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
 from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
 from tunesmith.types import Encoded, Example
 
+_NAMED_FILES = 3  # in the name of a run
 Progress = Callable[[str, int, int], None]
 
 
@@ -118,9 +119,11 @@ def new_folder(config: RunConfig) -> Path:
         return Path(config.output_dir)
     if config.name is not None:
         return Path("runs") / config.name
-    if config.data.path is None:
+    if not config.data.has_file:
         raise SettingsError("there is no data file", fix="tunesmith train FILE, or set data.path")
-    return Path("runs") / Run.free_name(Path(config.data.path).stem)
+    stems = [Path(path).stem for path in config.data.files]
+    more = [f"and-{len(stems) - _NAMED_FILES}-more"] if len(stems) > _NAMED_FILES else []
+    return Path("runs") / Run.free_name("-".join([*stems[:_NAMED_FILES], *more]))
 
 
 def evaluate(
@@ -209,8 +212,20 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         ("data.test_path", config.data.test_path),
     ):
         if path is not None and Path(path).exists():
-            config = config.replaced(name, str(Path(path).absolute()), config.origin(name))
+            config = config.replaced(name, _absolute(path), config.origin(name))
+    if config.data.sets:
+        sets = [
+            one.model_copy(
+                update={name: _absolute(getattr(one, name)) for name in ("path", "validation_path", "test_path")}
+            )
+            for one in config.data.sets
+        ]
+        config = config.replaced("data.sets", sets, config.origin("data.sets"))
     return config
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
 
 
 def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
@@ -223,12 +238,12 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
     trained_on = run.manifest["data"]["sha256"]
     if prepared.report.sha256 != trained_on and config.data.test_path is None:
         raise DataError(
-            f"{config.data.path} has changed since {run.name} was trained",
+            f"{' or '.join(config.data.files)} has changed since {run.name} was trained",
             cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
             "among the test rows",
             fix="restore the file, or give other rows with --data.test_path FILE",
         )
-    rows = prepared.test[: config.eval.max_rows]
+    rows = spread_over_tasks(prepared.test, config.eval.max_rows)
     if not rows:
         raise DataError(
             f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"

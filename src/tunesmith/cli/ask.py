@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def ask(
-    run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
+    model: Annotated[
+        str, Parameter(help="A run, by name or folder (last: the newest); or a base: a folder, builtin:nano, a hub id.")
+    ],
     question: Annotated[
         str, Parameter(help="The question; - reads it from standard input.", allow_leading_hyphen=True)
     ],
@@ -28,30 +30,30 @@ def ask(
     json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """Ask a run one question; the answer goes to standard output.
+    """Ask a run or a base one question; the answer goes to standard output.
 
     A run that classifies answers with a label and its probability.
 
     tunesmith ask faq "How do I reset my password?"
     tunesmith ask faq "How do I reset my password?" --base
+    tunesmith ask builtin:nano "What is a press?"
     tunesmith ask faq - --max_new_tokens 200 --temperature 0.7 < question.txt
     """
+    from tunesmith import api
     from tunesmith.cli.labels import choice_line, tell_others
-    from tunesmith.cli.report import check_reference
     from tunesmith.cli.terminal import plain, show_json
 
     text = read_question() if question == "-" else question
     if not text.strip():
-        raise SettingsError("the question is empty", fix='tunesmith ask RUN "a question"')
-    check_reference(run)
-    from tunesmith import api
-
-    session = api.open_session(run, {**overrides})
+        raise SettingsError("the question is empty", fix='tunesmith ask MODEL "a question"')
+    is_base = api.is_base(model)  # a misspelt name is told before everything heavy is imported
+    session = api.open_session(model, {**overrides})
     messages = session.conversation(text)
     if json:
         started = time.perf_counter()
         answer = _answer(session, messages, base=base)
-        head = {"schema_version": 1, "run": run, "model": "base" if base else "tuned", "question": text}
+        who = "base" if base or is_base else "tuned"
+        head = {"schema_version": 1, "run": model, "model": who, "question": text}
         show_json({**head, **answer, "seconds": round(time.perf_counter() - started, 3)})
         return
     if session.labels:

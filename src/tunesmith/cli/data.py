@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tunesmith.cli.overrides import NO_SOURCES, Json, Overrides, Sources, given
+from tunesmith.cli.train import Files, check_data_files, named_files
 
 if TYPE_CHECKING:
     from tunesmith.api import Preview
@@ -18,9 +19,7 @@ _BRACKETS = ("⟦", "⟧")
 
 
 def inspect(
-    file: Annotated[str | None, Parameter(help="Examples: xlsx, csv, tsv, json, jsonl, parquet or txt.")] = None,
-    /,
-    *,
+    *files: Files,
     rows: Annotated[int, Parameter(help="Rows to show as they will be trained on.", show_default=True)] = 3,
     model: Annotated[
         str | None, Parameter(help="Model whose template is used: a local folder, or builtin:nano.")
@@ -29,21 +28,21 @@ def inspect(
     json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """Show what is in a file of examples, and what training would make of it.
+    """Show what is in a file of examples, or in several, and what training would make of it.
 
     Nothing is trained and nothing is written. Any setting is a flag, as for train.
 
         tunesmith data inspect faq.xlsx
         tunesmith data inspect faq.xlsx --data.sheet FAQ --rows 5
+        tunesmith data inspect faq.xlsx maths.jsonl
         tunesmith data inspect faq.xlsx --json
     """
     from tunesmith.cli.terminal import hanging, show, show_json, tell
-    from tunesmith.cli.train import check_data_path
     from tunesmith.config import load_config
 
-    settings = given(overrides, data__path=file, model=model, seed=sources.seed)
+    settings = given(overrides, **named_files(files), model=model, seed=sources.seed)
     config = load_config(recipe=sources.recipe, file=sources.config, overrides=settings)
-    check_data_path(config.data.path, file)
+    check_data_files(config.data, files)
     from tunesmith import api
 
     prepared = api.inspect(config)
@@ -51,7 +50,7 @@ def inspect(
         show_json(prepared.report.to_json())
         return
     show(hanging(prepared.report.to_text()))
-    examples = prepared.train[: max(rows, 0)]
+    examples = first_of_each_task(prepared.train, max(rows, 0))
     previews = api.preview(config, prepared, examples) if examples else []
     if previews is None:
         tell(f"{config.model.path} is not on this machine, so the rows are shown without its template")
@@ -79,10 +78,19 @@ def show_previews(previews: Sequence[Preview]) -> None:
         show(text)
 
 
+def first_of_each_task(examples: Sequence[Example], count: int) -> list[Example]:
+    """The first `count` rows of every task, or of all where there is one."""
+    shown: dict[str | None, list[Example]] = {}
+    for example in examples:
+        shown.setdefault(example.task, []).append(example)
+    return [example for rows in shown.values() for example in rows[:count]]
+
+
 def _place(example: Example) -> str:
     from tunesmith.cli.terminal import plain
 
-    return f"row {example.row}" if example.sheet is None else f"{plain(example.sheet)}, row {example.row}"
+    names = [*filter(None, (example.task, example.sheet)), f"row {example.row}"]
+    return ", ".join(map(plain, names))
 
 
 def show_messages(examples: Sequence[Example]) -> None:

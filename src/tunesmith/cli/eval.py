@@ -23,10 +23,10 @@ def evaluate(
 ) -> None:
     """Measure a run against its base model on its test rows.
 
-    Perplexity, exact match, token F1, BLEU and ROUGE of both models, then three
-    answers side by side. Of labels: accuracy, macro F1 and the scores of each,
-    both models choosing among the same labels. The run's eval folder and its
-    model card keep them.
+    Perplexity, exact match, token F1, BLEU and ROUGE of both models, of all rows
+    and of each task, then three answers side by side. Of labels: accuracy, macro
+    F1 and the scores of each, both models choosing among the same labels. The
+    run's eval folder and its model card keep them.
 
         tunesmith eval faq
         tunesmith eval faq --eval.max_rows 50
@@ -60,10 +60,12 @@ def compare(run: str, overrides: dict[str, str]) -> Comparison:
 def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers (the first, not the best), or the scores of each label."""
     from tunesmith.cli.labels import show_labels
-    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show
+    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show, tasks_table
 
     base, tuned = comparison.base, comparison.tuned
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    if tuned.tasks:
+        show(tasks_table(base.tasks, tuned.tasks), "")
     if tuned.by_label is not None:
         show_labels(comparison)
         return

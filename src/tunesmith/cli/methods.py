@@ -31,11 +31,14 @@ def methods(*, json: Json = False) -> None:
             Text(method.sentence),
             _yes(method.mergeable),
             _yes(method.quantisable),
-            {"whole": "whole model", "adapter": "also adapter"}[method.gguf],
+            {"whole": "whole model", "adapter": "also adapter", "none": "no"}[method.gguf],
             " to ".join(dict.fromkeys(f"{rate:g}" for rate in (method.rates[0][1], method.rates[-1][1]))),
         )
     show(made, "")
-    show("all work with gradient checkpointing and packed rows; where adapters go: tunesmith layers MODEL")
+    able = {name for name, method in METHODS.items() if method.gradient_checkpointing and method.packable}
+    others = ", ".join(name for name in METHODS if name not in able)
+    show(f"all but {others} work with gradient checkpointing and packed rows; qlora needs the extra qlora")
+    show("where adapters in the layers go: tunesmith layers MODEL")
 
 
 def _yes(value: bool) -> str:

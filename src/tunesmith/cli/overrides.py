@@ -133,13 +133,15 @@ def _add(overrides: dict[str, str], items: dict[str, list[str]], name: str, valu
 
 def _kind(name: str) -> tuple[bool, bool]:
     """Whether it is a setting that is true or false, and whether it is a setting at all."""
-    from tunesmith.config import ALIASES, describe
+    from tunesmith.config import ALIASES, MAPPINGS, YES_OR_NO, describe
 
     target = ALIASES.get(name, name)
-    if isinstance(target, tuple):  # fp16, use_lora: they say yes or no to a value of another setting
-        return True, True
+    if isinstance(target, tuple):
+        return name in YES_OR_NO, True
     setting = next((setting for setting in describe() if setting.name == target), None)
-    return bool(setting and setting.is_flag), setting is not None or name.startswith("data.columns.")
+    return bool(setting and setting.is_flag), setting is not None or target.startswith(
+        tuple(f"{mapping}." for mapping in MAPPINGS)
+    )
 
 
 def _is_list(name: str) -> bool:

@@ -50,6 +50,19 @@ class _EncodeReport(Protocol):
     def to_text(self, max_length: int) -> str: ...
 
 
+class _TaskPlan(Protocol):
+    @property
+    def task(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def seen(self) -> int: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def passes(self) -> float: ...
+
+
 class Plan(Protocol):
     """What `api.train` announces before its first step."""
 
@@ -71,6 +84,8 @@ class Plan(Protocol):
     def steps(self) -> int: ...
     @property
     def device(self) -> str: ...
+    @property
+    def tasks(self) -> Sequence[_TaskPlan]: ...
 
 
 def announce(plan: Plan) -> None:
@@ -87,6 +102,8 @@ def announce(plan: Plan) -> None:
         ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
         ("data", plan.encoding.to_text(config.data.max_length)),
         ("steps", _steps_text(config, plan.steps)),
+        *((("order", _order_text(config)),) if config.train.order != "random" else ()),
+        *((f"task {one.task}", _task_text(one)) for one in plan.tasks),
     ]
     tell("", hanging(plan.data.to_text()), "", facts(rows, title="plan"), "")
     tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
@@ -106,6 +123,21 @@ def _steps_text(config: RunConfig, steps: int) -> str:
         window = f"{train.batch_size} x {train.gradient_accumulation_steps} rows"
     passes = _detected(config, "train.epochs") or f"{train.epochs:g} epochs"
     return f"{steps} of {window} each ({'by train.max_steps' if train.max_steps else passes})"
+
+
+def _order_text(config: RunConfig) -> str:
+    train = config.train
+    if train.order != "curriculum":
+        return train.order
+    by = f"column {train.curriculum_column}" if train.curriculum_by == "column" else train.curriculum_by
+    return (
+        f"curriculum by {by}, pacing {train.curriculum_pacing}: from the easiest {train.curriculum_start:.0%} of the "
+        f"rows to all at {train.curriculum_until:.0%} of the run"
+    )
+
+
+def _task_text(one: _TaskPlan) -> str:
+    return f"{one.rows} rows, {one.seen} seen ({one.passes:.3g} passes): {one.share:.1%} of all that is seen"
 
 
 def _why_method(config: RunConfig) -> str:

@@ -76,6 +76,9 @@ def _show(curve: Curve) -> None:
         rates = (f"{curve.rates[step]:.3g}" for step in (span.first, span.end - 1))
         made.add_row(Text(plain(span.name), style="bold"), f"{span.first:,} to {span.end - 1:,}", *rates)
     show(made)
+    for group, written in curve.group_rates.items():
+        rate = f"{written} the rate" if isinstance(written, str) else f"a peak of {written:g}"
+        show(f"{plain(group)}: the same shape with {rate}")
 
 
 def draw(rates: Sequence[float], firsts: Sequence[int], columns: int) -> list[str]:

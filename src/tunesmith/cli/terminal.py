@@ -24,6 +24,8 @@ from rich.text import Text
 
 _PIPE_COLUMNS = 120  # nobody's window is known there; narrower would cut tables that a file can hold
 _WIDE_COLUMNS = 110
+_NARROW_COLUMNS = 72  # two columns of answers would have under 34 characters each
+_NOTHING = "(nothing)"
 _CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
 _CONTROL |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
 
@@ -188,6 +190,12 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) ->
     return made
 
 
+_TASK_METRICS = {
+    "perplexity": "perplexity",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "rougeL": "ROUGE-L",
+}
 _STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
@@ -233,6 +241,28 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
     return outer
 
 
+class Scores(Protocol):
+    """Metrics of one task: what `Evaluation.tasks` holds."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def row_count(self) -> int: ...
+
+
+def tasks_table(base: Mapping[str, Scores], tuned: Mapping[str, Scores]) -> RenderableType:
+    """A line for each task: its rows, and base -> tuned of a few metrics, in the units of `comparison_table`."""
+    names = list(_TASK_METRICS.values())
+    made = table("task", "rows", *names, right=("rows", *names), fold=("task",))
+    for task, after in tuned.items():
+        cells = []
+        for metric in _TASK_METRICS:
+            pair = [scores.metrics.get(metric, math.nan) for scores in (base[task], after)]
+            cells.append(" -> ".join(_number(value, is_share=metric != "perplexity") for value in pair))
+        made.add_row(plain(task), str(after.row_count), *cells)
+    return made
+
+
 def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     if math.isnan(value):
         return "n/a"
@@ -242,18 +272,32 @@ def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
 
 
+def both_answers(base: str, tuned: str) -> RenderableType:
+    """An answer of each model, beside each other; below each other where the terminal is narrow."""
+    answers = [("base", base), ("tuned", tuned)]
+    narrow = console(sys.stdout).width < _NARROW_COLUMNS
+    both = Table(box=ROUNDED, expand=True, show_header=not narrow, header_style="dim", border_style="dim")
+    if narrow:
+        both.show_lines = True
+        both.add_column(overflow="fold")
+        for who, answer in answers:
+            both.add_row(Text(f"{who}\n", style="dim").append(plain(answer) or _NOTHING, style="not dim"))
+        return both
+    for who, _ in answers:
+        both.add_column(who, ratio=1, overflow="fold")
+    both.add_row(*(Text(plain(answer) or _NOTHING) for _, answer in answers))
+    return both
+
+
 def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> RenderableType:
     """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
     outer = Table.grid(expand=True)
     for base, tuned in pairs:
-        place = f"row {base['row']}" if base["sheet"] is None else f"{base['sheet']}, row {base['row']}"
+        place = ", ".join([*filter(None, (base.get("task"), base["sheet"])), f"row {base['row']}"])
         heading = Text(shorten(base["question"], 300), style="bold")
         heading.append(f"  ({plain(place)})", style="not bold dim")
         expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")
-        both = Table(box=ROUNDED, expand=True, show_header=True, header_style="dim", border_style="dim")
-        both.add_column("base", ratio=1, overflow="fold")
-        both.add_column("tuned", ratio=1, overflow="fold")
-        both.add_row(*(Text(shorten(row["prediction"], 400) or "(nothing)") for row in (base, tuned)))
+        both = both_answers(*(shorten(row["prediction"], 400) for row in (base, tuned)))
         block = Table.grid(expand=True)
         for part in (heading, expected, both):
             block.add_row(part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from json import dumps as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +13,17 @@ from tunesmith.cli.overrides import NO_PLACE, NO_SOURCES, Json, Overrides, Place
 from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tunesmith.config import RunConfig
+    from tunesmith.config import DataConfig, RunConfig
     from tunesmith.runs import Run
 
 SETTINGS_FILES = (".yaml", ".yml")
 
 
+Files = Annotated[str, Parameter(help="Examples: xlsx, csv, tsv, json, jsonl, parquet or txt; several are mixed.")]
+
+
 def train(
-    file: Annotated[str | None, Parameter(help="Examples: xlsx, csv, tsv, json, jsonl, parquet or txt.")] = None,
-    /,
-    *,
+    *files: Files,
     model: Annotated[str | None, Parameter(help="Base model: a local folder, a hub id, or builtin:nano.")] = None,
     method: Annotated[
         str | None, Parameter(help="full (every weight), lora, rslora ... (tunesmith methods), or auto.")
@@ -30,12 +33,13 @@ def train(
     json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """Fine-tune a model on a file of examples.
+    """Fine-tune a model on a file of examples, or on several as tasks of one model.
 
     Any setting is a flag, by its own name or by the one that other tools use:
     --train.epochs 3, --num_train_epochs 3. All of them: tunesmith settings
 
         tunesmith train faq.xlsx
+        tunesmith train faq.xlsx maths.jsonl --data.temperature 2
         tunesmith train faq.xlsx --model org/name --epochs 3 --learning_rate 1e-4
         tunesmith train --resume faq
     """
@@ -44,7 +48,7 @@ def train(
 
     settings = given(
         overrides,
-        data__path=file,
+        **named_files(files),
         model=model,
         method=method,
         seed=sources.seed,
@@ -52,9 +56,9 @@ def train(
         output_dir=place.output_dir,
     )
     if place.resume is None:
-        _check_is_data(file)
+        _check_is_data(files)
         config = load_config(recipe=sources.recipe, file=sources.config, overrides=settings)
-        check_data_path(config.data.path, file)
+        check_data_files(config.data, files)
     else:
         run = run_to_resume(place, sources, kind="finetune")
         if is_complete(run):
@@ -70,37 +74,48 @@ def run_training(config: RunConfig, *, resume: str | None = None, allow_drift: b
     from tunesmith.cli.report import announce
     from tunesmith.cli.terminal import tell
 
-    tell(f"reading {config.data.path}, loading {config.model.path} ...")
+    tell(f"reading {', '.join(config.data.files)}, loading {config.model.path} ...")
     from tunesmith import api
 
     with watch_training() as watch:
         return api.train(config, resume=resume, announce=announce, observers=[watch], allow_drift=allow_drift).run
 
 
-def check_data_path(path: str | None, file: str | None) -> None:
-    """A command that reads examples needs one file.
+def named_files(files: Sequence[str]) -> dict[str, str]:
+    """The setting, by its name in `given`, that the arguments FILE ... stand for."""
+    if len(files) > 1:
+        return {"data__sets": json_text(list(files), ensure_ascii=False)}
+    return {"data__path": files[0]} if files else {}
+
+
+def check_data_files(data: DataConfig, files: Sequence[str]) -> None:
+    """A command that reads examples needs a file, and every one that is named.
 
     Args:
-        path: data.path as resolved. file: the argument of the command.
+        data: as resolved. files: the arguments of the command.
 
     Raises:
-        SettingsError: there is none, or FILE and a flag name different ones. DataError: it is not there.
+        SettingsError: there is none, or FILE and a flag name different ones. DataError: one is not there.
     """
-    if path is None:
+    if not data.has_file:
         raise SettingsError(
             "there is no data file",
             fix="tunesmith train FILE, or set data.path; to try it without data of your own: tunesmith quickstart",
         )
-    if file is not None and path != file:
-        raise SettingsError(f"two data files are given: {file} and {path}", fix="give one of them")
+    if files and list(files) != data.files:
+        raise SettingsError(
+            f"two data files are given: {' '.join(files)} and {' '.join(data.files)}", fix="give one of them"
+        )
     from tunesmith import api
 
-    api.check_data_file(path)  # before torch is imported, which takes seconds
+    for path in data.files:
+        api.check_data_file(path)  # before torch is imported, which takes seconds
 
 
-def _check_is_data(file: str | None) -> None:
-    if file is not None and Path(file).suffix.lower() in SETTINGS_FILES:
-        raise SettingsError(
-            f"{file} holds settings, not examples",
-            fix=f"tunesmith train FILE --config {file}, or only --config {file} when it names data.path",
-        )
+def _check_is_data(files: Sequence[str]) -> None:
+    for file in files:
+        if Path(file).suffix.lower() in SETTINGS_FILES:
+            raise SettingsError(
+                f"{file} holds settings, not examples",
+                fix=f"tunesmith train FILE --config {file}, or only --config {file} when it names data.path",
+            )

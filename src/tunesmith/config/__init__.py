@@ -1,27 +1,31 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
-from tunesmith.config.aliases import ALIASES
+from tunesmith.config.aliases import ALIASES, YES_OR_NO
+from tunesmith.config.data import DataConfig, SplitConfig
+from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
-from tunesmith.config.load import dump_config, load_config, recipe_paths
+from tunesmith.config.group_rates import rate_factor
+from tunesmith.config.load import MAPPINGS, dump_config, load_config, recipe_paths
+from tunesmith.config.method_config import MethodConfig, quantize_of
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
+from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.schema import (
-    DataConfig,
     EvalConfig,
     GenerateConfig,
-    MethodConfig,
     ModelConfig,
-    PretrainConfig,
     PromptConfig,
     RunConfig,
-    SplitConfig,
     TrainConfig,
 )
 
 __all__ = [
     "ALIASES",
+    "MAPPINGS",
     "METHODS",
+    "YES_OR_NO",
     "DataConfig",
+    "DataSet",
     "EvalConfig",
     "GenerateConfig",
     "Method",
@@ -40,5 +44,8 @@ __all__ = [
     "is_pattern",
     "load_config",
     "parse_layers",
+    "quantize_of",
+    "rate_factor",
     "recipe_paths",
+    "task_names",
 ]

@@ -24,6 +24,18 @@ def _dtype(name: str) -> Callable[[object], str]:
     return lambda value: name if _truth(value) else "auto"
 
 
+def _plain_dtype(value: object) -> object:
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _quantize(name: str) -> Callable[[object], str]:
+    return lambda value: name if _truth(value) else "auto"
+
+
+def _bits(value: object) -> object:
+    return {"4": "nf4", "8": "int8", "none": "none"}.get(str(value).lower(), value)
+
+
 ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     # model
     "model": "model.path",
@@ -36,8 +48,14 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "device": "model.device",
     "fp16": ("model.dtype", _dtype("float16")),
     "bf16": ("model.dtype", _dtype("bfloat16")),
+    "bnb_4bit_compute_dtype": ("model.dtype", _plain_dtype),
+    "load_in_4bit": ("model.quantize", _quantize("nf4")),
+    "load_in_8bit": ("model.quantize", _quantize("int8")),
+    "quantization_bit": ("model.quantize", _bits),
+    "quantize": "model.quantize",
     # data
     "data": "data.path",
+    "datasets": "data.sets",
     "train_file": "data.path",
     "train_path": "data.path",
     "dataset": "data.path",
@@ -74,6 +92,13 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "lora_target_modules": "method.target_modules",
     "lora_target": "method.target_modules",
     "modules_to_save": "method.modules_to_save",
+    "num_virtual_tokens": "method.num_virtual_tokens",
+    "pre_seq_len": "method.num_virtual_tokens",
+    "prefix_length": "method.num_virtual_tokens",
+    "init_text": "method.init_text",
+    "prompt_tuning_init_text": "method.init_text",
+    "init_kv_cache_prefix": "method.init_text",
+    "encoder_hidden_size": "method.encoder_hidden_size",
     # train
     "epochs": "train.epochs",
     "num_epochs": "train.epochs",
@@ -88,6 +113,9 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "grad_accumulation_steps": "train.gradient_accumulation_steps",
     "learning_rate": "train.learning_rate",
     "lr": "train.learning_rate",
+    "loraplus_lr_ratio": ("train.learning_rates.lora_B", lambda ratio: f"{ratio}x"),
+    "loraplus_lr_embedding": "train.learning_rates.embeddings",
+    "embedding_learning_rate": "train.learning_rates.embeddings",
     "lr_scheduler_type": "train.schedule",
     "warmup_steps": "train.warmup_steps",
     "warmup_ratio": "train.warmup_ratio",
@@ -115,6 +143,9 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "repetition_penalty": "generate.repetition_penalty",
 }
 
+# Those that say yes or no to a value of another setting, and need none on a command line.
+YES_OR_NO = frozenset({"fp16", "bf16", "load_in_4bit", "load_in_8bit", "use_lora"})
+
 
 def canonical(name: str, value: object) -> tuple[str, object]:
     """Our dotted name and value for anybody's name and value. Unknown names pass through unchanged.
@@ -129,4 +160,6 @@ def canonical(name: str, value: object) -> tuple[str, object]:
     if isinstance(target, tuple):
         target, convert = target
         return target, convert(value)
+    if target == "data.path" and isinstance(value, list):  # train_file: [a.csv, b.csv]
+        target = "data.sets"
     return target, value

@@ -34,6 +34,9 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
+# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B.
+MAPPINGS = ("data.columns", "train.learning_rates")
+
 
 @dataclass(frozen=True, slots=True)
 class _Value:
@@ -211,9 +214,11 @@ def _build(values: list[_Value]) -> RunConfig:
     origins: dict[str, str] = {}
     for value in values:
         name = value.name
-        if name.startswith("data.columns."):
-            nested.setdefault("data", {}).setdefault("columns", {})[name.removeprefix("data.columns.")] = value.value
-            origins["data.columns"] = value.origin
+        whole = next((each for each in MAPPINGS if name.startswith(f"{each}.")), None)
+        if whole is not None:
+            part, mapping = whole.split(".")
+            nested.setdefault(part, {}).setdefault(mapping, {})[name.removeprefix(f"{whole}.")] = value.value
+            origins[whole] = value.origin
             continue
         if name not in known:
             problems.append(f"{value.origin}: unknown setting {value.given_name!r}{_nearest(value.given_name, known)}")

@@ -7,32 +7,19 @@ default is None or auto, and the run resolves it, says so and stores it.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from tunesmith.config.methods import is_pattern, parse_layers
+from tunesmith.config.data import DataConfig
+from tunesmith.config.group_rates import rate_problems
+from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
+from tunesmith.config.pretraining import PretrainConfig
+from tunesmith.config.section import Section as _Section
+from tunesmith.config.section import setting as _setting
 
-
-def _setting(default: Any, sentence: str, *, unit: str | None = None, **limits: Any) -> Any:
-    extra: dict[str, Any] | None = {"unit": unit} if unit else None
-    if isinstance(default, (list, dict)):
-        return Field(default_factory=default.copy, description=sentence, json_schema_extra=extra, **limits)
-    return Field(default, description=sentence, json_schema_extra=extra, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+CURRICULUM = ("curriculum_by", "curriculum_column", "curriculum_pacing", "curriculum_start", "curriculum_until")
 
 
 class ModelConfig(_Section):
@@ -46,51 +33,10 @@ class ModelConfig(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = _setting(
         "auto", "Where to compute; auto takes CUDA, MPS, then CPU."
     )
-
-
-class SplitConfig(_Section):
-    """Shares of the rows that go to training, validation and test."""
-
-    train: float = _setting(0.8, "Share of rows to train on.", gt=0, le=1)
-    validation: float = _setting(0.1, "Share of rows that choose the best checkpoint.", ge=0, lt=1)
-    test: float = _setting(0.1, "Share of rows kept for the final measurement.", ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitConfig:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test must be 1, found {total:g}")
-        return self
-
-
-class DataConfig(_Section):
-    """Which rows, how they are read and divided."""
-
-    path: str | None = _setting(None, "Training file: xlsx, csv, tsv, json, jsonl, parquet or txt.")
-    validation_path: str | None = _setting(None, "Separate validation file; without it rows are split off.")
-    test_path: str | None = _setting(None, "Separate test file; without it rows are split off.")
-    format: Literal["auto", "xlsx", "csv", "tsv", "json", "jsonl", "parquet", "txt"] = _setting(
-        "auto", "File format; auto goes by name and content."
-    )
-    sheet: str | None = _setting(None, "Worksheet of a workbook; without it every visible sheet with rows is read.")
-    delimiter: str | None = _setting(
-        None, "Column delimiter of csv and tsv; detected when unset.", min_length=1, max_length=1
-    )
-    encoding: str | None = _setting(None, "Text encoding such as utf-8 or cp1252; detected when unset.")
-    shape: Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"] = _setting(
-        "auto", "What a row is; auto scores every shape and says why it chose one."
-    )
-    columns: dict[str, str] = _setting(
-        {}, "Column for each part when detection is wrong, such as {question: Frage, answer: Antwort}."
-    )
-    split: SplitConfig = Field(default_factory=SplitConfig, description="Shares of the split.")
-    drop_duplicates: bool = _setting(True, "Drop rows that repeat an earlier row exactly, after whitespace is tidied.")
-    max_rows: int | None = _setting(None, "Use at most this many rows, drawn with the seed.", unit="rows", ge=1)
-    max_length: int = _setting(512, "Longest example; longer ones follow data.truncation.", unit="tokens", ge=8)
-    truncation: Literal["prompt", "drop", "answer", "error"] = _setting(
-        "prompt",
-        "Over-long example: prompt shortens the question and keeps the answer whole, drop leaves the row out, "
-        "answer cuts its end (the stop token stays), error refuses.",
+    quantize: Literal["auto", "none", "nf4", "int8"] = _setting(
+        "auto",
+        "Format in which the frozen linear layers are held (extra qlora): nf4 is 4 bits with double quantisation, int8 "
+        "is LLM.int8(); auto is nf4 for method qlora, else none.",
     )
 
 
@@ -102,66 +48,6 @@ class PromptConfig(_Section):
     )
     system: str | None = _setting(None, "System prompt put before conversations that have none.")
     train_on: Literal["answers", "all"] = _setting("answers", "Tokens that carry loss: the answers, or every token.")
-
-
-class MethodConfig(_Section):
-    """What is trained."""
-
-    name: Literal["auto", "full", "lora", "rslora", "dora", "pissa", "ia3"] = _setting(
-        "auto",
-        "full trains every weight, the others small adapters (tunesmith methods); auto takes full where the model is "
-        "small enough, else lora.",
-    )
-    r: int = _setting(16, "LoRA rank; 8 to 64 covers most tasks.", ge=1)
-    alpha: float = _setting(32, "LoRA scale; the update is multiplied by alpha / r.", gt=0)
-    dropout: float = _setting(0.05, "Dropout on the adapter's input.", ge=0, lt=1)
-    target_modules: str | list[str] = _setting(
-        "auto",
-        "Layers that get an adapter: all (every linear layer but the head), attention, mlp, roles (query, key, value, "
-        "output, gate, up, down), names or regular expressions; auto is all, for ia3 key,value,down.",
-    )
-    layers: str | None = _setting(
-        None, "Decoder layers that get an adapter, counted from 0, such as 0-7,24-31; unset, all of them."
-    )
-    modules_to_save: Literal["none", "embeddings", "head", "both"] = _setting(
-        "none", "What is trained whole beside an adapter: the token embeddings, the head or both."
-    )
-
-    @field_validator("layers")
-    @classmethod
-    def _readable_layers(cls, layers: str | None) -> str | None:
-        if layers is not None:
-            parse_layers(layers)
-        return layers
-
-    @field_validator("target_modules")
-    @classmethod
-    def _readable_patterns(cls, wanted: str | list[str]) -> str | list[str]:
-        for name in [wanted] if isinstance(wanted, str) else wanted:
-            try:
-                re.compile(name if is_pattern(name) else "")
-            except re.error as error:
-                raise ValueError(f"{name!r} is no regular expression: {error}") from error
-        return wanted
-
-    @model_validator(mode="after")
-    def _places_are_for_adapters(self) -> MethodConfig:
-        if self.name == "full" and self.places:
-            raise ValueError(
-                f"full trains every weight, and {' and '.join(self.places)} choose where an adapter goes; "
-                "leave them out or take an adapter method such as lora"
-            )
-        return self
-
-    @property
-    def places(self) -> list[str]:
-        """The settings given that choose where an adapter goes."""
-        given = {
-            "target_modules": self.target_modules not in ("auto", "all"),
-            "layers": self.layers is not None,
-            "modules_to_save": self.modules_to_save != "none",
-        }
-        return [f"method.{name}" for name, is_given in given.items() if is_given]
 
 
 class TrainConfig(_Section):
@@ -190,8 +76,32 @@ class TrainConfig(_Section):
     learning_rate: float | None = _setting(
         None, "Peak learning rate; unset, it is chosen from the method and the size of the model.", gt=0, le=1
     )
-    order: Literal["random", "bucketed"] = _setting(
-        "random", "Rows of a step: any, or of like length, which costs less where rows have to be padded."
+    learning_rates: dict[str, float | str] = _setting(
+        {},
+        "Peak rates of groups of parameters, a number or times the learning rate: {lora_B: 16x, embeddings: 1e-5}; a "
+        "group is embeddings, head, part of a parameter's path or a regular expression for all of it.",
+    )
+    order: Literal["random", "bucketed", "curriculum"] = _setting(
+        "random",
+        "Rows of a step: any; bucketed, of like length, which costs less where rows have to be padded; curriculum, the "
+        "easy ones first.",
+    )
+    curriculum_by: Literal["length", "loss", "column"] | None = _setting(
+        None, "What makes a row hard: its tokens, its loss before training, or a column; unset, length."
+    )
+    curriculum_column: str | None = _setting(
+        None,
+        "Column with the difficulty for curriculum_by column: numbers, or easy, medium, hard.",
+        validate_default=True,
+    )
+    curriculum_pacing: Literal["linear", "root", "steps"] | None = _setting(
+        None, "How harder rows come in: linear, root (more of them early) or steps (five at a time); unset, root."
+    )
+    curriculum_start: float | None = _setting(
+        None, "Share of the rows, the easiest, that the run begins with; unset, 0.1.", gt=0, le=1
+    )
+    curriculum_until: float | None = _setting(
+        None, "Share of the run after which all rows are drawn from; unset, 0.5.", gt=0, le=1
     )
     schedule: Literal["linear", "cosine", "polynomial", "inverse_sqrt", "constant", "warmup_stable_decay", "phases"] = (
         _setting("cosine", "Shape of the rate after warm-up; phases is the list in train.phases.")
@@ -254,6 +164,27 @@ class TrainConfig(_Section):
     plateau_floor: float = _setting(0.0, "Share of the schedule's rate that plateaus go no lower than.", ge=0, lt=1)
     keep_best: bool = _setting(True, "Save the weights of the best validation instead of the last step.")
 
+    @field_validator(*CURRICULUM)
+    @classmethod
+    def _curriculum_fits(cls, value: Any, info: ValidationInfo) -> Any:
+        order, by = info.data.get("order"), info.data.get("curriculum_by")
+        if value is not None and order not in ("curriculum", None):
+            raise ValueError(f"train.order is {order}: set it to curriculum, or leave this out")
+        if info.field_name == "curriculum_column" and (by == "column") != (value is not None):
+            raise ValueError(
+                "train.curriculum_by is column: name the column here"
+                if value is None
+                else f"train.curriculum_by is {by or 'unset'}: set it to column, or leave this out"
+            )
+        return value
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _readable_rates(cls, rates: dict[str, float | str]) -> dict[str, float | str]:
+        if problems := rate_problems(rates):
+            raise ValueError("\n".join(problems))
+        return rates
+
     @field_validator("phases")
     @classmethod
     def _phases_fit(cls, phases: list[Phase], info: ValidationInfo) -> list[Phase]:
@@ -284,9 +215,11 @@ class TrainConfig(_Section):
         return patience
 
     @model_validator(mode="after")
-    def _optimizer_can_be_divided(self) -> TrainConfig:
+    def _can_be_divided(self) -> TrainConfig:
         if self.sharding == "full" and self.optimizer != "adamw":
             raise ValueError(f"sharding full works with optimizer adamw, found {self.optimizer}")
+        if self.sharding == "full" and self.curriculum_by == "loss":
+            raise ValueError("sharding full and curriculum_by loss do not go together: the whole model scores the rows")
         return self
 
 
@@ -308,31 +241,6 @@ class GenerateConfig(_Section):
     stop: list[str] = _setting([], "Texts that end an answer, besides the model's own stop token.")
 
 
-class PretrainConfig(_Section):
-    """A model from scratch (`tunesmith pretrain`): its texts, its vocabulary and its shape."""
-
-    documents: list[str] = _setting([], "Text files or patterns: txt, or jsonl(.gz) with a text field.")
-    qa: list[str] = _setting([], "Question/answer files or patterns: jsonl(.gz), rendered as chat.")
-    qa_repeats: int = _setting(1, "Times each question/answer pair is seen in an epoch.", ge=1)
-    holdout: float = _setting(0.01, "Share of documents never trained on, to measure bits per byte.", gt=0, lt=0.5)
-    vocab_size: int = _setting(8192, "Size of the byte-level BPE vocabulary.", unit="tokens", ge=300)
-    context: int = _setting(1024, "Longest sequence the model is trained on.", unit="tokens", ge=16)
-    hidden_size: int = _setting(512, "Width of the model.", ge=16)
-    intermediate_size: int = _setting(1024, "Width of the MLP.", ge=16)
-    layers: int = _setting(5, "Transformer layers.", ge=1)
-    heads: int = _setting(8, "Attention heads; hidden_size must be a multiple.", ge=1)
-    kv_heads: int = _setting(2, "Key/value heads (grouped-query attention); heads must be a multiple.", ge=1)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> PretrainConfig:
-        if self.hidden_size % self.heads or self.heads % self.kv_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}, "
-                f"and heads of kv_heads {self.kv_heads}"
-            )
-        return self
-
-
 class RunConfig(_Section):
     """All settings of a run. `origin(name)` tells where each value came from."""
 
@@ -351,6 +259,29 @@ class RunConfig(_Section):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    # Validators of a field and not of the whole, so that their problems are told with those of other settings.
+    @field_validator("method")
+    @classmethod
+    def _fits_the_base(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
+        model = info.data.get("model")
+        if model is not None and (problems := base_problems(method.name, model.quantize, model.device)):
+            raise ValueError("\n".join(problems))
+        return method
+
+    @field_validator("train")
+    @classmethod
+    def _fits_the_method(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        method, model = info.data.get("method"), info.data.get("model")
+        problems = loop_problems(
+            method.name if method else "auto",
+            model.quantize if model else "auto",
+            gradient_checkpointing=train.gradient_checkpointing,
+            sharding=train.sharding,
+        )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return train
 
     @field_validator("name")
     @classmethod

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.corpus import Corpus, blocks, read_corpus
+from tunesmith.data.curriculum import Curriculum
 from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
+from tunesmith.data.mix import Mixture
 from tunesmith.data.order import StepPlan
-from tunesmith.data.prepare import Prepared, prepare
+from tunesmith.data.prepare import Prepared
 from tunesmith.data.read import READERS, read
 from tunesmith.data.readers.source import check_file
 from tunesmith.data.report import DataReport
+from tunesmith.data.sets import prepare, spread_over_tasks
 from tunesmith.data.table import Table
 
 if TYPE_CHECKING:
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "READERS",
     "Corpus",
+    "Curriculum",
     "DataReport",
     "Detection",
     "EncodeReport",
+    "Mixture",
     "Prepared",
     "StepPlan",
     "Table",
@@ -38,6 +43,7 @@ __all__ = [
     "read_corpus",
     "shares",
     "shorten_prompt",
+    "spread_over_tasks",
 ]
 
 

@@ -74,28 +74,29 @@ def encode(
             account.drop(error.cause or error.message, example)
             continue
         if len(whole) <= max_length:
-            account.keep(whole)
+            account.keep(whole, example)
         elif example.text is not None:
             account.note("split", example)
             for piece in _pieces(whole, max_length):
-                account.keep(piece)
+                account.keep(piece, example)
         elif truncation == "error":
+            of_task = f"{example.task}, " if example.task else ""
             raise DataError(
-                f"row {example.row} is {len(whole)} tokens long, over data.max_length = {max_length}",
+                f"{of_task}row {example.row} is {len(whole)} tokens long, over data.max_length = {max_length}",
                 fix="raise --data.max_length, or choose --data.truncation prompt, answer or drop",
             )
         elif truncation == "drop":
             account.drop("too long", example)
         elif truncation == "answer":
             account.note("answer", example)
-            account.keep(_cut_answer(whole, max_length, template.stop_id))
+            account.keep(_cut_answer(whole, max_length, template.stop_id), example)
         else:
             shorter = shorten_prompt(example, template, tokenizer, max_length=max_length)
             if shorter is None:
                 account.drop("answer alone is too long", example)
             else:
                 account.note("prompt", example)
-                account.keep(render(shorter, template, tokenizer, train_on=train_on))
+                account.keep(render(shorter, template, tokenizer, train_on=train_on), example)
     return account.encoded, account.report()
 
 
@@ -107,9 +108,9 @@ class _Account:
     changed: dict[str, list[int]] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
 
-    def keep(self, row: Encoded) -> None:
+    def keep(self, row: Encoded, example: Example) -> None:
         if row.target_tokens:
-            self.encoded.append(row)
+            self.encoded.append(replace(row, task=example.task, difficulty=example.difficulty))
         else:
             self.dropped.setdefault("no answer token left", []).append(row.row)
 

@@ -1,6 +1,6 @@
-"""Settings -> examples on three sides and a report: read, detect, build, clean, split.
+"""One training file -> examples on three sides and a report: read, detect, build, clean, split.
 
-This is the one door between files and training; every row that is read is kept or named in the report.
+Every row that is read is kept or named in the report. Knows nothing of other data sets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
+from tunesmith.data.difficulty import with_difficulties
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
 from tunesmith.data.labels import count_labels, unseen_labels
 from tunesmith.data.notices import example_place, notices
@@ -61,7 +62,7 @@ class _Part:
             self.dropped.setdefault(reason, []).extend(places)
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare_file(config: RunConfig) -> Prepared:
     """Read the training file, and the validation and test files if they are given, into clean, divided examples.
 
     Rows that repeat an earlier one are dropped; so are rows whose question is also in a test or validation file, which
@@ -86,6 +87,8 @@ def prepare(config: RunConfig) -> Prepared:
     for part in parts:
         _refuse_empty(part)
         part.examples = [_with_system(example, config.prompt.system) for example in part.examples]
+    if config.train.curriculum_column is not None:
+        data.examples = with_difficulties(data.examples, data.table, config.train.curriculum_column, place=data.place)
     shares = config.data.split
     sides = split(
         data.examples,

@@ -46,6 +46,8 @@ class DataReport:
     """Everything that preparing found and did. rows_read = rows_kept + all rows in `dropped`.
 
     labels: training rows of each label, where the rows are to be classified.
+    Of several data sets: `tasks` holds the report of each, which alone say columns and findings, and `shares` the share
+    of the training rows that each is mixed with.
     """
 
     shape: str
@@ -63,6 +65,8 @@ class DataReport:
     alternatives: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, DataReport] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -79,17 +83,30 @@ class DataReport:
 
     def to_text(self) -> str:
         """Aligned lines for the terminal."""
+        return "\n".join(f"{name:<9}{text}" for name, text in _first_of_each(self._lines()))
+
+    def _lines(self) -> list[tuple[str, str]]:
+        if self.tasks:
+            return [*self._lines_of_tasks(), ("all", f"{len(self.tasks)} data sets: {self._split_clause()}")]
         rows: list[tuple[str, str]] = [("data", self._file_clause(file)) for file in self.files]
         rows.append(("shape", f"{self.shape} ({self.score:.2f}): {self.reason}"))
         rows += [("dropped", f"{len(at)} {reason}: {rows_text(at)}") for reason, at in self.dropped.items()]
-        rows.append(("split", ", ".join(f"{count} {side}" for side, count in self.split.items())))
+        rows.append(("split", self._split_clause()))
         if self.labels:
             rows.append(("labels", _labels_clause(self.labels)))
         for part, lengths in self.lengths.items():
             of = f"{part}: median {lengths.median:g}, 95% up to {lengths.p95}, longest {lengths.longest} characters"
             rows.append(("lengths", f"{of} ({rows_text([lengths.row])})"))
         rows += [(finding.level, _finding_text(finding)) for finding in self.findings]
-        return "\n".join(f"{name:<9}{text}" for name, text in _first_of_each(rows))
+        return rows
+
+    def _lines_of_tasks(self) -> Iterable[tuple[str, str]]:
+        for task, report in self.tasks.items():
+            yield "task", f"{task}: {self.shares[task]:.1%} of the rows that training sees"
+            yield from report._lines()
+
+    def _split_clause(self) -> str:
+        return ", ".join(f"{count} {side}" for side, count in self.split.items())
 
     def _file_clause(self, file: FileReport) -> str:
         details = [file.format]

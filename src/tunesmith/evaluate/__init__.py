@@ -22,16 +22,8 @@ if TYPE_CHECKING:
         wilson,
     )
     from tunesmith.evaluate.report import report_html
-    from tunesmith.evaluate.run import (
-        Evaluation,
-        MetricChange,
-        compare_table,
-        confusions,
-        contest,
-        evaluate,
-        predictions,
-        summarise,
-    )
+    from tunesmith.evaluate.run import Evaluation, evaluate
+    from tunesmith.evaluate.sides import MetricChange, compare_table, confusions, contest, predictions, summarise
     from tunesmith.evaluate.text import EVALUATORS
     from tunesmith.evaluate.titles import metric_title
 
@@ -86,19 +78,8 @@ _HOME = {
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
     ),
     **dict.fromkeys(("report_html",), "report"),
-    **dict.fromkeys(
-        (
-            "Evaluation",
-            "MetricChange",
-            "compare_table",
-            "confusions",
-            "contest",
-            "evaluate",
-            "predictions",
-            "summarise",
-        ),
-        "run",
-    ),
+    **dict.fromkeys(("Evaluation", "evaluate"), "run"),
+    **dict.fromkeys(("MetricChange", "compare_table", "confusions", "contest", "predictions", "summarise"), "sides"),
     **dict.fromkeys(("EVALUATORS",), "text"),
     **dict.fromkeys(("metric_title",), "titles"),
 }

@@ -194,23 +194,23 @@ def _match(
     gain = (after.rows[:, 0] - before.rows[:, 0]) * (1 if after.higher_is_better else -1)
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
     slices = [
-        Slice(name, len(rows), difference(_only(before, rows), _only(after, rows), seed=seed))
+        Slice(name, len(rows), difference(before.only(rows), after.only(rows), seed=seed))
         for name, rows in groups.items()
     ]
     return Match(changes, wins, losses, len(gain) - wins - losses, slices)
 
 
-def _only(sums: Sums, rows: list[int]) -> Sums:
-    return Sums(sums.rows[rows], sums.score, sums.higher_is_better)
-
-
 def _groups(asked: Sequence[Example]) -> dict[str, list[int]]:
-    """Rows of each sheet where there are several, and by length of the question in thirds where there are enough."""
+    """Rows of each task and sheet where there are several, and in thirds by length of the question where enough."""
     groups: dict[str, list[int]] = {}
-    sheets = list(dict.fromkeys(example.sheet for example in asked))
-    if len(sheets) > 1:
-        for sheet in sheets:
-            groups[f"sheet {sheet}"] = [index for index, example in enumerate(asked) if example.sheet == sheet]
+    for kind, of_rows in (
+        ("task", [example.task for example in asked]),
+        ("sheet", [example.sheet for example in asked]),
+    ):
+        values = dict.fromkeys(of_rows)
+        if len(values) > 1:
+            for value in values:
+                groups[f"{kind} {value}"] = [index for index, found in enumerate(of_rows) if found == value]
     by_length = sorted(range(len(asked)), key=lambda index: len(asked[index].question))
     if len(by_length) >= 3 * len(_LENGTHS):
         for name, part in zip(_LENGTHS, np.array_split(by_length, len(_LENGTHS)), strict=True):

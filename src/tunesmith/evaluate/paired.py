@@ -16,7 +16,7 @@ of equal models ends in a false verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -46,6 +46,10 @@ class Sums:
     def value(self) -> float:
         """The score of all rows."""
         return float(self.score(self.rows.sum(axis=0, keepdims=True))[0])
+
+    def only(self, rows: Sequence[int]) -> Sums:
+        """Of some of the rows."""
+        return Sums(self.rows[list(rows)], self.score, self.higher_is_better)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measure one model on the test rows, and set two measurements of the same rows side by side.
+"""Measure one model on the test rows.
 
 Knows nothing of files: it makes their content, whoever owns the run directory writes it. Rows of plain text have no
 question to ask, so perplexity is their only metric. Where the answers are labels, both models choose among the same
@@ -8,20 +8,18 @@ labels, so the base is not marked down for writing something else.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
-from tunesmith.evaluate.contests import Contest, hold
 from tunesmith.evaluate.labels import LabelReport, label_scores, report_labels
 from tunesmith.evaluate.likelihood import perplexity_of, row_nll
-from tunesmith.evaluate.paired import Sums, Verdict, difference, finite
+from tunesmith.evaluate.paired import Sums
+from tunesmith.evaluate.tasks import TaskScores, task_scores
 from tunesmith.evaluate.text import EVALUATORS, score_row
-from tunesmith.evaluate.titles import AS_IT_IS, metric_title
 from tunesmith.generate import Choice, choose
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
@@ -29,9 +27,6 @@ from tunesmith.types import Encoded, Example, Message
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
     from tunesmith.generate import Engine
-
-# For some architectures scoring holds logits of whole sequences (rows x tokens x vocabulary), writing never does.
-_ASKED = ("row", "sheet", "question", "reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class Evaluation:
     settings: of generation, and the seed; of labels, training rows of each.
     by_label: what was chosen for what, where the answers are labels.
     asked, answers: the questions of `rows` and what was answered.
+    tasks: the metrics of each task by itself, where there are several.
     """
 
     scores: dict[str, Sums]
@@ -62,34 +58,12 @@ class Evaluation:
     by_label: LabelReport | None = None
     asked: Sequence[Example] = ()
     answers: Sequence[Answer] = ()
+    tasks: dict[str, TaskScores] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The value of each score."""
         return {name: score.value for name, score in self.scores.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """One line of the table: `change` = tuned - base, its interval, and whether tuned is better."""
-
-    metric: str
-    base: float
-    tuned: float
-    change: float
-    low: float
-    high: float
-    verdict: Verdict
-
-    @property
-    def title(self) -> str:
-        """The metric as people read it."""
-        return metric_title(self.metric)
-
-    @property
-    def is_share(self) -> bool:
-        """Whether its values lie between 0 and 1 and are written out of 100."""
-        return self.metric not in AS_IT_IS
 
 
 def evaluate(
@@ -129,11 +103,11 @@ def evaluate(
         perplexity = perplexity_of(row_nll(engine.model, encoded))
     answered = _Answers({}, [], [])
     if asked and labels:
-        answered = _chosen(
-            engine, asked, prompts, tuple(labels), batch_size=config.eval.batch_size, on_progress=on_progress
-        )
+        size = config.eval.batch_size
+        answered = _chosen(engine, asked, prompts, tuple(labels), batch_size=size, on_progress=on_progress)
     elif asked:
         answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
+    tasks = [[row.task for row in rows] for rows in (encoded, asked, texts)]
     return Evaluation(
         scores={"perplexity": perplexity, **answered.scores},
         rows=answered.rows,
@@ -145,6 +119,7 @@ def evaluate(
         by_label=answered.by_label,
         asked=asked,
         answers=answered.answers,
+        tasks=task_scores(perplexity, tasks[0], answered.scores, tasks[1], tasks[2]),
     )
 
 
@@ -212,107 +187,6 @@ def _chosen(
     return _Answers(label_scores(rows), rows, answers, by_label=report)
 
 
-def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
-    """One line per metric, with the interval of the change and what it allows to say.
-
-    Raises:
-        ValueError: the two did not measure the same rows.
-    """
-    _check_same_rows(base, tuned)
-    table = []
-    for metric, before in base.scores.items():
-        found = difference(before, tuned.scores[metric], seed=tuned.settings.get("seed", 0))
-        table.append(
-            MetricChange(metric, found.before, found.after, found.change, found.low, found.high, found.verdict)
-        )
-    return table
-
-
-def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
-    """Content of eval/summary.json. A number that JSON cannot hold (an infinite perplexity) is None.
-
-    Raises:
-        ValueError: the two did not measure the same rows.
-    """
-    changes = compare_table(base, tuned)
-    labels = {"labels": summarise_labels(base, tuned)} if tuned.by_label else {}
-    return {
-        "schema_version": 1,
-        "rows": tuned.row_count,
-        "skipped_rows": list(tuned.skipped_rows),
-        "base": {line.metric: finite(line.base) for line in changes},
-        "tuned": {line.metric: finite(line.tuned) for line in changes},
-        "change": {
-            line.metric: {"low": finite(line.low), "high": finite(line.high), "verdict": line.verdict}
-            for line in changes
-        },
-        "settings": tuned.settings,
-        "seconds": {"base": base.seconds, "tuned": tuned.seconds},
-        "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
-        **labels,
-    }
-
-
-def summarise_labels(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
-    """What a summary says of labels.
-
-    training_rows: of each label. always: the label with most training rows, and the accuracy of always giving it.
-    unseen: test rows of each label that no training row has. base, tuned: the scores of each label.
-    """
-    training_rows: dict[str, int] = tuned.settings["labels"]
-    wanted = Counter(row["reference"] for row in tuned.rows)
-    always = max(training_rows, key=training_rows.__getitem__)
-    return {
-        "training_rows": training_rows,
-        "always": {"label": always, "accuracy": wanted[always] / wanted.total()},
-        "unseen": {label: rows for label, rows in sorted(wanted.items()) if label not in training_rows},
-        "base": _class_scores(base.by_label),
-        "tuned": _class_scores(tuned.by_label),
-    }
-
-
-def confusions(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
-    """Content of eval/confusion.json: under base and tuned the labels, and rows of label i given label j."""
-    sides = {"base": base.by_label, "tuned": tuned.by_label}
-    return {
-        "schema_version": 1,
-        **{name: {"labels": by.labels, "confusion": by.confusion} for name, by in sides.items() if by is not None},
-    }
-
-
-def _class_scores(report: LabelReport | None) -> dict[str, Any]:
-    return {label: asdict(scores) for label, scores in report.classes.items()} if report else {}
-
-
-def contest(base: Evaluation, tuned: Evaluation) -> Contest:
-    """The two held against each other, for the report.
-
-    Raises:
-        ValueError: the two did not measure the same rows.
-    """
-    _check_same_rows(base, tuned)
-    sides = {"base": base, "tuned": tuned}
-    return hold(
-        tuned.asked,
-        {name: side.answers for name, side in sides.items()},
-        scores={name: side.scores for name, side in sides.items()},
-        seed=tuned.settings.get("seed", 0),
-    )
-
-
-def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
-    """Lines of eval/predictions.jsonl: row, sheet, question, reference, and under base and tuned what each wrote.
-
-    Raises:
-        ValueError: the two did not measure the same rows.
-    """
-    _check_same_rows(base, tuned)
-    return [
-        {**_part(after, asked=True), "base": _part(before, asked=False), "tuned": _part(after, asked=False)}
-        for before, after in zip(base.rows, tuned.rows, strict=True)
-    ]
-
-
 def _sort(
     examples: Sequence[Example], engine: Engine, labels: Mapping[str, int]
 ) -> tuple[list[Example], list[tuple[Message, ...]], list[Example], list[Example]]:
@@ -361,6 +235,7 @@ def _label_row(example: Example, choice: Choice) -> dict[str, Any]:
         "prediction": choice.label,
         "probability": choice.probability,
         "reference_probability": probabilities.get(example.answer),
+        **({"task": example.task} if example.task is not None else {}),
     }
 
 
@@ -373,14 +248,5 @@ def _row(example: Example, answer: Answer) -> dict[str, Any]:
         "prediction": answer.text,
         "finish_reason": "stop" if answer.ended else "length",
         **score_row(answer.text, example.answer),
+        **({"task": example.task} if example.task is not None else {}),
     }
-
-
-def _check_same_rows(base: Evaluation, tuned: Evaluation) -> None:
-    same = [_part(row, asked=True) for row in base.rows] == [_part(row, asked=True) for row in tuned.rows]
-    if not same or base.row_count != tuned.row_count or base.scores.keys() != tuned.scores.keys():
-        raise ValueError("the two evaluations did not measure the same rows")
-
-
-def _part(row: dict[str, Any], *, asked: bool) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if (name in _ASKED) == asked}

@@ -22,6 +22,7 @@ from tunesmith.errors import DataError, SettingsError
 from tunesmith.generate.rows import Rows, evaluating
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy
+from tunesmith.model import virtual_tokens
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -71,9 +72,9 @@ class Engine:
 
     @property
     def context_tokens(self) -> int | None:
-        """Longest prompt and answer together; None for a model without a limit."""
+        """Longest prompt and answer together; None for a model without a limit. Virtual tokens take their part."""
         limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
+        return int(limit) - virtual_tokens(self.model) if limit else None
 
     def generate(
         self,
@@ -127,21 +128,45 @@ class Engine:
                         on_progress(start + done, len(order))
         return [row.completion(self.tokenizer) for row in rows]
 
-    def stream(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int = 0) -> Iterator[str]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: GenerateConfig,
+        *,
+        seed: int = 0,
+        on_end: Callable[[Completion], None] | None = None,
+    ) -> Iterator[str]:
         """Pieces of the answer as they are written; joined, they are exactly the text that `generate` returns.
+
+        Args:
+            on_end: called with what `generate` returns, after the last piece.
 
         Raises:
             DataError, SettingsError, TrainingError: as `generate`.
         """
-        return self.stream_ids(render_prompt(messages, self.template, self.tokenizer), settings, seed=seed)
+        prompt = render_prompt(messages, self.template, self.tokenizer)
+        return self.stream_ids(prompt, settings, seed=seed, on_end=on_end)
 
-    def stream_ids(self, prompt: Sequence[int], settings: GenerateConfig, *, seed: int = 0) -> Iterator[str]:
+    def stream_ids(
+        self,
+        prompt: Sequence[int],
+        settings: GenerateConfig,
+        *,
+        seed: int = 0,
+        on_end: Callable[[Completion], None] | None = None,
+    ) -> Iterator[str]:
         """`stream` for a prompt that is token ids already. Settings and prompt are checked before it returns."""
         (row,) = self._rows([prompt], settings, seed)
         growing = row.growing = row.growing or GrowingText(self.tokenizer, ())
-        return self._pieces(row, growing, settings)
+        return self._pieces(row, growing, settings, on_end)
 
-    def _pieces(self, row: _Row, growing: GrowingText, settings: GenerateConfig) -> Iterator[str]:
+    def _pieces(
+        self,
+        row: _Row,
+        growing: GrowingText,
+        settings: GenerateConfig,
+        on_end: Callable[[Completion], None] | None,
+    ) -> Iterator[str]:
         batch = None
         while row.finish_reason is None:
             # Entered for each token: between two pieces the caller's code runs, with the model as the caller left it.
@@ -152,6 +177,8 @@ class Engine:
                 yield piece
         if piece := growing.rest():
             yield piece
+        if on_end:
+            on_end(row.completion(self.tokenizer))
 
     def _rows(self, prompts: Sequence[Sequence[int]], settings: GenerateConfig, seed: int) -> list[_Row]:
         """Check everything before anything is computed."""

@@ -1,7 +1,8 @@
 """Sequences that a model reads together, a token at a time after their prompts, with the key-value cache of them.
 
 Knows nothing of what is chosen or why. Prompts are padded on the left and masked, so a row computes what it would
-compute alone. B rows, T prompt tokens of the longest row, V tokens in the vocabulary.
+compute alone. B rows, T prompt tokens of the longest row, P virtual tokens of a soft prompt, which are in the cache
+from the start, V tokens in the vocabulary.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from tunesmith.errors import TrainingError
-from tunesmith.model import memory_errors
+from tunesmith.model import base_of, begun_cache, memory_errors, virtual_tokens
 
 
 class Rows:
@@ -32,22 +32,27 @@ class Rows:
     def __init__(
         self, model: nn.Module, prompts: Sequence[Sequence[int]], *, room: int, context_tokens: int | None
     ) -> None:
-        self._model = model
-        self._width = max(map(len, prompts))
+        virtual = virtual_tokens(model)
+        # PEFT's own forward would put them before every piece; here they are in the cache from the start
+        self._model = base_of(model) if virtual else model
+        longest = max(map(len, prompts))
+        self._width = virtual + longest
         device = next(model.parameters()).device
-        ids = torch.zeros(len(prompts), self._width, dtype=torch.long)  # (B, T)
-        mask = torch.zeros(len(prompts), self._width + room, dtype=torch.bool)  # (B, T + room)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)  # (B, T)
+        mask = torch.ones(len(prompts), self._width + room, dtype=torch.bool)  # (B, P + T + room)
         for index, prompt in enumerate(prompts):
-            ids[index, self._width - len(prompt) :] = torch.tensor(prompt)
-            mask[index, self._width - len(prompt) :] = True
-        positions = mask[:, : self._width].cumsum(dim=1) - 1  # (B, T), -1 for padding
-        self._last_position = (context_tokens or self._width + room) - 1
+            padding = longest - len(prompt)
+            ids[index, padding:] = torch.tensor(prompt)
+            mask[index, virtual : virtual + padding] = False
+        # (B, T), -1 for padding when there is nothing before it
+        positions = mask[:, : self._width].cumsum(dim=1)[:, virtual:] - 1
+        self._last_position = virtual + (context_tokens or longest + room) - 1
         self.ids = ids.to(device)
         self._positions = positions.clamp(min=0).to(device)
-        is_padded = any(len(prompt) != self._width for prompt in prompts)
+        is_padded = any(len(prompt) != longest for prompt in prompts)
         self._mask = mask.to(device) if is_padded else None
-        model_config: Any = model.config
-        self._cache = DynamicCache(config=model_config)
+        with torch.inference_mode():
+            self._cache = begun_cache(model, len(prompts))
 
     @torch.inference_mode()
     def forward(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Base models and what is trained on them: load, prepare, measure, save, merge; and new ones from scratch."""
 
-from tunesmith.model.adapters import load_adapter, merge, save_adapter
+from tunesmith.model.adapters import check_switch, load_adapter, merge, save_adapter, switch_adapter
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
@@ -18,6 +18,7 @@ from tunesmith.model.size import (
     default_tokens_per_batch,
     format_count,
 )
+from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
 
@@ -32,7 +33,9 @@ __all__ = [
     "apply_method",
     "autocast",
     "base_of",
+    "begun_cache",
     "check_method",
+    "check_switch",
     "choose_compile",
     "choose_device",
     "choose_dtype",
@@ -59,6 +62,8 @@ __all__ = [
     "save_adapter",
     "seeded_dropout",
     "slow_format",
+    "switch_adapter",
     "token_nll",
+    "virtual_tokens",
     "why_padded",
 ]

@@ -14,14 +14,14 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tunesmith.errors import ResourceError, TrainingError
+from tunesmith.errors import ResourceError, SettingsError, TrainingError
 from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
 from tunesmith.model.pissa import as_lora, is_pissa
 from tunesmith.model.source import BUILTIN_PREFIX, TOKENIZER_FILES, Source, read_json, refuse_code
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-SUPPORTED_ADAPTERS = ("LORA", "IA3")
+SUPPORTED_ADAPTERS = ("LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING")
 
 
 def save_adapter(
@@ -55,7 +55,9 @@ def save_adapter(
         tokenizer.save_pretrained(folder)
 
 
-def load_adapter(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+def load_adapter(
+    folder: str | Path, *, dtype: str = "auto", device: str = "auto", quantize: str = "none"
+) -> LoadedModel:
     """Load a tuned model: an adapter on its base (a PeftModel, so `disable_adapter()` is the base), or whole weights.
 
     The base is looked for by the name in adapter_config.json, then relative to the adapter's folder.
@@ -72,16 +74,47 @@ def load_adapter(folder: str | Path, *, dtype: str = "auto", device: str = "auto
     if not folder.is_dir():
         raise ResourceError(f"there is no folder {str(folder)!r}", fix="give the model/ folder of a finished run")
     if not (folder / ADAPTER_CONFIG).is_file():
-        return load_base(str(folder), dtype=dtype, device=device)
+        return load_base(str(folder), dtype=dtype, device=device, quantize=quantize)
     config = read_json(folder / ADAPTER_CONFIG)
     _check_adapter(folder, config)
-    base = _load_its_base(folder, config, dtype=dtype, device=device)
-    with quiet(), explained(str(folder)):
-        if any((folder / name).is_file() for name in TOKENIZER_FILES):
-            base = replace(base, tokenizer=load_tokenizer(Source(str(folder), str(folder), folder=folder)))
-        model = PeftModel.from_pretrained(base.model, str(folder), is_trainable=False, torch_device=str(base.device))
-    _check_adapter_weights(folder, model)
-    return replace(base, model=model.eval(), path=str(folder))
+    return _with_adapter(_load_its_base(folder, config, dtype=dtype, device=device, quantize=quantize), folder)
+
+
+def check_switch(loaded: LoadedModel, folder: str | Path) -> None:
+    """Prove that `switch_adapter` may put the adapter of a folder on a loaded model, without reading its weights.
+
+    Raises:
+        ResourceError: no adapter there, a kind that this does not load, or one that belongs to another base.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ResourceError(
+            f"{str(folder)!r} holds no adapter: the model was trained whole",
+            fix="open it on its own; only adapters can be exchanged on a loaded base",
+        )
+    config = read_json(folder / ADAPTER_CONFIG)
+    _check_adapter(folder, config)
+    name, recorded = config["base_model_name_or_path"], config.get("revision")
+    model = loaded.model
+    here = model.active_peft_config.base_model_name_or_path if isinstance(model, PeftModel) else loaded.path
+    if (recorded != loaded.revision) if recorded else (name != here):
+        raise ResourceError(
+            f"the adapter in {str(folder)!r} belongs to another base",
+            cause=f"it was trained on {name} ({recorded or 'no revision'}), loaded is {here} ({loaded.revision})",
+            fix="open it on its own",
+        )
+
+
+def switch_adapter(loaded: LoadedModel, folder: str | Path) -> LoadedModel:
+    """Put an adapter that passed `check_switch` on a loaded base, in the place of the one that is on it, if any.
+
+    `loaded` is used up: its model is changed in place, also when the weights turn out to be damaged.
+
+    Raises:
+        ResourceError: the adapter's weights or tokenizer cannot be read.
+    """
+    model = loaded.model
+    return _with_adapter(replace(loaded, model=model.unload() if isinstance(model, PeftModel) else model), Path(folder))
 
 
 def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -90,10 +123,20 @@ def merge(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     The sum is rounded to the format of the base weights: load with dtype float32 for an exact merge.
 
     Raises:
-        TrainingError: the sum is NaN or infinite.
+        SettingsError: it is a soft prompt, or the base is quantised. TrainingError: the sum is NaN or infinite.
     """
     if not isinstance(model, PeftModel):
         return model
+    if model.active_peft_config.is_prompt_learning:
+        raise SettingsError(
+            "a soft prompt stands before the text and cannot be merged into the weights",
+            fix="run it with its base in PEFT, or train with method.name lora",
+        )
+    if getattr(model.get_base_model(), "is_quantized", False):
+        raise SettingsError(
+            "an adapter is not merged into a quantised base, which would round it away",
+            fix="load it with model.quantize none",
+        )
     try:
         merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     except ValueError as error:
@@ -172,14 +215,14 @@ def _check_adapter(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: str) -> LoadedModel:
+def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: str, quantize: str) -> LoadedModel:
     name, recorded = str(config["base_model_name_or_path"]), config.get("revision")
     local = name.startswith(BUILTIN_PREFIX) or Path(name).expanduser().exists()
     if not local and (folder / name).is_dir():
         name, local = str(folder / name), True
     is_fingerprint = str(recorded).startswith("sha256")
     revision = None if local or is_fingerprint else recorded
-    base = load_base(name, revision=revision, dtype=dtype, device=device)
+    base = load_base(name, revision=revision, dtype=dtype, device=device, quantize=quantize)
     if is_fingerprint and recorded != base.revision:
         raise ResourceError(
             f"the base model {name!r} is not the one the adapter in {str(folder)!r} was trained on: its files changed",
@@ -187,6 +230,16 @@ def _load_its_base(folder: Path, config: dict[str, Any], *, dtype: str, device: 
             fix="put the original base back, or train again on the one that is there",
         )
     return base
+
+
+def _with_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
+    """The adapter of a checked folder, and its tokenizer where it has one, on a base that has none."""
+    with quiet(), explained(str(folder)):
+        if any((folder / name).is_file() for name in TOKENIZER_FILES):
+            base = replace(base, tokenizer=load_tokenizer(Source(str(folder), str(folder), folder=folder)))
+        model = PeftModel.from_pretrained(base.model, str(folder), is_trainable=False, torch_device=str(base.device))
+    _check_adapter_weights(folder, model)
+    return replace(base, model=model.eval(), path=str(folder))
 
 
 def _check_adapter_weights(folder: Path, model: PeftModel) -> None:

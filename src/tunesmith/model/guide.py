@@ -56,12 +56,12 @@ class LayerGuide:
 
 
 def layer_guide(model: PreTrainedModel, method: MethodConfig) -> LayerGuide:
-    """Describe a model, which may be without weights. For methods that have no adapter, one of LoRA is reckoned.
+    """Describe a model, which may be without weights. For methods that put none beside layers, LoRA's is reckoned.
 
     Raises:
         SettingsError: method.target_modules, layers or modules_to_save choose what is not there.
     """
-    if method.name == "auto" or not METHODS[method.name].is_adapter:
+    if method.name == "auto" or not METHODS[method.name].is_adapter or METHODS[method.name].is_soft_prompt:
         method = method.model_copy(update={"name": "lora"})
     linear, chosen = set(linear_paths(model)), set(chosen_for(model, method))
     saved = modules_to_save(model, method) or []

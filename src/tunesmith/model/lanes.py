@@ -91,13 +91,14 @@ def seeded_dropout(seed: int) -> Iterator[None]:
 def choose_lanes(model: nn.Module, device: torch.device, *, tokens: int) -> Lanes:
     """As many lanes as pay for passes over `tokens` tokens in all.
 
-    One where lanes would change a result, because the model's own dropout draws from the one generator of the process,
-    or would cost much memory, because each has gradients of its own.
+    One where lanes would change a result, because the model's own dropout draws from the one generator of the process
+    or the base is quantised, or would cost much memory, because each has gradients of its own.
     """
     threads = torch.get_num_threads()
     count = min(threads, tokens // _LEAST_TOKENS)
     trainable, _ = count_parameters(model)
-    if device.type != "cpu" or count < 2 or trainable > SMALL_MODEL_PARAMETERS or _draws_itself(model):
+    is_quantized = getattr(base_of(model), "is_quantized", False)  # such layers keep what they compute with
+    if device.type != "cpu" or count < 2 or trainable > SMALL_MODEL_PARAMETERS or is_quantized or _draws_itself(model):
         return Lanes()
     return Lanes(count, threads // count, least_tokens=count * _LEAST_TOKENS)
 

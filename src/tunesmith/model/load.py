@@ -13,19 +13,34 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.errors import ResourceError
 from tunesmith.model.precision import choose_device, choose_dtype
 from tunesmith.model.size import count_parameters
 from tunesmith.model.source import Source, compute_fingerprint, find_source
+from tunesmith.optional import need
 
 # What the library raises for files that are cut short, of another shape, of a newer format or too large for memory.
 LOADING_ERRORS = (
     *(OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, MemoryError),
     *(SafetensorError, StrictDataclassError),
 )
+
+# 4-bit NormalFloat with scales that are quantised too (Dettmers et al. 2023, arXiv:2305.14314), and LLM.int8()
+# (arXiv:2208.07339)
+_FORMATS: dict[str, dict[str, Any]] = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+    "int8": {"load_in_8bit": True},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +61,38 @@ class LoadedModel:
 
 
 def load_base(
-    path: str, *, revision: str | None = None, dtype: str = "auto", device: str = "auto", on_host: bool = False
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str = "none",
+    on_host: bool = False,
 ) -> LoadedModel:
     """Load `builtin:name`, a local folder or a hub id, safetensors only, without running code from it.
 
     Args:
         revision: branch, tag or commit of a hub model; local models have none.
         dtype: auto, float32, bfloat16 or float16. device: auto, cpu, cuda or mps.
+        quantize: nf4 or int8 for the linear layers but the head, as model.quantize; none as they are.
         on_host: leave the weights in host memory; whoever divides them moves them to the device piece by piece.
 
     Raises:
-        ResourceError: the model, its weights, its tokenizer or the device is not here or not usable.
+        ResourceError: the model, its weights, its tokenizer, the device or bitsandbytes is not here or not usable.
         SettingsError: an unknown dtype or device, or float16 on a CPU.
     """
     target = choose_device(device)
     choose_dtype(dtype, target, total_parameters=0)  # a wrong name is told before anything is downloaded
+    if quantize != "none":
+        need("bitsandbytes", extra="qlora")
     source = find_source(path, revision)
     with quiet():
         with explained(path):
             number_format, reason = choose_dtype(dtype, target, total_parameters=count_parameters(_skeleton(source))[1])
         tokenizer = load_tokenizer(source)
         with explained(path):
-            model = _load_weights(source, number_format)
-            if not on_host:
+            model = _load_weights(source, number_format, quantize, target)
+            if not on_host and quantize == "none":
                 model.to(target)  # type: ignore[arg-type]  # the wrapper around it hides its signature
     model.requires_grad_(False)
     fingerprint = source.commit if source.folder is None else compute_fingerprint(source.folder)
@@ -137,13 +161,19 @@ def _skeleton(source: Source) -> PreTrainedModel:
     return skeleton
 
 
-def _load_weights(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: torch.device) -> PreTrainedModel:
+    quantized: dict[str, Any] = {}
+    if quantize != "none":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of every matrix that it casts
+        settings = BitsAndBytesConfig(**_FORMATS[quantize], bnb_4bit_compute_dtype=dtype)
+        quantized = {"quantization_config": settings, "device_map": {"": device}}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.location,
         trust_remote_code=False,
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
+        **quantized,
         **_hub_arguments(source),
     )
     model: PreTrainedModel = loaded[0]

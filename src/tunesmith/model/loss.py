@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from tunesmith.kernels import selected_nll
 from tunesmith.model.packing import base_of, boundaries_of, packs
+from tunesmith.model.soft import has_prefix, prefix_cache, prompt_embeddings, virtual_tokens
 from tunesmith.types import Batch
 
 # Architectures whose logits are proven to be head(decoder(ids)) and nothing else (tests/model/test_loss.py runs each).
@@ -38,7 +39,7 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     """
     base = base_of(model)
     sharded = vars(base).get(_METHOD)
-    nll: Tensor = _token_nll(base, batch) if sharded is None else sharded(batch)
+    nll: Tensor = _token_nll(base, batch, model) if sharded is None else sharded(batch)
     return nll
 
 
@@ -52,50 +53,80 @@ def nll_as_method(base: nn.Module) -> str:
     return _METHOD
 
 
-def _token_nll(base: Any, batch: Batch) -> Tensor:
+def _token_nll(base: Any, batch: Batch, model: nn.Module | None = None) -> Tensor:
+    """model: what `base` is inside of, which may put virtual tokens before every row."""
     chosen = batch.supervised.nonzero().squeeze(1)  # (N,) positions of the targets
     targets = batch.input_ids[chosen]  # (N,)
     head = base.get_output_embeddings()
     # An adapter or a quantised layer in place of the head has a forward of its own.
     if base.config.model_type in PLAIN_HEADS and type(head) is nn.Linear:
-        hidden = _decode(base, batch)[chosen - 1]  # (N, H)
+        hidden = _decode(base, batch, model or base)[chosen - 1]  # (N, H)
         nll = selected_nll(hidden, head.weight, head.bias, targets)  # (N,)
     else:
-        nll = F.cross_entropy(_own_logits(base, batch, chosen - 1), targets, reduction="none")  # (N,)
+        logits = _own_logits(base, batch, chosen - 1, model or base)
+        nll = F.cross_entropy(logits, targets, reduction="none")  # (N,)
     return nll.new_zeros(len(batch.input_ids)).index_copy(0, chosen, nll)
 
 
-def _decode(base: Any, batch: Batch) -> Tensor:
-    """(T, H) output of the decoder."""
-    if packs(base, max(batch.lengths)):
-        starts = boundaries_of(batch.lengths)
+def _decode(base: Any, batch: Batch, model: nn.Module) -> Tensor:
+    """(T, H) output of the decoder for the tokens of the batch."""
+    count = virtual_tokens(model)  # V
+    if not has_prefix(model) and packs(base, max(batch.lengths) + count):
+        lengths = tuple(length + count for length in batch.lengths)
+        starts = boundaries_of(lengths)
         # the position of a token within its row
-        positions = torch.arange(len(batch.input_ids)) - starts[:-1].repeat_interleave(starts.diff())
+        positions = (torch.arange(sum(lengths)) - starts[:-1].repeat_interleave(starts.diff())).to(
+            batch.input_ids.device
+        )
         decoded = base.base_model(
-            input_ids=batch.input_ids[None],
-            position_ids=positions.to(batch.input_ids.device)[None],
+            **_packed_rows(base, batch, prompt_embeddings(model)),
+            position_ids=positions[None],
             use_cache=False,
             boundaries=starts,
         )
         packed: Tensor = decoded.last_hidden_state[0]
-        return packed
-    input_ids, attention_mask, row, column = _padded(batch)
-    decoded = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    padded: Tensor = decoded.last_hidden_state[row, column]
+        return packed[positions >= count] if count else packed
+    arguments, row, column = _padded_rows(base, batch, model)
+    padded: Tensor = base.base_model(**arguments).last_hidden_state[row, column]
     return padded
 
 
-def _own_logits(base: PreTrainedModel, batch: Batch, positions: Tensor) -> Tensor:
+def _own_logits(base: PreTrainedModel, batch: Batch, positions: Tensor, model: nn.Module) -> Tensor:
     """(N, V) float32 from the model's own forward, for columns in which any row has a target."""
-    input_ids, attention_mask, row, column = _padded(batch)
+    arguments, row, column = _padded_rows(base, batch, model)
     row, column = row[positions], column[positions]  # (N,)
-    arguments: dict[str, object] = {}
     if "logits_to_keep" in inspect.signature(base.forward).parameters:
         kept, column = torch.unique(column, return_inverse=True)  # (K,), (N,) into K
         arguments["logits_to_keep"] = kept
-    output = base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True, **arguments)
+    output = base(**arguments, return_dict=True)
     logits: Tensor = output.logits[row, column]  # (N, V)
     return logits.float()
+
+
+def _packed_rows(base: Any, batch: Batch, prompt: Tensor | None) -> dict[str, Tensor]:
+    """What the decoder reads of rows end to end, (1, T): ids, or embeddings when each begins with a prompt (V, H)."""
+    if prompt is None:
+        return {"input_ids": batch.input_ids[None]}
+    embedded: Tensor = base.get_input_embeddings()(batch.input_ids)  # (T, H)
+    prompt = prompt.to(embedded.dtype)
+    pieces = [piece for row in embedded.split(batch.lengths) for piece in (prompt, row)]
+    return {"inputs_embeds": torch.cat(pieces)[None]}
+
+
+def _padded_rows(base: Any, batch: Batch, model: nn.Module) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """What a model reads of rows side by side; row and column (T,) of every token in what comes out."""
+    input_ids, mask, row, column = _padded(batch)
+    count = virtual_tokens(model)
+    if not count:
+        return {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}, row, column
+    mask = torch.cat([mask.new_ones(len(mask), count), mask], dim=1)  # (S, V + L)
+    prompt = prompt_embeddings(model)
+    if prompt is None:
+        prefixed = {"past_key_values": prefix_cache(model, len(mask)), "use_cache": True}
+        return {"input_ids": input_ids, "attention_mask": mask, **prefixed}, row, column
+    embedded: Tensor = base.get_input_embeddings()(input_ids)  # (S, L, H)
+    embedded = torch.cat([prompt.to(embedded.dtype).expand(len(mask), -1, -1), embedded], dim=1)
+    return {"inputs_embeds": embedded, "attention_mask": mask, "use_cache": False}, row, column + count
 
 
 def _padded(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -14,6 +15,7 @@ from tunesmith.config import METHODS, MethodConfig
 from tunesmith.errors import SettingsError
 from tunesmith.model.load import load_skeleton, quiet
 from tunesmith.model.pissa import start_at_principal
+from tunesmith.model.soft import soft_config, start_prompt
 from tunesmith.model.targets import chosen_layers, role_of, shortest_names
 
 
@@ -23,6 +25,7 @@ def apply_method(
     *,
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
+    prompt_ids: Sequence[int] | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Make a base model trainable, in place; what trains is float32, what is frozen is `dtype`.
 
@@ -30,6 +33,7 @@ def apply_method(
         model: a base model; one that has an adapter is refused.
         method: its name and values. dtype: the format of the computation, as `load_base` resolved it.
         gradient_checkpointing: recompute activations in the backward pass; works in train mode only.
+        prompt_ids: tokens that the virtual tokens of a soft prompt begin as; None draws them.
 
     Returns:
         A PeftModel for adapter methods, the same model for full.
@@ -45,9 +49,13 @@ def apply_method(
     if getattr(model, "is_quantized", False) and not METHODS[method.name].quantisable:
         able = [name for name, other in METHODS.items() if other.quantisable]
         raise SettingsError(
-            f"{method.name} cannot train a base in 4 bits", fix=f"set method.name to one of: {', '.join(able)}"
+            f"{method.name} cannot train a quantised base", fix=f"set method.name to one of: {', '.join(able)}"
         )
-    prepared = _with_adapter(model, method, dtype) if METHODS[method.name].is_adapter else _whole(model)
+    if gradient_checkpointing and not METHODS[method.name].gradient_checkpointing:
+        raise SettingsError(
+            f"{method.name} cannot recompute activations", fix="set train.gradient_checkpointing to false"
+        )
+    prepared = _with_adapter(model, method, dtype, prompt_ids) if METHODS[method.name].is_adapter else _whole(model)
     if gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise SettingsError(
@@ -78,11 +86,13 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
     Raises:
         SettingsError: settings that choose nothing of this model.
     """
+    if METHODS[method.name].is_soft_prompt:
+        return soft_config(model, method)
     chosen = chosen_for(model, method)
     modules = [model.get_submodule(path) for path in chosen]
     shared: dict[str, Any] = {
         "task_type": TaskType.CAUSAL_LM,
-        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in modules),
+        "fan_in_fan_out": any(map(_was_conv1d, modules)),
         "modules_to_save": modules_to_save(model, method),
     }
     if method.name == "ia3":
@@ -105,6 +115,11 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
         use_dora=method.name == "dora",
         **shared,
     )
+
+
+def _was_conv1d(module: nn.Module) -> bool:
+    """Whether a layer is one that holds its matrix as (inputs, outputs), or was before it was quantised."""
+    return isinstance(module, Conv1D) or getattr(module, "source_cls", None) is Conv1D
 
 
 def chosen_for(model: PreTrainedModel, method: MethodConfig) -> list[str]:
@@ -131,6 +146,7 @@ def _low_rank_size(r: int, path: str, inputs: int, outputs: int) -> int:
 _SIZES: Mapping[str, Callable[[int, str, int, int], int]] = {
     "lora": _low_rank_size,
     "rslora": _low_rank_size,
+    "qlora": _low_rank_size,
     "pissa": _low_rank_size,
     "dora": lambda r, path, inputs, outputs: r * (inputs + outputs) + outputs,
     "ia3": lambda r, path, inputs, outputs: inputs if role_of(path) == "down" else outputs,
@@ -144,8 +160,10 @@ def recompute_activations(model: PreTrainedModel) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def _with_adapter(model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype) -> PeftModel:
-    """Frozen weights in `dtype` and an adapter in float32 that changes nothing yet."""
+def _with_adapter(
+    model: PreTrainedModel, method: MethodConfig, dtype: torch.dtype, prompt_ids: Sequence[int] | None
+) -> PeftModel:
+    """Frozen weights in `dtype` and an adapter in float32; one in the layers changes nothing yet."""
     if model.dtype != dtype and not getattr(model, "is_quantized", False):
         for parameter in model.parameters():  # not model.to(): rotary frequencies are buffers and must stay float32
             parameter.data = parameter.data.to(dtype)
@@ -157,6 +175,8 @@ def _with_adapter(model: PreTrainedModel, method: MethodConfig, dtype: torch.dty
             parameter.data = parameter.data.float()
     if method.name == "pissa":
         start_at_principal(adapted)
+    if METHODS[method.name].is_soft_prompt:
+        start_prompt(adapted, prompt_ids)
     return adapted
 
 

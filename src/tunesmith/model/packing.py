@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from tunesmith.kernels import packed_attention
+from tunesmith.model.soft import has_prefix, virtual_tokens
 
 PACKABLE = (
     *("llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"),
@@ -60,8 +61,11 @@ def why_padded(model: nn.Module, longest: int = 0) -> str | None:
     kind = base.config.model_type
     if kind not in PACKABLE:
         return f"packing is not proven for the architecture {kind!r}"
+    if has_prefix(model):
+        return "the keys and values of a prefix stand before each"
     if base.config._attn_implementation not in ("sdpa", _NAME):
         return f"the model was loaded with {base.config._attn_implementation} attention"
+    longest += virtual_tokens(model)
     if not _within_window(base, longest):
         return f"rows of up to {longest} tokens are longer than the model's sliding window"
     return None

@@ -22,8 +22,14 @@ SMALL_MODEL_PARAMETERS = 50_000_000
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, total) parameters; tied weights count once."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(_numbers_in(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def _numbers_in(parameter: nn.Parameter) -> int:
+    """4-bit weights are held two in a byte; bitsandbytes keeps their shape beside them."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
 
 
 def format_count(number: int) -> str:

@@ -11,12 +11,13 @@ from tunesmith.runs.atomic import (
 )
 from tunesmith.runs.confusion_plot import plot_confusion
 from tunesmith.runs.listing import list_runs
-from tunesmith.runs.metrics import MetricsLog
+from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
 from tunesmith.runs.plots import plot_run
 from tunesmith.runs.schedule_plot import plot_schedule
 from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
+    "TASK_LOSS",
     "MetricsLog",
     "Run",
     "append_line",

@@ -32,6 +32,12 @@ def column(lines: Sequence[Line], name: str) -> Series:
     return Series([line["step"] for line in kept], values)
 
 
+def columns_under(lines: Sequence[Line], prefix: str) -> dict[str, Series]:
+    """The columns whose names begin with `prefix`, by the rest of their names, in order of appearance."""
+    names = dict.fromkeys(name for line in lines for name in line if name.startswith(prefix))
+    return {name.removeprefix(prefix): column(lines, name) for name in names}
+
+
 def nonfinite_steps(lines: Sequence[Line], name: str) -> list[int]:
     """Steps at which `name` was NaN or infinite."""
     return [line["step"] for line in lines if name in line.get("nonfinite", ())]

@@ -5,7 +5,8 @@ Three kinds of line, told apart by `kind`; `step` is the optimizer step, counted
 train  loss (nats per supervised token), learning_rate, grad_norm, tokens (of this step), tokens_per_second,
        epoch (passes done, fractional), seconds (of computing since the run began, carried over a resume);
        skipped or spike is true, and message says why, where a step was left out or its loss stands out
-eval   validation_loss (nats per supervised token), seconds, and what else was measured
+eval   validation_loss (nats per supervised token), seconds, and what else was measured; of several tasks
+       validation_loss/TASK of each
 event  event (its name) and message: something that happened on the way to the step after `step`
 
 JSON has no NaN: a value that is not finite is null and its name is in the list `nonfinite`, to be drawn and alarmed.
@@ -29,6 +30,7 @@ from tunesmith.runs.atomic import atomic_write, disk_errors
 Line = dict[str, Any]
 Kind = Literal["train", "eval", "event"]
 KINDS = ("train", "eval", "event")
+TASK_LOSS = "validation_loss/"  # and the task: the name of its validation loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from tunesmith.runs.atomic import atomic_write, without_nonfinite
 from tunesmith.runs.curves import (
     Series,
     column,
+    columns_under,
     mean_between,
     needs_log_scale,
     nonfinite_steps,
@@ -24,7 +25,7 @@ from tunesmith.runs.curves import (
     smooth,
     thin,
 )
-from tunesmith.runs.metrics import Line, MetricsLog, best_validation, summarize
+from tunesmith.runs.metrics import TASK_LOSS, Line, MetricsLog, best_validation, summarize
 from tunesmith.runs.store import Run
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (jfly.uni-koeln.de/color).
 TRAIN, _VALIDATION, _BEST, _OTHER, _ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
 INK, _FAINT = "#222222", "#6B6B6B"
+_TASKS = ("#CC79A7", "#56B4E9", "#D55E00", "#7A6A00", "#4B3B8F")
+_TASK_STYLES = ("-", "--", ":")
+_NAMED_TASKS = 8
 _MOST_POINTS = 3000
 _MOST_DOTS = 60
 _DPI = 150
@@ -179,18 +183,29 @@ def _draw_curves(figure: Figure, story: _Story) -> None:
 
 def _draw_loss(ax: Axes, story: _Story) -> None:
     loss, validation = column(story.train, "loss"), column(story.evals, "validation_loss")
-    logarithmic = needs_log_scale(loss.finite + validation.finite)
+    of_tasks = [value for series in columns_under(story.evals, TASK_LOSS).values() for value in series.finite]
+    logarithmic = needs_log_scale(loss.finite + validation.finite + of_tasks)
     if logarithmic:
         _use_log_scale(ax)
     _plot_train_loss(ax, loss, logarithmic=logarithmic)
     dots = "o" if len(validation.steps) <= _MOST_DOTS else None
     _plot(ax, validation, color=_VALIDATION, linewidth=2, marker=dots, markersize=5.5, label="validation")
+    _plot_tasks(ax, story.evals)
     _mark_best(ax, story.evals)
     ax.set_ylabel("loss (nats per token)")
     if not loss.finite + validation.finite:
         ax.set_yticks([])
     _mark_nonfinite(ax, story.bad_loss_steps, "loss")
     _legend(ax)
+
+
+def _plot_tasks(ax: Axes, evals: Sequence[Line]) -> None:
+    """Validation loss of each task, thin; of many, the first are named."""
+    for index, (task, series) in enumerate(columns_under(evals, TASK_LOSS).items()):
+        style = _TASK_STYLES[index // len(_TASKS) % len(_TASK_STYLES)]
+        dots = "." if len(series.steps) <= _MOST_DOTS else None
+        label = f"validation: {task[:30]}" if index < _NAMED_TASKS else None
+        _plot(ax, series, color=_TASKS[index % len(_TASKS)], linewidth=1.3, linestyle=style, marker=dots, label=label)
 
 
 def _plot_train_loss(ax: Axes, loss: Series, *, logarithmic: bool) -> None:

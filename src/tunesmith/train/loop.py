@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 
@@ -43,7 +43,8 @@ class LoopSettings:
     tokens_per_batch: most tokens of a forward pass, fewer where memory runs out.
     patience: validations without a gain over `threshold` before stopping early. plateau: before the rate is lowered.
     processes: those that compute a step together. They take the same steps as one would.
-    lanes: the passes of a step that are computed side by side.
+    lanes: the passes of a step that are computed side by side. rate_factors: what the schedule's rate is multiplied by
+    for groups of parameters.
     """
 
     schedule: Callable[[int], float]
@@ -60,6 +61,7 @@ class LoopSettings:
     plateau: Plateau | None = None
     processes: Processes = ALONE
     lanes: Lanes = field(default_factory=Lanes)
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -91,7 +93,13 @@ def fit(
         SettingsError: the checkpoints belong to another run.
     """
     processes = settings.processes
-    optimizer = build_optimizer(model, settings.optimizer, weight_decay=settings.weight_decay, betas=settings.betas)
+    optimizer = build_optimizer(
+        model,
+        settings.optimizer,
+        weight_decay=settings.weight_decay,
+        betas=settings.betas,
+        rate_factors=settings.rate_factors,
+    )
     state = checkpoints.restore(model, optimizer) or TrainingState()
     most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
     micro = MicroBatches(most, longest=max(map(len, rows)), lanes=settings.lanes.count)
@@ -179,7 +187,7 @@ def fit(
         window = plan.rows_of(state.step).tolist()
         rate = settings.schedule(state.step) * state.rate_factor
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         try:
             loss, norm = gradients(window)
         except NonFinite as problem:

@@ -38,8 +38,26 @@ class MeanNll(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """Of one task: its training rows, the rows that the run sees, and its share of those of all tasks."""
+
+    task: str
+    rows: int
+    seen: int
+    share: float
+
+    @property
+    def passes(self) -> float:
+        """How often a row is seen on average."""
+        return self.seen / self.rows
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is about to do, for printing before it starts. `findings` are about template and tokenizer."""
+    """What a run is about to do, for printing before it starts. `findings` are about template and tokenizer.
+
+    tasks: what it sees of each of several data sets.
+    """
 
     run: Run
     config: RunConfig
@@ -51,6 +69,7 @@ class Plan:
     steps: int
     resumed_from: int
     device: str
+    tasks: tuple[TaskPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

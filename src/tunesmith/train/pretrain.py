@@ -172,6 +172,11 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"pre-training trains every weight, and {' and '.join(config.method.places)} choose where an adapter goes",
             fix="leave them out",
         )
+    if config.train.order == "curriculum":
+        raise SettingsError(
+            "pre-training cuts texts into blocks of one length, which have no order from easy to hard",
+            fix="set train.order to random",
+        )
     config = resolve.with_peak_of_phases(config)
     config = config.resolved("method.name", "full", "pre-training trains every weight")
     train = config.train

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tunesmith.config import RunConfig, dump_config
+from tunesmith.config import RunConfig, dump_config, quantize_of
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
 from tunesmith.model import (
@@ -31,11 +31,22 @@ from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.device import Processes, joined
+from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import MeanNll, Plan, TrainResult, measured, raise_if_stopped, recorded, use_best
+from tunesmith.train.outcome import (
+    Likelihood,
+    MeanNll,
+    Plan,
+    TrainResult,
+    measured,
+    raise_if_stopped,
+    recorded,
+    use_best,
+)
 from tunesmith.train.signals import listen_for_stop
-from tunesmith.types import Finding
+from tunesmith.train.tasks import TaskLosses, task_plans
+from tunesmith.types import Encoded, Finding
 
 
 def train(
@@ -90,6 +101,7 @@ def _train(
     processes: Processes,
 ) -> TrainResult:
     with processes.together():
+        config = resolve.resolve_base(config)
         check_method(config.method, config.model.path, revision=config.model.revision)
 
         # the data: read, cleaned, split
@@ -101,6 +113,7 @@ def _train(
             revision=config.model.revision,
             dtype=config.model.dtype,
             device=processes.device,
+            quantize=quantize_of(config.method.name, config.model.quantize),
             on_host=processes.sharded,
         )
         padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
@@ -111,7 +124,8 @@ def _train(
         template.attach(base.tokenizer)
 
         # token ids: what is too long, what carries loss
-        max_length = min(config.data.max_length, base.model.config.max_position_embeddings)
+        context = base.model.config.max_position_embeddings - resolve.virtual_tokens_of(config.method)
+        max_length = min(config.data.max_length, context)
         encoded = partial(
             encode,
             template=template,
@@ -125,9 +139,6 @@ def _train(
         if not rows:
             raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
 
-        reason = why_padded(base.model, max(map(len, rows)))
-        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
-
         # the method, and the settings that depend on all of the above
         config = resolve.resolve_settings(
             config,
@@ -139,8 +150,15 @@ def _train(
         limits = [*slow_format(base.dtype, base.device), *resolve.export_limits(config.method)]
         torch.manual_seed(config.seed)  # adapters begin with random numbers
         model = apply_method(
-            base.model, config.method, dtype=base.dtype, gradient_checkpointing=config.train.gradient_checkpointing
+            base.model,
+            config.method,
+            dtype=base.dtype,
+            gradient_checkpointing=config.train.gradient_checkpointing,
+            prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
         )
+        reason = why_padded(model, max(map(len, rows)))
+        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+        rates = resolve.told_rates(config, model)
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, rows)
     config = resolve.resolve_loop(
@@ -175,12 +193,13 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits),
+                findings=(padding, *template.findings, *padded, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,
                 resumed_from=checkpoints.latest_step(),
                 device=processes.on(base.device),
+                tasks=task_plans(plan),
             )
         )
 
@@ -193,20 +212,29 @@ def _train(
     settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
-    def validate() -> float:
+    def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, held_out, sizes=sizes, processes=processes).mean
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
 
+    def losses_before() -> list[float]:
+        most = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
+        measure = partial(row_losses, model, rows, sizes=most, autocast=compute, processes=processes)
+        return stored_losses(run, rows, measure, base=base.revision, processes=processes)
+
+    validation = TaskLosses(measure)
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
+    observers = [validation.told_to(observe) for observe in observers]
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with listen_for_stop() as stop, recorded(run, stop, processes), fast:
+        if config.train.order == "curriculum":
+            plan = plan.paced(curriculum_of(config.train, rows, losses_before))
         state = fit(
             model,
             rows,
             plan=plan,
             settings=settings,
             checkpoints=checkpoints,
-            validate=validate if held_out else None,
+            validate=(lambda: validation.mean(held_out)) if held_out else None,
             observers=observers,
             stop=stop,
         )

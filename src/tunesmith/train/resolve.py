@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from tunesmith import __version__
-from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate
-from tunesmith.data import DataReport, EncodeReport, StepPlan
+from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of, rate_factor
+from tunesmith.data import DataReport, EncodeReport, Mixture, StepPlan
+from tunesmith.errors import DataError
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
     Lanes,
@@ -26,6 +27,7 @@ from tunesmith.model import (
     format_count,
 )
 from tunesmith.train.device import ALONE, Processes
+from tunesmith.train.groups import parameter_groups
 from tunesmith.train.loop import Autocast, LoopSettings
 from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
 from tunesmith.types import Encoded, Finding
@@ -35,6 +37,14 @@ Value = TypeVar("Value")
 _EVALUATIONS_PER_RUN = 10
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 _FREE_VERSIONS = ("python", "safetensors")  # no result depends on them
+
+
+def resolve_base(config: RunConfig) -> RunConfig:
+    """Fill in the format that the base is held in, where the method asks for one; before the base is loaded."""
+    quantize = quantize_of(config.method.name, config.model.quantize)
+    if quantize in ("none", config.model.quantize):
+        return config
+    return config.resolved("model.quantize", quantize, f"{config.method.name} trains beside a quantised base")
 
 
 def resolve_settings(
@@ -50,6 +60,8 @@ def resolve_settings(
         config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     if config.method.name == "auto":
         chosen = _chosen_lora_settings(config)
+        if config.model.quantize not in ("auto", "none"):
+            chosen = ["model.quantize", *chosen]
         name, reason = ("lora", f"{chosen[0]} is set") if chosen else default_method(parameters)
         config = config.resolved("method.name", name, reason)
     if config.prompt.template == "auto":
@@ -62,6 +74,25 @@ def resolve_settings(
     if config.train.epochs is None:
         epochs, reason = default_epochs(parameters, rows=encoding.sequences, tokens=encoding.tokens)
         config = config.resolved("train.epochs", epochs, reason)
+    return with_curriculum_settings(config)
+
+
+def with_curriculum_settings(config: RunConfig) -> RunConfig:
+    """What a curriculum leaves open; without one nothing is.
+
+    A start of 0.1 and not the 0.01 of Platanios et al. 2019 (arXiv:1903.09848), whose files have millions of rows: a
+    hundredth of a small workbook is less than a step. Its best pacing is the root.
+    """
+    if config.train.order != "curriculum":
+        return config
+    for name, value, reason in (
+        ("curriculum_by", "length", "known for every row"),
+        ("curriculum_pacing", "root", "the pacing found best in arXiv:1903.09848"),
+        ("curriculum_start", 0.1, "the easiest tenth first"),
+        ("curriculum_until", 0.5, "all rows for the second half of the run"),
+    ):
+        if getattr(config.train, name) is None:
+            config = config.resolved(f"train.{name}", value, reason)
     return config
 
 
@@ -88,6 +119,12 @@ def _chosen_lora_settings(config: RunConfig) -> list[str]:
     ]
 
 
+def virtual_tokens_of(method: MethodConfig) -> int:
+    """Tokens of the context that the method takes for itself."""
+    is_soft = method.name in METHODS and METHODS[method.name].is_soft_prompt
+    return method.num_virtual_tokens if is_soft else 0
+
+
 def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
     """AdamW's decay, and why. Measured: docs/defaults.md."""
     if method == "full" and parameters <= SMALL_MODEL_PARAMETERS:
@@ -99,6 +136,12 @@ def default_weight_decay(method: str, parameters: int) -> tuple[float, str]:
 def export_limits(method: MethodConfig) -> list[Finding]:
     """What cannot be done with the result of a resolved method, told before training."""
     facts = METHODS[method.name]
+    if facts.gguf == "none":
+        message = (
+            f"{facts.title} stays an adapter: it cannot be merged into the base nor become GGUF, so llama.cpp and "
+            "Ollama cannot run it; PEFT and tunesmith can. For those, train with method lora"
+        )
+        return [Finding("note", "no_gguf", message)]
     extra = "" if method.modules_to_save == "none" else " with method.modules_to_save"
     if not facts.is_adapter or (facts.gguf == "adapter" and not extra):
         return []
@@ -128,6 +171,8 @@ def resolve_loop(
     tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
     if config.train.sharding == "full":
         config = config.resolved("train.compile", "off", "not tried with train.sharding full")
+    elif config.train.compile == "auto" and (why := _not_compiled(config)):
+        config = config.resolved("train.compile", "off", why)
     else:
         compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
         config = config.resolved("train.compile", "on" if compiled else "off", reason)
@@ -140,6 +185,13 @@ def resolve_loop(
     if config.train.save_steps is None:
         config = config.resolved("train.save_steps", config.train.eval_steps, "the same as train.eval_steps")
     return config
+
+
+def _not_compiled(config: RunConfig) -> str | None:
+    """Why `train.compile: auto` leaves the layers alone whatever the length of the run."""
+    if config.model.quantize not in ("auto", "none"):
+        return "not tried on a quantised base"
+    return "not tried with a prefix" if config.method.name == "prefix" else None
 
 
 def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
@@ -157,6 +209,29 @@ def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedu
         decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
         power=train.power,
     )
+
+
+def rate_factors(config: RunConfig) -> dict[str, float]:
+    """Group of parameters -> what the schedule's rate is multiplied by. `train.learning_rate` must be resolved."""
+    train = config.train
+    return {group: rate_factor(written, _known(train.learning_rate)) for group, written in train.learning_rates.items()}
+
+
+def told_rates(config: RunConfig, model: nn.Module) -> list[Finding]:
+    """The peak rate of each group of parameters, and how many it has.
+
+    Raises:
+        SettingsError: a group that is not there.
+    """
+    groups = parameter_groups(model, config.train.learning_rates)
+    if not groups:
+        return []
+    peak = _known(config.train.learning_rate)
+    parts = []
+    for name, factor in rate_factors(config).items():
+        count = format_count(sum(parameter.numel() for parameter in groups[name]))
+        parts.append(f"{count} parameters of {name} at {peak * factor:g}")
+    return [Finding("note", "rates", f"peak rates: {', '.join(parts)}, the others at {peak:g}")]
 
 
 def loop_settings(
@@ -183,6 +258,7 @@ def loop_settings(
         threshold=train.early_stopping_threshold,
         plateau=plateau,
         processes=processes,
+        rate_factors=rate_factors(config),
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
@@ -194,7 +270,11 @@ def _known(value: Value | None) -> Value:
 
 
 def plan_steps(config: RunConfig, rows: Sequence[Encoded]) -> StepPlan:
-    """Which of `rows` each step of a run sees. `train.epochs` must be resolved."""
+    """Which of `rows` each step of a run sees, the curriculum apart. `train.epochs` must be resolved.
+
+    Raises:
+        DataError: of one of several data sets no row is left.
+    """
     plan = StepPlan.for_run(
         len(rows),
         rows_per_step=config.train.batch_size * config.train.gradient_accumulation_steps,
@@ -202,6 +282,15 @@ def plan_steps(config: RunConfig, rows: Sequence[Encoded]) -> StepPlan:
         max_steps=config.train.max_steps,
         seed=config.seed,
     )
+    weights = config.data.weights
+    if weights:
+        missing = weights.keys() - {row.task for row in rows}
+        if missing:
+            raise DataError(
+                f"no row of {', '.join(sorted(missing))} fits into data.max_length = {config.data.max_length}",
+                fix="raise data.max_length, or leave that data set out",
+            )
+        plan = plan.mixed(Mixture.of([str(row.task) for row in rows], weights, temperature=config.data.temperature))
     return plan.bucketed(map(len, rows)) if config.train.order == "bucketed" else plan
 
 
@@ -229,6 +318,9 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
     for section, names in _FREE_SETTINGS.items():
         for name in names & settings.get(section, {}).keys():
             del settings[section][name]
+    for one in settings["data"]["sets"]:
+        for name in ("path", "validation_path", "test_path"):
+            one.pop(name, None)
     versions = {name: version for name, version in package_versions().items() if name not in _FREE_VERSIONS}
     return {
         "data SHA-256": data,

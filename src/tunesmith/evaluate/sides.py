@@ -1,0 +1,162 @@
+"""Two measurements of the same rows side by side: the table, the files and the contest of the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tunesmith.evaluate.contests import Contest, hold
+from tunesmith.evaluate.labels import LabelReport
+from tunesmith.evaluate.paired import Verdict, difference, finite
+from tunesmith.evaluate.run import Evaluation
+from tunesmith.evaluate.titles import AS_IT_IS, metric_title
+
+_ASKED = ("row", "sheet", "task", "question", "reference")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """One line of the table: `change` = tuned - base, its interval, and whether tuned is better."""
+
+    metric: str
+    base: float
+    tuned: float
+    change: float
+    low: float
+    high: float
+    verdict: Verdict
+
+    @property
+    def title(self) -> str:
+        """The metric as people read it."""
+        return metric_title(self.metric)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values lie between 0 and 1 and are written out of 100."""
+        return self.metric not in AS_IT_IS
+
+
+def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
+    """One line per metric, with the interval of the change and what it allows to say.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    table = []
+    for metric, before in base.scores.items():
+        found = difference(before, tuned.scores[metric], seed=tuned.settings.get("seed", 0))
+        table.append(
+            MetricChange(metric, found.before, found.after, found.change, found.low, found.high, found.verdict)
+        )
+    return table
+
+
+def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
+    """Content of eval/summary.json. A number that JSON cannot hold (an infinite perplexity) is None.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    changes = compare_table(base, tuned)
+    labels = {"labels": summarise_labels(base, tuned)} if tuned.by_label else {}
+    return {
+        "schema_version": 1,
+        "rows": tuned.row_count,
+        "skipped_rows": list(tuned.skipped_rows),
+        "base": {line.metric: finite(line.base) for line in changes},
+        "tuned": {line.metric: finite(line.tuned) for line in changes},
+        "change": {
+            line.metric: {"low": finite(line.low), "high": finite(line.high), "verdict": line.verdict}
+            for line in changes
+        },
+        "tasks": {
+            task: {
+                "rows": after.row_count,
+                "base": _finite_metrics(base.tasks[task].metrics),
+                "tuned": _finite_metrics(after.metrics),
+            }
+            for task, after in tuned.tasks.items()
+        },
+        "settings": tuned.settings,
+        "seconds": {"base": base.seconds, "tuned": tuned.seconds},
+        "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
+        **labels,
+    }
+
+
+def summarise_labels(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
+    """What a summary says of labels.
+
+    training_rows: of each label. always: the label with most training rows, and the accuracy of always giving it.
+    unseen: test rows of each label that no training row has. base, tuned: the scores of each label.
+    """
+    training_rows: dict[str, int] = tuned.settings["labels"]
+    wanted = Counter(row["reference"] for row in tuned.rows)
+    always = max(training_rows, key=training_rows.__getitem__)
+    return {
+        "training_rows": training_rows,
+        "always": {"label": always, "accuracy": wanted[always] / wanted.total()},
+        "unseen": {label: rows for label, rows in sorted(wanted.items()) if label not in training_rows},
+        "base": _class_scores(base.by_label),
+        "tuned": _class_scores(tuned.by_label),
+    }
+
+
+def confusions(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
+    """Content of eval/confusion.json: under base and tuned the labels, and rows of label i given label j."""
+    sides = {"base": base.by_label, "tuned": tuned.by_label}
+    return {
+        "schema_version": 1,
+        **{name: {"labels": by.labels, "confusion": by.confusion} for name, by in sides.items() if by is not None},
+    }
+
+
+def _class_scores(report: LabelReport | None) -> dict[str, Any]:
+    return {label: asdict(scores) for label, scores in report.classes.items()} if report else {}
+
+
+def contest(base: Evaluation, tuned: Evaluation) -> Contest:
+    """The two held against each other, for the report.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    sides = {"base": base, "tuned": tuned}
+    return hold(
+        tuned.asked,
+        {name: side.answers for name, side in sides.items()},
+        scores={name: side.scores for name, side in sides.items()},
+        seed=tuned.settings.get("seed", 0),
+    )
+
+
+def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
+    """Lines of eval/predictions.jsonl: row, sheet, question, reference, and under base and tuned what each wrote.
+
+    Raises:
+        ValueError: the two did not measure the same rows.
+    """
+    _check_same_rows(base, tuned)
+    return [
+        {**_part(after, asked=True), "base": _part(before, asked=False), "tuned": _part(after, asked=False)}
+        for before, after in zip(base.rows, tuned.rows, strict=True)
+    ]
+
+
+def _check_same_rows(base: Evaluation, tuned: Evaluation) -> None:
+    same = [_part(row, asked=True) for row in base.rows] == [_part(row, asked=True) for row in tuned.rows]
+    if not same or base.row_count != tuned.row_count or base.scores.keys() != tuned.scores.keys():
+        raise ValueError("the two evaluations did not measure the same rows")
+
+
+def _part(row: dict[str, Any], *, asked: bool) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if (name in _ASKED) == asked}
+
+
+def _finite_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: finite(value) for name, value in metrics.items()}
