@@ -39,7 +39,8 @@ TABLE: dict[str, tuple[int, tuple[str, ...]]] = {
             *("data", "generate", "advise", "export", "train", "evaluate"),
         ),
     ),
-    "cli": (6, ("config", "runs", "api", "serve")),
+    "rating": (5, ("runs", "evaluate")),
+    "cli": (6, ("config", "runs", "api", "serve", "rating")),
     "studio": (6, ("config", "runs", "api", "serve")),
 }
 MAY_IMPORT = {part: allowed for part, (_, allowed) in TABLE.items()}

@@ -17,6 +17,7 @@ import tunesmith
 from tunesmith.cli.app import COMMANDS, GROUPS, main
 from tunesmith.config import load_config
 from tunesmith.errors import DataError, GateFailed, ResourceError, SettingsError, Stopped
+from tunesmith.rating import Item, begin
 
 VERBS = list(COMMANDS)
 WITH_JSON = {
@@ -24,6 +25,7 @@ WITH_JSON = {
     "train --resume": ["train", "--resume", "done", "--json"],
     "data inspect": ["data", "inspect", "faq.xlsx", "--json"],
     "eval": ["eval", "done", "--json"],
+    "rate --results": ["rate", "done", "--results", "--json"],
     "ask": ["ask", "done", "Who?", "--json"],
     "pretrain": ["pretrain", "a.txt", "--json"],
     "recipes": ["recipes", "--json"],
@@ -65,8 +67,10 @@ def process_environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture
 def done(api):
-    """A finished run of the name "done"."""
-    return api.make_run(load_config(overrides={"name": "done", "data.path": "faq.xlsx"}))
+    """A finished run of the name "done", of which a rating was begun."""
+    run = api.make_run(load_config(overrides={"name": "done", "data.path": "faq.xlsx"}))
+    begin(run.eval_dir / "rating", run.config_path, [Item("Who?", None, {"base": "You.", "tuned": "Me."})])
+    return run
 
 
 # --- help

@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
-from tunesmith.evaluate.contest import hold, repetition
+from tunesmith.evaluate.contests import hold, repetition
 from tunesmith.evaluate.likelihood import perplexity_of
 from tunesmith.evaluate.paired import mean_of
 from tunesmith.types import Example, Message

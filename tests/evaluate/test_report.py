@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tunesmith.evaluate.answers import Answer
-from tunesmith.evaluate.contest import Contest, hold
+from tunesmith.evaluate.contests import Contest, hold
 from tunesmith.evaluate.report import MOST_ROWS, report_html
 from tunesmith.types import Example, Message
 

@@ -31,6 +31,7 @@ from tunesmith.cli.methods import methods
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
+from tunesmith.cli.rate import rate
 from tunesmith.cli.recipes import recipes
 from tunesmith.cli.runs import runs
 from tunesmith.cli.schedule import schedule
@@ -56,6 +57,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("train",): train,
     ("data", "inspect"): inspect,
     ("eval",): evaluate,
+    ("rate",): rate,
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from tunesmith.evaluate.contest import Contest, Match
+from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.text import normalize
 from tunesmith.evaluate.titles import AS_IT_IS, metric_title, written

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tunesmith.evaluate.contest import Contest, hold
+from tunesmith.evaluate.contests import Contest, hold
 from tunesmith.evaluate.labels import LabelReport
 from tunesmith.evaluate.paired import Verdict, difference, finite
 from tunesmith.evaluate.run import Evaluation
