@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunesmith.api.contest import CaseResult, Compared, compare
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.exporter import Export, Exported, export
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdvancedLRScheduler",
+    "CaseResult",
     "Choice",
+    "Compared",
     "Comparison",
     "Completion",
     "Curve",
@@ -42,6 +45,7 @@ __all__ = [
     "Session",
     "SuiteComparison",
     "check_data_file",
+    "compare",
     "create_mlx_compatible_scheduler",
     "evaluate",
     "export",
@@ -58,6 +62,7 @@ __all__ = [
 
 
 _HOME = {
+    **dict.fromkeys(("CaseResult", "Compared", "compare"), "contest"),
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("Export", "Exported", "export"), "exporter"),

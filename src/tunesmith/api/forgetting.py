@@ -67,17 +67,18 @@ def _tasks(run: Run, config: RunConfig) -> tuple[dict[Run, list[Example]], dict[
 def _measured(
     run: Run, tasks: Mapping[Run, list[Example]], config: RunConfig, on_progress: Progress
 ) -> dict[Run, Evaluation]:
-    """A run on each task, asked in the way of `config`."""
-    session = open_session(str(run.path))
+    """A run on each task, asked in the way of `config`; of labels, it chooses among those of the task."""
+    opened = open_session(str(run.path))
     asked = {"generate": config.generate, "eval": config.eval, "seed": config.seed}
-    changed = session.config.model_copy(update=asked)
-    session = Session(session.loaded, session.template, changed, labels=session.labels)
+    changed = opened.config.model_copy(update=asked)
     found = {}
     for task, examples in tasks.items():
 
         def tell(_: str, done: int, total: int, name: str = task.name) -> None:
             on_progress(f"{run.name} to the questions of {name}", done, total)
 
+        labels = task.manifest["data"].get("labels")
+        session = Session(opened.loaded, opened.template, changed, labels=labels)
         encoded = encoded_for(session, examples)
         found[task] = measure_session(session, examples, encoded, base=False, on_progress=tell)
     return found

@@ -22,6 +22,7 @@ from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from tunesmith.cli.ask import ask
 from tunesmith.cli.chat import chat
+from tunesmith.cli.compare import compare
 from tunesmith.cli.data import inspect
 from tunesmith.cli.eval import evaluate
 from tunesmith.cli.export import export
@@ -57,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("train",): train,
     ("data", "inspect"): inspect,
     ("eval",): evaluate,
+    ("compare",): compare,
     ("rate",): rate,
     ("ask",): ask,
     ("chat",): chat,

@@ -220,11 +220,12 @@ class Change(Protocol):
     def verdict(self) -> str: ...
 
 
-def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
-    """Base against tuned: shares out of 100, others such as perplexity as they are."""
-    made = table(
-        "", "base", "tuned", "change", "95 % interval", " ", right=("base", "tuned", "change", "95 % interval")
-    )
+def comparison_table(
+    changes: Iterable[Change], *, rows: int, sides: tuple[str, str] = ("base", "tuned")
+) -> RenderableType:
+    """Two models: shares out of 100, others such as perplexity as they are."""
+    numbers = (*sides, "change", "95 % interval")
+    made = table("", *numbers, " ", right=numbers)
     for line in changes:
         made.add_row(
             line.title,
@@ -234,7 +235,7 @@ def comparison_table(changes: Iterable[Change], *, rows: int) -> RenderableType:
             " to ".join(_number(end, is_share=line.is_share, sign="+") for end in (line.low, line.high)),
             Text(line.verdict, style=VERDICT_STYLES[line.verdict]),
         )
-    note = f"on {rows} test rows that neither has seen; shares out of 100; interval: of the change, on other such rows"
+    note = f"on {rows} rows; shares out of 100; interval: of the change, on other such rows"
     outer = Table.grid()
     outer.add_row(made)
     outer.add_row(Text(note, style="dim"))

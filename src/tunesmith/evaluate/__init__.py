@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
     from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all
+    from tunesmith.evaluate.cases import Case, read_cases
     from tunesmith.evaluate.contests import Contest, hold
-    from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
+    from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels, text_scores
     from tunesmith.evaluate.likelihood import bits_per_byte, mean_nll
     from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
     from tunesmith.evaluate.rating import (
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
     )
     from tunesmith.evaluate.report import report_html
     from tunesmith.evaluate.run import Evaluation, evaluate
-    from tunesmith.evaluate.sides import MetricChange, compare_table, confusions, contest, predictions, summarise
+    from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
     from tunesmith.evaluate.text import EVALUATORS
-    from tunesmith.evaluate.titles import metric_title
+    from tunesmith.evaluate.titles import MetricChange, metric_title
 
 __all__ = [
     "CONFIDENCE",
     "EVALUATORS",
     "Answer",
     "AnswerLog",
+    "Case",
     "ClassScores",
     "Contest",
     "Difference",
@@ -67,18 +69,21 @@ __all__ = [
     "outcomes_needed",
     "outcomes_to_undecide",
     "predictions",
+    "read_cases",
     "read_suite",
     "report_html",
     "report_labels",
     "summarise",
+    "text_scores",
     "wilson",
 ]
 
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
     **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all"), "answers"),
+    **dict.fromkeys(("Case", "read_cases"), "cases"),
     **dict.fromkeys(("Contest", "hold"), "contests"),
-    **dict.fromkeys(("ClassScores", "LabelReport", "report_labels"), "labels"),
+    **dict.fromkeys(("ClassScores", "LabelReport", "report_labels", "text_scores"), "labels"),
     **dict.fromkeys(("bits_per_byte", "mean_nll"), "likelihood"),
     **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
     **dict.fromkeys(
@@ -88,9 +93,9 @@ _HOME = {
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("report_html",), "report"),
     **dict.fromkeys(("Evaluation", "evaluate"), "run"),
-    **dict.fromkeys(("MetricChange", "compare_table", "confusions", "contest", "predictions", "summarise"), "sides"),
+    **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise"), "sides"),
     **dict.fromkeys(("EVALUATORS",), "text"),
-    **dict.fromkeys(("metric_title",), "titles"),
+    **dict.fromkeys(("MetricChange", "metric_title"), "titles"),
 }
 
 

@@ -15,7 +15,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.paired import Difference, Floats, Interval, Sums, difference, finite, interval, mean_of
 from tunesmith.evaluate.text import EVALUATORS, words
-from tunesmith.evaluate.titles import metric_title, written
+from tunesmith.evaluate.titles import MetricChange, metric_title, written
 from tunesmith.types import Example
 
 # The score that decides is the first of these that was measured.
@@ -42,6 +42,10 @@ class Match:
     losses: int
     ties: int
     slices: list[Slice]
+
+    def table(self) -> list[MetricChange]:
+        """A line for each score."""
+        return [MetricChange.of(metric, found) for metric, found in self.changes.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,16 @@ def label_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sums]:
     chosen, right = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
     return {
-        "accuracy": mean_of(np.array(is_right, dtype=np.float64)),
-        "macro_f1": macro_f1(chosen, right),
+        **text_scores(chosen, right),
         "log_loss": log_loss([row["reference_probability"] for row in rows]),
         "calibration_error": calibration_error([row["probability"] for row in rows], is_right),
     }
+
+
+def text_scores(chosen: Sequence[str], right: Sequence[str]) -> dict[str, Sums]:
+    """accuracy and macro_f1 of labels whose probabilities are not known, as those of a model behind an address."""
+    is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
+    return {"accuracy": mean_of(np.array(is_right, dtype=np.float64)), "macro_f1": macro_f1(chosen, right)}
 
 
 def macro_f1(chosen: Sequence[str], right: Sequence[str]) -> Sums:

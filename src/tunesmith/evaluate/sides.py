@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tunesmith.evaluate.contests import Contest, hold
 from tunesmith.evaluate.labels import LabelReport
-from tunesmith.evaluate.paired import Verdict, difference, finite
+from tunesmith.evaluate.paired import difference, finite
 from tunesmith.evaluate.run import Evaluation
-from tunesmith.evaluate.titles import AS_IT_IS, metric_title
+from tunesmith.evaluate.titles import MetricChange
 
 _ASKED = ("row", "sheet", "task", "question", "reference")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricChange:
-    """One line of the table: `change` = tuned - base, its interval, and whether tuned is better."""
-
-    metric: str
-    base: float
-    tuned: float
-    change: float
-    low: float
-    high: float
-    verdict: Verdict
-
-    @property
-    def title(self) -> str:
-        """The metric as people read it."""
-        return metric_title(self.metric)
-
-    @property
-    def is_share(self) -> bool:
-        """Whether its values lie between 0 and 1 and are written out of 100."""
-        return self.metric not in AS_IT_IS
 
 
 def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
@@ -49,9 +26,7 @@ def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
     table = []
     for metric, before in base.scores.items():
         found = difference(before, tuned.scores[metric], seed=tuned.settings.get("seed", 0))
-        table.append(
-            MetricChange(metric, found.before, found.after, found.change, found.low, found.high, found.verdict)
-        )
+        table.append(MetricChange.of(metric, found))
     return table
 
 

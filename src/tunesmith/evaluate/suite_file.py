@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -31,6 +31,8 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate.text import normalize, words
 
 SUITES = {"general": "general.jsonl"}  # those that ship
+Built = TypeVar("Built")
+
 _KEYS = ("question", "answer", "wrong", "check", "kind")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
@@ -52,18 +54,31 @@ def read_suite(name: str) -> list[Item]:
     Raises:
         DataError: there is no such file, it cannot be read, or items are wrong: all of them are told, by number.
     """
+    keys = f"an item has {', '.join(_KEYS)}; check is one of {', '.join(CHECKS)}"
     if name in SUITES:
         text = (resources.files("tunesmith.evaluate") / "suites" / SUITES[name]).read_text(encoding="utf-8")
-        return _items(name, _parse(SUITES[name], text))
+        return _build(name, _parse(SUITES[name], text), _item, keys)
+    return read_items(name, _item, keys=f"{keys}; or name a suite that ships: {', '.join(SUITES)}")
+
+
+def read_items(path: str, build: Callable[[object], Built], *, keys: str) -> list[Built]:
+    """A list from a YAML, JSON or JSONL file, each item made by `build`, which raises ValueError for a wrong one.
+
+    Args:
+        keys: what an item may have, for people.
+
+    Raises:
+        DataError: the file cannot be read, or items are wrong: all of them are told, by number.
+    """
     try:
-        text = Path(name).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"cannot read the file of questions {name}",
+            f"cannot read the file of questions {path}",
             cause=str(error),
-            fix=f"give a YAML, JSON or JSONL file in UTF-8, or a suite that ships: {', '.join(SUITES)}",
+            fix=f"give a YAML, JSON or JSONL file in UTF-8; {keys}",
         ) from error
-    return _items(name, _parse(name, text))
+    return _build(path, _parse(path, text), build, keys)
 
 
 def _parse(name: str, text: str) -> object:
@@ -76,14 +91,14 @@ def _parse(name: str, text: str) -> object:
         raise DataError(f"the file of questions {name} is not {kind}", cause=" ".join(str(error).split())) from error
 
 
-def _items(name: str, content: object) -> list[Item]:
+def _build(name: str, content: object, build: Callable[[object], Built], keys: str) -> list[Built]:
     if not isinstance(content, list) or not content:
-        raise DataError(f"the file of questions {name} holds no list of items", fix=f"an item has {', '.join(_KEYS)}")
-    items: list[Item] = []
+        raise DataError(f"the file of questions {name} holds no list of items", fix=keys)
+    items: list[Built] = []
     problems: list[str] = []
     for number, fields in enumerate(content, start=1):
         try:
-            items.append(_item(fields))
+            items.append(build(fields))
         except ValueError as error:
             problems.append(f"item {number}: {error}")
     if problems:
@@ -91,7 +106,7 @@ def _items(name: str, content: object) -> list[Item]:
         raise DataError(
             f"the file of questions {name} has {len(problems)} wrong item{'s' if len(problems) > 1 else ''}",
             cause="; ".join(problems[:10]) + more,
-            fix=f"an item has {', '.join(_KEYS)}; check is one of {', '.join(CHECKS)}",
+            fix=keys,
         )
     return items
 

@@ -55,7 +55,7 @@ def score_row(prediction: str, reference: str) -> dict[str, float]:
     """The scores that mean something for a single answer: exact_match, token_f1, rougeL."""
     return {
         "exact_match": _exact(prediction, reference),
-        "token_f1": _f1(prediction, reference),
+        "token_f1": token_f1(prediction, reference),
         "rougeL": _rouge("rougeL", prediction, reference),
     }
 
@@ -64,7 +64,8 @@ def _exact(prediction: str, reference: str) -> float:
     return float(normalize(prediction) == normalize(reference))
 
 
-def _f1(prediction: str, reference: str) -> float:
+def token_f1(prediction: str, reference: str) -> float:
+    """Overlap of the normalized words of two texts, 0 to 1."""
     predicted, wanted = normalize(prediction).split(), normalize(reference).split()
     shared = sum((Counter(predicted) & Counter(wanted)).values())
     return 2 * shared / (len(predicted) + len(wanted)) if shared else 0.0
@@ -142,7 +143,7 @@ class Evaluator:
 
 EVALUATORS: Mapping[str, Evaluator] = {
     "exact_match": Evaluator("exact match", partial(_mean_of_rows, _exact)),
-    "token_f1": Evaluator("token F1", partial(_mean_of_rows, _f1)),
+    "token_f1": Evaluator("token F1", partial(_mean_of_rows, token_f1)),
     "bleu": Evaluator("BLEU", partial(_of_corpus, _bleu)),
     "chrf": Evaluator("chrF", partial(_of_corpus, _chrf)),
     "rouge1": Evaluator("ROUGE-1", partial(_mean_of_rows, partial(_rouge, "rouge1"))),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from tunesmith.evaluate.paired import Difference, Verdict
 from tunesmith.evaluate.text import EVALUATORS
 
 _TITLES = {
@@ -27,3 +30,31 @@ def metric_title(metric: str) -> str:
 def written(metric: str, value: float, *, sign: str = "") -> str:
     """A score as text: a share out of 100 with one digit, another number with two."""
     return f"{value:{sign},.2f}" if metric in AS_IT_IS else f"{value * 100:{sign},.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """One line of the table: `change` = tuned - base, its interval, and whether tuned is better."""
+
+    metric: str
+    base: float
+    tuned: float
+    change: float
+    low: float
+    high: float
+    verdict: Verdict
+
+    @staticmethod
+    def of(metric: str, found: Difference) -> MetricChange:
+        """The line of a difference: before is base, after is tuned."""
+        return MetricChange(metric, found.before, found.after, found.change, found.low, found.high, found.verdict)
+
+    @property
+    def title(self) -> str:
+        """The metric as people read it."""
+        return metric_title(self.metric)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values lie between 0 and 1 and are written out of 100."""
+        return self.metric not in AS_IT_IS

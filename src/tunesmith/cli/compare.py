@@ -1,0 +1,146 @@
+"""`tunesmith compare`: several models on the same questions, held against the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from xml.etree import ElementTree
+
+from cyclopts import Parameter
+
+from tunesmith.cli.overrides import Json, Overrides
+from tunesmith.errors import GateFailed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tunesmith.api import Compared
+
+_ROWS_SHOWN = 3
+_LONGEST = 400
+
+
+def compare(
+    *models: Annotated[
+        str,
+        Parameter(
+            help="Runs, checkpoints (RUN@STEP), bases, base (of the first run), ollama:NAME, http://HOST/v1#NAME."
+        ),
+    ],
+    questions: Annotated[str | None, Parameter(help="YAML file of questions, answers and checks.")] = None,
+    data: Annotated[str | None, Parameter(help="File of rows to ask, as train reads it.")] = None,
+    out: Annotated[str | None, Parameter(help="Folder of the results; without it, comparisons/<names>.")] = None,
+    junit: Annotated[str | None, Parameter(help="Write the checks as JUnit XML to this file.")] = None,
+    json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Ask several models the same questions, and hold the others against the first.
+
+    Without --questions and --data: the test rows of the first run. Scores come
+    with intervals and a verdict, which may be that there is no evidence of a
+    difference. When a check of a question fails on the last model, the exit
+    code is 100. Answers are kept: a second call asks only what is new.
+
+        tunesmith compare base faq
+        tunesmith compare faq faq-2 --data other.csv
+        tunesmith compare base faq --questions cases.yaml --junit report.xml
+        tunesmith compare faq ollama:faq
+    """
+    from tunesmith import api
+    from tunesmith.cli.progress import watch_evaluation
+    from tunesmith.cli.terminal import show, show_json, tell
+
+    tell(f"comparing {', '.join(models)} ...")
+    with watch_evaluation() as on_progress:
+        result = api.compare(
+            models,
+            questions=questions,
+            data=data,
+            overrides={**overrides},
+            folder=Path(out) if out else None,
+            on_progress=on_progress,
+        )
+    if junit:
+        _write_junit(Path(junit), result)
+    if json:
+        show_json(result.to_json())
+    else:
+        show(*_report(result))
+    for finding in result.findings:
+        tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
+    if result.failed:
+        tested = result.contest.names[-1]
+        raise GateFailed(
+            f"{len(result.failed)} of {len(result.cases)} questions failed a check on {tested}",
+            cause="; ".join(f"{case.question!r}: {', '.join(case.failed)}" for case in result.failed[:3]),
+            fix=f"read the answers in {result.folder / 'report.html'}",
+        )
+
+
+def _report(result: Compared) -> list[RenderableType]:
+    from tunesmith.cli.terminal import comparison_table, facts
+
+    contest = result.contest
+    parts: list[RenderableType] = [""]
+    for name in contest.names[1:]:
+        if name in contest.matches:
+            match = contest.matches[name]
+            first, rows = contest.names[0], len(contest.rows)
+            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name)))
+            parts.append(f"better on {match.wins} questions, worse on {match.losses}, equal on {match.ties}")
+        parts += [contest.verdict(name), ""]
+    parts += [_side_by_side(result), ""]
+    parts.append(
+        facts(
+            [
+                ("report", str(result.folder / "report.html")),
+                ("answers", str(result.folder / "rows.jsonl")),
+                ("scores", str(result.folder / "contest.json")),
+            ],
+            title="files",
+        )
+    )
+    return parts
+
+
+def _side_by_side(result: Compared) -> RenderableType:
+    """The first answers, a column for each model."""
+    from rich.box import ROUNDED
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunesmith.cli.terminal import shorten
+
+    outer = Table.grid(expand=True)
+    for row in result.contest.rows[:_ROWS_SHOWN]:
+        outer.add_row(Text(shorten(row["question"], _LONGEST), style="bold"))
+        if row["reference"]:
+            outer.add_row(Text("expected: ", style="dim").append(shorten(row["reference"], _LONGEST), style="not dim"))
+        both = Table(box=ROUNDED, expand=True, header_style="dim", border_style="dim")
+        for name in result.contest.names:
+            both.add_column(name, ratio=1, overflow="fold")
+        texts = [row["answers"][name]["text"] for name in result.contest.names]
+        both.add_row(*(Text(shorten(text, _LONGEST) or "(nothing)") for text in texts))
+        outer.add_row(both)
+    return outer
+
+
+def _write_junit(path: Path, result: Compared) -> None:
+    """A test suite of the model under test, a test case for each question."""
+    from tunesmith.runs import atomic_write
+
+    tested = result.contest.names[-1]
+    suite = ElementTree.Element(
+        "testsuite", name=_printable(tested), tests=str(len(result.cases)), failures=str(len(result.failed))
+    )
+    for case in result.cases:
+        one = ElementTree.SubElement(suite, "testcase", classname=_printable(tested), name=_printable(case.question))
+        if case.failed:
+            failure = ElementTree.SubElement(one, "failure", message=_printable("; ".join(case.failed)))
+            failure.text = _printable(case.answer)
+    atomic_write(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML does not allow."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
