@@ -87,7 +87,8 @@ def rise(run: Run) -> float:
 
 
 def _exact(run: Run, task: str, when: str) -> float:
-    return 100.0 * float(run[task][when]["exact_match"])
+    scores = run[task][when]
+    return 100.0 * float(scores["accuracy"] if "accuracy" in scores else scores["exact_match"])
 
 
 def _arm_line(name: str, runs: Sequence[Run]) -> str:
