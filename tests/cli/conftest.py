@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import tunesmith
+from tunesmith.api.contest import CaseResult, Compared
 from tunesmith.api.leaks import LeakReport
 from tunesmith.api.look import is_base
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
 from tunesmith.data import check_file
 from tunesmith.errors import DataError, ResourceError
+from tunesmith.evaluate import Answer, hold
 from tunesmith.generate import Completion
 from tunesmith.model import Layer, LayerGuide
 from tunesmith.runs import Run
@@ -152,6 +154,7 @@ class FakeApi(ModuleType):
         self.session: FakeSession | None = None
         self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
         self.leakage = LeakReport(())
+        self.failed_checks: list[tuple[str, ...]] = []
         self.suites: list[Any] = []
 
     def _called(self, verb: str, **arguments: Any) -> None:
@@ -267,6 +270,16 @@ class FakeApi(ModuleType):
             for observe in observers:
                 observe(event)
         return SimpleNamespace(run=run)
+
+    def compare(self, models: Any, *, folder: Any = None, on_progress: Any = None, **arguments: Any) -> Any:
+        self._called("compare", models=models, folder=folder, **arguments)
+        asked = [Example((Message("user", f"Q{n}?"), Message("assistant", "Me.")), row=n) for n in range(12)]
+        texts = {name: "Me." if place else "You." for place, name in enumerate(models)}
+        answers = {name: [Answer(text, True, 1, 0.1)] * len(asked) for name, text in texts.items()}
+        for name in models:
+            on_progress(name, len(asked), len(asked))
+        cases = [CaseResult("Q0?", "Me.", failed) for failed in self.failed_checks]
+        return Compared(folder or Path("comparisons/x"), hold(asked, answers), (), tuple(cases))
 
     def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
         self._called("evaluate", reference=reference, overrides=overrides)

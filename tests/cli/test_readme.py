@@ -29,8 +29,10 @@ def test_the_program_takes_it(line: str, cli, api, monkeypatch: pytest.MonkeyPat
     shutil.copy("faq.xlsx", "more.xlsx")
     monkeypatch.setattr("sys.stdin", io.StringIO(""))  # chat reads to the end and leaves
     arguments = shlex.split(line, comments=True)[1:]
-    if arguments[0] in ("eval", "ask", "chat"):
+    if arguments[0] in ("eval", "ask", "chat", "compare"):
         api.make_run(load_config(overrides={"name": "faq", "data.path": "faq.xlsx"}))
+    if arguments[0] == "rate":
+        arguments.append("--help")  # it would wait for raters
     result = cli(*arguments)
     assert result.code == 0, result.err
 

@@ -1,0 +1,105 @@
+"""compare: real tiny runs against each other, their bases, their checkpoints and a server; what is kept and refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tunesmith import api
+from tunesmith.config import load_config
+from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.generate import Engine
+
+FAQ = "question,answer\n" + "".join(f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40))
+SHORT = {"max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def home(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs on one file: `a` by its own seed, `b` by another and so with another split."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "faq.csv").write_text(FAQ)
+    for name, seed in (("a", 1), ("b", 2)):
+        overrides = {
+            **{"data.path": str(folder / "faq.csv"), "model.path": str(tiny_model_dir("llama"))},
+            **{"method.name": "lora", "train.max_steps": 4, "train.save_steps": 2, "train.keep_best": False},
+            **{"seed": seed, "output_dir": str(folder / "runs" / name), "data.max_length": 64},
+        }
+        api.train(load_config(overrides=overrides))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+def test_a_run_against_its_base_and_its_own_checkpoints() -> None:
+    result = api.compare(["base", "a", "a@2", "a@4"], overrides={**SHORT})
+    contest = result.contest
+    assert contest.names == ["base", "a", "a@2", "a@4"]
+    assert len(contest.rows) == 4
+    last = [(row["answers"]["a"], row["answers"]["a@4"]) for row in contest.rows]
+    assert all(saved == step for saved, step in last)  # the last checkpoint is what was saved
+    assert result.findings == ()
+    written = json.loads((result.folder / "contest.json").read_text())
+    assert written == result.to_json()
+    assert written["against"] == "base"
+    rows = [json.loads(line) for line in (result.folder / "rows.jsonl").read_text().splitlines()]
+    assert rows[0]["answers"].keys() == {"base", "a", "a@2", "a@4"}
+    assert "a@4" in (result.folder / "report.html").read_text()
+    assert len(list((result.folder / "answers").iterdir())) == 4
+
+
+def test_a_second_call_asks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path)
+    monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("asked again"))
+    assert api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path).contest.rows == first.contest.rows
+    with pytest.raises(pytest.fail.Exception, match="asked again"):  # other settings are other answers
+        api.compare(["base", "a"], overrides={"max_new_tokens": 5}, folder=tmp_path)
+
+
+def test_a_run_with_another_split_is_warned_of(tmp_path: Path) -> None:
+    (finding,) = api.compare(["a", "b"], overrides={**SHORT}, folder=tmp_path).findings
+    assert finding.code == "other_split"
+    assert "b has other data or another split" in finding.message
+    (tmp_path / "new.csv").write_text(FAQ.replace("colour", "tone"))
+    result = api.compare(["a", "b"], data=str(tmp_path / "new.csv"), overrides={**SHORT, "eval.max_rows": 5})
+    assert result.findings == ()
+    assert len(result.contest.rows) == 5
+
+
+def test_checks_are_about_the_last_model(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yaml"
+    cases.write_text(
+        """- {question: "Which?", check: {regex: ".*"}}\n- {question: "Who?", check: {contains: nobodyever}}\n"""
+    )
+    result = api.compare(["base", "a"], questions=str(cases), overrides={**SHORT}, folder=tmp_path / "out")
+    assert [case.failed for case in result.cases] == [(), ("contains: nobodyever",)]
+    assert [case.question for case in result.failed] == ["Who?"]
+    assert "Failed checks" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "error", "message"),
+    [
+        (["a"], {}, SettingsError, "nothing to compare with"),
+        (["a", "a"], {}, SettingsError, "a is named twice"),
+        (["a", "nope"], {}, SettingsError, "no run 'nope'"),
+        (["base", "ollama:x"], {"questions": "cases.yaml"}, SettingsError, "base is the base of a run"),
+        (["ollama:x", "ollama:y"], {}, SettingsError, "there are no questions"),
+        (["a", "b"], {"questions": "x.yaml", "data": "y.csv"}, SettingsError, "both given"),
+        (["a", "b"], {"questions": "missing.yaml"}, DataError, "cannot read"),
+        (["a", "a@9"], {}, ResourceError, "no checkpoint of step 9"),
+        (["a", "http://127.0.0.1:9/v1#x"], {}, ResourceError, "cannot be reached"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(
+    names: list[str], more: dict[str, str], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    Path("cases.yaml").write_text("- Which?\n")
+    with pytest.raises(error, match=message):
+        api.compare(names, overrides={**SHORT}, folder=tmp_path, **more)
