@@ -11,7 +11,8 @@ from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import confusions, evaluate, summarise
-from tunesmith.evaluate.labels import calibration_error, log_loss, macro_f1, report_labels
+from tunesmith.evaluate.labels import calibration_error, log_loss, macro_f1, report_labels, text_scores
+from tunesmith.evaluate.paired import difference
 from tunesmith.generate import Engine, choose
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
@@ -81,6 +82,17 @@ def test_macro_f1_of_a_draw_is_that_of_its_rows() -> None:
     for rows in ([0, 1, 2], [3, 3, 4], [0]):
         drawn = report_labels([chosen[row] for row in rows], [right[row] for row in rows])
         assert sums.only(rows).value == pytest.approx(drawn.macro_f1)
+
+
+def test_models_that_chose_different_labels_are_compared() -> None:
+    right = ["a", "b"] * 10
+    one = text_scores(["a", "c"] * 10, right, {"d"})
+    other = text_scores(["d", "b"] * 10, right, {"c"})
+    found = difference(one["macro_f1"], other["macro_f1"])
+    assert (found.before, found.after) == (
+        pytest.approx(report_labels(["a", "c"] * 10, right).macro_f1),
+        pytest.approx(report_labels(["d", "b"] * 10, right).macro_f1),
+    )
 
 
 def test_nothing_to_score_is_refused() -> None:

@@ -123,7 +123,9 @@ def compare(
     scores = None
     if asked.labels:
         right = [example.answer for example in asked.examples]
-        scores = {name: text_scores([answer.text for answer in given], right) for name, given in answers.items()}
+        texts = {name: [answer.text for answer in given] for name, given in answers.items()}
+        every = {text for chosen in texts.values() for text in chosen}  # a server may answer with anything
+        scores = {name: text_scores(chosen, right, every) for name, chosen in texts.items()}
     contest = hold(asked.examples, answers, scores=scores, seed=config.seed)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
     result = Compared(folder, contest, tuple(_strangers(references, first_run, asked)), tuple(cases))

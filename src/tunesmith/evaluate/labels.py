@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,37 +91,42 @@ def report_labels(chosen: Sequence[str], right: Sequence[str]) -> LabelReport:
     return LabelReport(labels, tuple(tuple(counts[row, column] for column in labels) for row in labels))
 
 
-def label_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, Sums]:
+def label_scores(rows: Sequence[Mapping[str, Any]], labels: Collection[str]) -> dict[str, Sums]:
     """accuracy, macro_f1, log_loss and calibration_error of rows with the keys of `Evaluation.rows` for labels.
+
+    labels: all that could be chosen, the same ones for models that are to be compared.
 
     A row whose right label has no probability, being none to choose from, is left out of log_loss.
     """
     chosen, right = [row["prediction"] for row in rows], [row["reference"] for row in rows]
     is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
     return {
-        **text_scores(chosen, right),
+        **text_scores(chosen, right, labels),
         "log_loss": log_loss([row["reference_probability"] for row in rows]),
         "calibration_error": calibration_error([row["probability"] for row in rows], is_right),
     }
 
 
-def text_scores(chosen: Sequence[str], right: Sequence[str]) -> dict[str, Sums]:
+def text_scores(chosen: Sequence[str], right: Sequence[str], labels: Collection[str]) -> dict[str, Sums]:
     """accuracy and macro_f1 of labels whose probabilities are not known, as those of a model behind an address."""
     is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
-    return {"accuracy": mean_of(np.array(is_right, dtype=np.float64)), "macro_f1": macro_f1(chosen, right)}
+    return {"accuracy": mean_of(np.array(is_right, dtype=np.float64)), "macro_f1": macro_f1(chosen, right, labels)}
 
 
-def macro_f1(chosen: Sequence[str], right: Sequence[str]) -> Sums:
-    """Of rows of which each counts, for each label, as right and chosen, as chosen, as right."""
-    labels = {label: place for place, label in enumerate(sorted({*chosen, *right}))}
-    counts = np.zeros((len(right), 3, len(labels)))
+def macro_f1(chosen: Sequence[str], right: Sequence[str], labels: Collection[str] = ()) -> Sums:
+    """Of rows of which each counts, for each label, as right and chosen, as chosen, as right.
+
+    labels: further ones, so that the sums of two models that chose different ones have the same columns.
+    """
+    place = {label: column for column, label in enumerate(sorted({*chosen, *right, *labels}))}
+    counts = np.zeros((len(right), 3, len(place)))
     for row, (given, wanted) in enumerate(zip(chosen, right, strict=True)):
-        counts[row, 0, labels[wanted]] = given == wanted
-        counts[row, 1, labels[given]] = 1
-        counts[row, 2, labels[wanted]] = 1
+        counts[row, 0, place[wanted]] = given == wanted
+        counts[row, 1, place[given]] = 1
+        counts[row, 2, place[wanted]] = 1
 
     def score(totals: Floats) -> Floats:
-        hits, given, wanted = totals.reshape(len(totals), 3, len(labels)).swapaxes(0, 1)
+        hits, given, wanted = totals.reshape(len(totals), 3, len(place)).swapaxes(0, 1)
         occurs = given + wanted > 0  # a label that no drawn row has is no class of the draw
         of_class: Floats = np.divide(2 * hits, given + wanted, out=np.zeros_like(hits), where=occurs)
         found: Floats = of_class.sum(axis=1) / occurs.sum(axis=1)

@@ -184,7 +184,7 @@ def _chosen(
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
-    return _Answers(label_scores(rows), rows, answers, by_label=report)
+    return _Answers(label_scores(rows, labels), rows, answers, by_label=report)
 
 
 def _sort(
