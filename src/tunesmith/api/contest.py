@@ -6,7 +6,6 @@ for the base of the first run, or by an address: ollama:NAME, http://127.0.0.1:8
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 
 from tunesmith.api.held_out import Progress, held_out_examples
 from tunesmith.api.look import is_base
+from tunesmith.api.records import answers_file, file_name
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare
@@ -115,7 +115,7 @@ def compare(
     first_run = _first_run(references)
     config = load_config(stored=first_run.config_path if first_run else None, overrides=overrides)
     asked = _questions(first_run, config, questions, data)
-    folder = folder or COMPARISONS / _slug("-vs-".join(references))
+    folder = folder or COMPARISONS / file_name("-vs-".join(references))
     answers: dict[str, list[Answer]] = {}
     for reference in references:
         tell = partial(on_progress, reference)
@@ -198,13 +198,13 @@ def _answers(
     prompts = [example.prompt for example in asked.examples]
     endpoint = Endpoint.parse(reference)
     if endpoint is not None:
-        log = AnswerLog(folder / "answers" / _log_name(reference, config, None))
+        log = AnswerLog(answers_file(folder / "answers", reference, config, None))
         return ask_all(endpoint, prompts, config.generate, seed=config.seed, log=log, on_progress=on_progress)
     with _opened(reference, config) as session, session.engine() as engine:
         if asked.labels:
             choices = choose(engine, prompts, asked.labels, batch_size=config.eval.batch_size, on_progress=on_progress)
             return [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
-        log = AnswerLog(folder / "answers" / _log_name(reference, config, session))
+        log = AnswerLog(answers_file(folder / "answers", reference, config, session))
         size = config.eval.batch_size
         return answer_all(
             engine, prompts, config.generate, seed=config.seed, batch_size=size, log=log, on_progress=on_progress
@@ -241,18 +241,6 @@ def _load_step(session: Session, run: Run, step: int) -> None:
             cause=f"{unknown[0]} and {len(unknown) - 1} more have another name there",
             fix="its method is saved in another form than it is trained; compare the finished run",
         )
-
-
-def _log_name(reference: str, config: RunConfig, session: Session | None) -> str:
-    """A file for each model, template, settings and seed that answers depend on."""
-    depends_on: list[object] = [reference, config.generate.model_dump(), config.seed]
-    if session is not None:
-        folder = Path(session.loaded.path)
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-        depends_on += [session.loaded.revision, session.loaded.tokenizer.chat_template, str(session.loaded.dtype)]
-        depends_on += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
-    return f"{_slug(reference)}-{digest}.jsonl"
 
 
 def _checked(case: Case, answer: Answer) -> CaseResult:
@@ -299,7 +287,3 @@ def _write(result: Compared, asked: _Questions) -> None:
     title = " against ".join(reversed(contest.names))
     page = report_html(contest, title=title, facts=[("questions", asked.source)], texts=texts)
     atomic_write(result.folder / "report.html", page)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "comparison"

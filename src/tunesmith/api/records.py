@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Literal
 
 from tunesmith.api.session import Session
-from tunesmith.runs import Run
+from tunesmith.config import RunConfig
 
 
-def log_path(run: Run, session: Session, who: Literal["base", "tuned"]) -> Path:
-    """The file of answers of a run's model, or of its base, under eval/answers/."""
-    # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
-    files = [] if who == "base" else sorted(run.model_dir.glob("*.safetensors"))
-    depends_on = {
-        "base": run.manifest["model"]["revision"],
-        "weights": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-        "template": session.loaded.tokenizer.chat_template,
-        "dtype": str(session.loaded.dtype),
-        "generate": session.config.generate.model_dump(),
-        "seed": session.config.seed,
-    }
+def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
+    """The file under `folder` for the answers of a model.
+
+    Args:
+        name: of the model; its file begins with it. config: how answers are written.
+        session: of a model of this machine; None for one behind an address.
+    """
+    depends_on: list[object] = [name, config.generate.model_dump(), config.seed]
+    if session is not None:
+        place = Path(session.loaded.path)
+        # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
+        files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+        depends_on += [session.loaded.revision, session.loaded.tokenizer.chat_template, str(session.loaded.dtype)]
+        depends_on += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return run.eval_dir / "answers" / f"{who}-{digest}.jsonl"
+    return folder / f"{file_name(name)}-{digest}.jsonl"
+
+
+def file_name(text: str) -> str:
+    """A text made fit for the name of a file."""
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"

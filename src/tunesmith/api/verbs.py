@@ -15,7 +15,7 @@ from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
 from tunesmith.api.leaks import LeakReport, find_leaks, without
-from tunesmith.api.records import log_path
+from tunesmith.api.records import answers_file
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import DataError, SettingsError
@@ -179,7 +179,7 @@ def evaluate(
             examples,
             encoded,
             base=is_base,
-            log=AnswerLog(log_path(run, session, "base" if is_base else "tuned")),
+            log=AnswerLog(answers_file(run.eval_dir / "answers", "base" if is_base else "tuned", config, session)),
             on_progress=on_progress,
         )
         for is_base in (True, False)
