@@ -78,7 +78,7 @@ def export(
 
     Args:
         reference: a run's name or folder.
-        to: names of TARGETS. quantize: names of FILE_TYPES, for gguf.
+        to: names of TARGETS. quantize: names of FILE_TYPES, for gguf and ollama.
         out: folder of the exports; without it, exports/ of the run. Each product has a folder there.
         prompts: of the run's own data, to try each product with; 0 tries nothing and leaves them unverified.
 
@@ -127,6 +127,8 @@ def _trained(run: Run, config: RunConfig) -> tuple[Trained, int]:
         tokenizer=tokenizer,
         template=check_template("chat", tokenizer),
         modules_to_save=config.method.modules_to_save != "none",
+        generate=config.generate,
+        max_length=config.data.max_length,
     )
     return trained, count_parameters(skeleton)[1]
 

@@ -27,9 +27,10 @@ def export(
     run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
     /,
     *,
-    to: Annotated[str, Parameter(help="Any of merged, gguf, gguf-lora, adapter; several with commas.")],
+    to: Annotated[str, Parameter(help="Any of merged, gguf, ollama, gguf-lora, adapter; several with commas.")],
     quantize: Annotated[
-        str, Parameter(help="Types for gguf, with commas: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0, ...")
+        str,
+        Parameter(help="Types for gguf and ollama, with commas: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, ..."),
     ] = "q8_0",
     out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
     verify: Annotated[
