@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.export.fake_ollama import FakeOllama, fake_ollama
 from tests.export.go_template import ask_ollama, execute
 from tests.prompts.conftest import FAMILIES, build_tokenizer
 from tunesmith.api import export
-from tunesmith.errors import SettingsError
-from tunesmith.export import find_frame
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.export import Modelfile, Ollama, find_frame
 from tunesmith.prompts import check_template, prompt_text
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -127,3 +128,90 @@ def test_a_run_is_exported_with_its_modelfile_and_verified(tuned: Callable[..., 
         check["name"] for check in json.loads((tmp_path / "ollama-f32" / "verification.json").read_text())["checks"]
     }
     assert {"prompts", "stop tokens", "Modelfile", "logits"} <= checks
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOllama]:
+    with fake_ollama() as found:
+        yield found
+
+
+def make_files(folder: Path) -> tuple[Path, Modelfile]:
+    path = folder / "m.gguf"
+    path.write_bytes(b"GGUF" + bytes(range(256)) * 9000)  # more than one chunk
+    parameters: dict[str, float | list[str]] = {"temperature": 0.5, "stop": ["<|im_end|>"]}
+    return path, Modelfile(template="{{ .Prompt }}", parameters=parameters, system="Hi", licence="mit")
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Nobody looks."""
+
+
+def test_a_model_is_made_of_a_file_that_is_sent_once(server: FakeOllama, tmp_path: Path) -> None:
+    path, modelfile = make_files(tmp_path)
+    seen: list[tuple[str, int, int]] = []
+    for name in ("one", "team/two:q8_0"):
+        Ollama(server.url).create(name, path, modelfile, on_progress=lambda *step: seen.append(step))
+    assert server.pushes == 1
+    assert list(server.blobs.values()) == [path.read_bytes()]
+    assert set(server.models) == {"one", "team/two:q8_0"}
+    made = server.models["one"]
+    assert made["template"] == "{{ .Prompt }}"
+    assert made["parameters"] == {"temperature": 0.5, "stop": ["<|im_end|>"]}
+    assert (made["system"], made["license"]) == ("Hi", ["mit"])
+    assert ("sending m.gguf", path.stat().st_size, path.stat().st_size) in seen
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "message", "fix"),
+    [
+        ("push", "write blob: no space left on device", "disk of Ollama .* is full", "OLLAMA_MODELS"),
+        ("create", "unsupported architecture", "refused", "update it"),
+        ("silence", "", "ended before", "ollama serve"),
+    ],
+)
+def test_what_a_server_says_is_told(
+    place: str, said: str, message: str, fix: str, server: FakeOllama, tmp_path: Path
+) -> None:
+    server.say[place] = said
+    path, modelfile = make_files(tmp_path)
+    with pytest.raises(ResourceError, match=message) as caught:
+        Ollama(server.url).create("one", path, modelfile, on_progress=no_progress)
+    assert said in str(caught.value.cause)
+    assert fix in str(caught.value.fix)
+
+
+def test_no_server_is_told_before_anything_is_made(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    with fake_ollama() as gone:
+        url = gone.url
+    run = str(tuned("llama").path)
+    with pytest.raises(ResourceError, match="cannot be reached") as caught:
+        export(run, out=tmp_path / "out", to=["ollama"], create="faq", host=url)
+    assert "ollama serve" in str(caught.value.fix)
+    assert not (tmp_path / "out").exists()
+    for wrong, words in (
+        ({"to": ["gguf"]}, "--to ollama"),
+        ({"to": ["ollama"], "quantize": ["f32", "q8_0"]}, "faq:q8_0"),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            export(run, out=tmp_path / "out", create="faq:1", host=url, **wrong)
+        assert words in str(refused.value.fix)
+    with pytest.raises(SettingsError, match="no address"):
+        Ollama("ftp://x")
+
+
+def test_the_command_line_makes_models(
+    tuned: Callable[..., Run], server: FakeOllama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gguf")
+    from tunesmith.cli import main
+
+    run = str(tuned("llama").path)
+    command = ["export", run, "--to", "ollama", "--quantize", "f32,q8_0", "--verify", "0", "--out", str(tmp_path)]
+    capsys.readouterr()
+    assert main([*command, "--create", "faq", "--host", server.url]) == 0
+    assert "ollama run faq:q8_0" in capsys.readouterr().out
+    assert set(server.models) == {"faq:f32", "faq:q8_0"}
+    text = (tmp_path / "ollama-q8_0" / "Modelfile").read_text(encoding="utf-8")
+    assert server.models["faq:q8_0"]["template"] in text
+    assert server.models["faq:q8_0"]["parameters"]["stop"] == ["<|endoftext|>", "<|im_end|>"]

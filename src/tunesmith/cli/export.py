@@ -36,6 +36,12 @@ def export(
     verify: Annotated[
         int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
     ] = _PROMPTS,
+    create: Annotated[
+        str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
+    ] = None,
+    host: Annotated[
+        str | None, Parameter(help="Address of that Ollama; without it OLLAMA_HOST, else http://127.0.0.1:11434.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a run in other formats, and prove that each is the trained model.
@@ -48,6 +54,7 @@ def export(
         tunesmith export faq --to gguf
         tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m
         tunesmith export faq --to gguf-lora --out exports
+        tunesmith export faq --to ollama --create faq
     """
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference
@@ -62,7 +69,14 @@ def export(
 
     with watch_work() as on_progress:
         result = api.export(
-            run, to=_names(to), quantize=_names(quantize), out=out, prompts=verify, on_progress=on_progress
+            run,
+            to=_names(to),
+            quantize=_names(quantize),
+            out=out,
+            prompts=verify,
+            create=create,
+            host=host,
+            on_progress=on_progress,
         )
     if json:
         show_json(result.to_json())
@@ -103,6 +117,8 @@ def show_export(result: Export) -> None:
         if one.verdict.reason is not None:
             show(f"{one.product.name} is unverified: {plain(one.verdict.reason)}")
     show(facts([(one.product.name, str(one.path)) for one in result.products], title="files"))
+    for name in result.created:
+        show(f"Ollama has it: ollama run {name}")
 
 
 def _reference_text(numbers: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
 from tunesmith.export.modelfile import Modelfile
+from tunesmith.export.ollama import Ollama
 from tunesmith.export.runner import Answer
 from tunesmith.export.targets import (
     MARK,
@@ -36,6 +37,7 @@ __all__ = [
     "License",
     "LlamaCpp",
     "Modelfile",
+    "Ollama",
     "Original",
     "Product",
     "Trained",

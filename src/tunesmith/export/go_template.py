@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.prompts import Template, prompt_text, shared_length
@@ -18,6 +18,7 @@ from tunesmith.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_ROLES: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
 _SYSTEM = "Probe of a system text"
 _QUESTIONS = ("First probe question", "Second probe question")
 _ANSWER = "Probe answer"
@@ -108,8 +109,8 @@ def find_frame(template: Template, tokenizer: PreTrainedTokenizerBase, *, add_bo
     bos = str(tokenizer.bos_token) if add_bos else ""
 
     def write(*contents: str, system: str | None = None, first: str = "user") -> str:
-        roles = ("user", "assistant") if first == "user" else ("assistant", "user")
-        messages = [Message(roles[index % 2], content) for index, content in enumerate(contents)]
+        start = 0 if first == "user" else 1
+        messages = [Message(_ROLES[index % 2], content) for index, content in enumerate(contents, start)]
         if system is not None:
             messages.insert(0, Message("system", system))
         text = prompt_text(messages, template, tokenizer)
@@ -142,8 +143,7 @@ def find_frame(template: Template, tokenizer: PreTrainedTokenizerBase, *, add_bo
     )
 
     def told(contents: Sequence[str], system: str | None) -> list[dict[str, str]]:
-        roles = ("user", "assistant")
-        turns = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+        turns = [{"role": str(_ROLES[index % 2]), "content": content} for index, content in enumerate(contents)]
         return turns if system is None else [{"role": "system", "content": system}, *turns]
 
     for system in (None, _SYSTEM, _ODD[0].strip()):

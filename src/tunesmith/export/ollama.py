@@ -24,6 +24,7 @@ _CHUNK = 2**20
 _SAID_CHARACTERS = 500
 _NO_SPACE = ("no space left", "disk quota", "not enough space", "enough space on the disk")
 Progress = Callable[[str, int, int], None]
+_Body = bytes | Iterator[bytes] | None
 
 
 class Ollama:
@@ -53,8 +54,7 @@ class Ollama:
         Raises:
             ResourceError: none does.
         """
-        with_body = self._call("GET", "/api/version")
-        return str(self._json(with_body).get("version", ""))
+        return str(self._json(self._call("GET", "/api/version")).get("version", ""))
 
     def create(self, model: str, path: Path, modelfile: Modelfile, *, on_progress: Progress) -> None:
         """Push a GGUF file, if the server has it not yet, and make a model of it; one of that name is replaced.
