@@ -12,6 +12,12 @@ from tunesmith.cli.overrides import Json
 if TYPE_CHECKING:
     from tunesmith.api import Export
 
+Create = Annotated[
+    str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
+]
+Host = Annotated[
+    str | None, Parameter(help="Address of that Ollama; without it OLLAMA_HOST, else http://127.0.0.1:11434.")
+]
 _PROMPTS = 200
 _NUMBERS = {
     "divergence": ".1e",
@@ -36,12 +42,8 @@ def export(
     verify: Annotated[
         int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
     ] = _PROMPTS,
-    create: Annotated[
-        str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
-    ] = None,
-    host: Annotated[
-        str | None, Parameter(help="Address of that Ollama; without it OLLAMA_HOST, else http://127.0.0.1:11434.")
-    ] = None,
+    create: Create = None,
+    host: Host = None,
     json: Json = False,
 ) -> None:
     """Write a run in other formats, and prove that each is the trained model.

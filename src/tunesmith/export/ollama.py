@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ class Ollama:
         Raises:
             ResourceError: none does.
         """
-        return str(self._json(self._call("GET", "/api/version")).get("version", ""))
+        with self._open("GET", "/api/version") as response:
+            return "".join(str(line.get("version", "")) for line in self._lines(response))
 
     def create(self, model: str, path: Path, modelfile: Modelfile, *, on_progress: Progress) -> None:
         """Push a GGUF file, if the server has it not yet, and make a model of it; one of that name is replaced.
@@ -69,10 +71,11 @@ class Ollama:
         on_progress(f"Ollama makes {model}", 0, 1)
         body = json.dumps(modelfile.request(model, {path.name: digest})).encode()
         succeeded = False
-        for line in self._lines(self._call("POST", "/api/create", body)):
-            if "error" in line:
-                raise self._refusal(str(line["error"]))
-            succeeded = succeeded or line.get("status") == "success"
+        with self._open("POST", "/api/create", body) as response:
+            for line in self._lines(response):
+                if "error" in line:
+                    raise self._refusal(str(line["error"]))
+                succeeded = succeeded or line.get("status") == "success"
         if not succeeded:
             raise self._unavailable("ended before it said that the model is made")
         on_progress(f"Ollama makes {model}", 1, 1)
@@ -87,9 +90,8 @@ class Ollama:
         return f"sha256:{found.hexdigest()}"
 
     def _has(self, digest: str) -> bool:
-        response = self._send("HEAD", f"/api/blobs/{digest}")
-        response.read()
-        return response.status == 200
+        with self._open("HEAD", f"/api/blobs/{digest}") as response:
+            return response.status == 200
 
     def _push(self, path: Path, digest: str, size: int, on_bytes: Callable[[int], None]) -> None:
         def told() -> Iterator[bytes]:
@@ -99,41 +101,31 @@ class Ollama:
                 done += len(chunk)
                 on_bytes(done)
 
-        self._call("POST", f"/api/blobs/{digest}", told(), {"Content-Length": str(size)}).read()
+        with self._open("POST", f"/api/blobs/{digest}", told(), {"Content-Length": str(size)}):
+            return
 
-    def _call(
-        self,
-        method: str,
-        place: str,
-        body: bytes | Iterator[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> HTTPResponse:
-        response = self._send(method, place, body, headers)
-        if response.status >= 400:
-            said = response.read(_SAID_CHARACTERS).decode(errors="replace")
-            raise self._refusal(_error_of(said) or f"status {response.status}")
-        return response
-
-    def _send(
-        self,
-        method: str,
-        place: str,
-        body: bytes | Iterator[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> HTTPResponse:
+    @contextmanager
+    def _open(
+        self, method: str, place: str, body: _Body = None, headers: dict[str, str] | None = None
+    ) -> Iterator[HTTPResponse]:
         kind = HTTPSConnection if self._scheme == "https" else HTTPConnection
         connection = kind(str(self._host), self._port, timeout=TIMEOUT_SECONDS)
         try:
             try:
-                connection.request(method, self._base + place, body, headers or {})
-            except (BrokenPipeError, ConnectionResetError):
                 # a server that refuses a file answers before it has read it all, and hangs up
-                return connection.getresponse()
-            return connection.getresponse()
-        except TimeoutError as error:
-            raise self._unavailable(f"did not answer within {TIMEOUT_SECONDS:g} s", error) from error
-        except (OSError, HTTPException) as error:
-            raise self._unavailable("cannot be reached", error) from error
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, self._base + place, body, headers or {})
+                response = connection.getresponse()
+            except TimeoutError as error:
+                raise self._unavailable(f"did not answer within {TIMEOUT_SECONDS:g} s", error) from error
+            except (OSError, HTTPException) as error:
+                raise self._unavailable("cannot be reached", error) from error
+            if response.status >= 400 and method != "HEAD":
+                said = response.read(_SAID_CHARACTERS).decode(errors="replace")
+                raise self._refusal(_error_of(said) or f"status {response.status}")
+            yield response
+        finally:
+            connection.close()
 
     def _lines(self, response: HTTPResponse) -> Iterator[dict[str, Any]]:
         try:
@@ -144,13 +136,6 @@ class Ollama:
             raise self._unavailable(f"said nothing for {TIMEOUT_SECONDS:g} s", error) from error
         except (OSError, HTTPException, ValueError) as error:
             raise self._unavailable("broke off its answer", error) from error
-
-    def _json(self, response: HTTPResponse) -> dict[str, Any]:
-        try:
-            found = json.loads(response.read())
-        except (OSError, HTTPException, ValueError) as error:
-            raise self._unavailable("does not answer as Ollama does", error) from error
-        return found if isinstance(found, dict) else {}
 
     def _refusal(self, said: str) -> ResourceError:
         if any(words in said.lower() for words in _NO_SPACE):
