@@ -61,7 +61,7 @@ def export(
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference
     from tunesmith.cli.terminal import show_json, tell
-    from tunesmith.errors import GateFailed, SettingsError
+    from tunesmith.errors import SettingsError
 
     if verify < 0:
         raise SettingsError(f"--verify is {verify}; it counts prompts", fix="0 tries nothing, 200 is the default")
@@ -84,6 +84,12 @@ def export(
         show_json(result.to_json())
     else:
         show_export(result)
+    _require_sound(result)
+
+
+def _require_sound(result: Export) -> None:
+    from tunesmith.errors import GateFailed
+
     if result.failed:
         names = ", ".join(one.product.name for one in result.failed)
         raise GateFailed(
