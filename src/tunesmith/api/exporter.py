@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from tunesmith.runs import Run, atomic_write
 
 Progress = Callable[[str, int, int], None]
 PROMPTS = 200
+# What a smaller file may lose and still be recommended: token F1, and the factor of perplexity on held-out rows.
+LOST_F1, GROWN_PERPLEXITY = 0.03, 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,16 @@ class Export:
     @property
     def failed(self) -> tuple[Exported, ...]:
         return tuple(one for one in self.products if one.verdict.status == "failed")
+
+    @property
+    def recommended(self) -> Exported | None:
+        """The smallest verified file that loses at most 0.03 of token F1 and 5 % of perplexity; None of less than two.
+
+        A number that was not measured, for want of held-out rows, does not count as lost.
+        """
+        sizes = [one for one in self.products if one.product.file_type is not None and one.verdict.status == "verified"]
+        kept = [one for one in sizes if _keeps_quality(one.verdict.numbers)]
+        return min(kept, key=lambda one: one.size_bytes) if len(sizes) > 1 and kept else None
 
     def to_json(self) -> dict[str, object]:
         """What `tunesmith export --json` prints."""
@@ -182,6 +194,12 @@ def _trained(run: Run, config: RunConfig) -> tuple[Trained, int]:
         max_length=config.data.max_length,
     )
     return trained, count_parameters(skeleton)[1]
+
+
+def _keeps_quality(numbers: Mapping[str, float]) -> bool:
+    lost = numbers.get("reference_token_f1", 0.0) - numbers.get("token_f1", 0.0)
+    grown = numbers.get("perplexity", 1.0) / numbers.get("reference_perplexity", 1.0)
+    return lost <= LOST_F1 and grown <= GROWN_PERPLEXITY
 
 
 def _size(path: Path) -> int:
