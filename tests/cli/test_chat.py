@@ -244,6 +244,9 @@ class Terminal:
         self.text = ""
         os.write(self.master, text.encode())
         self.wait_for(until)
+        if until.startswith("read"):  # what is typed before the next prompt would be lost with the change of mode
+            self.text = self.text.partition(until)[2]
+            self.wait_for("you> ")
 
     def close(self) -> int:
         os.write(self.master, b"\x04")

@@ -17,6 +17,7 @@ from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError, ResourceError
 from tunesmith.evaluate import EVALUATORS
 from tunesmith.export import (
+    MODELFILE,
     Answer,
     Case,
     Check,
@@ -30,6 +31,7 @@ from tunesmith.export import (
     import_llama_cpp,
     make_cases,
     verify_file,
+    verify_modelfile,
     verify_numbers,
 )
 from tunesmith.generate import Engine
@@ -53,8 +55,8 @@ def verify_all(
     """
     if not prompts:
         return [Verdict(reason="it was not asked for") for _ in made]
-    missing = _missing_llama_cpp() if any(product.target.startswith("gguf") for product, _ in made) else None
-    if missing and all(product.target.startswith("gguf") for product, _ in made):
+    missing = _missing_llama_cpp() if any(product.is_gguf for product, _ in made) else None
+    if missing and all(product.is_gguf for product, _ in made):
         return [Verdict(reason=missing) for _ in made]
     session = open_session(str(run.path), {"model.dtype": "float32"})
     evidence = _evidence(session, run, shop.trained, prompts)
@@ -64,7 +66,7 @@ def verify_all(
         original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
         verdicts = []
         for product, path in made:
-            if missing and product.target.startswith("gguf"):
+            if missing and product.is_gguf:
                 verdicts.append(Verdict(reason=missing))
             else:
                 verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
@@ -80,12 +82,30 @@ def _missing_llama_cpp() -> str | None:
 
 
 def _verify_gguf(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    return _verify_model(product, path, original, on_progress, tell=verify_file)
+
+
+def _verify_ollama(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    def tell(file: LlamaCpp, evidence: Evidence) -> tuple[Check, ...]:
+        return verify_modelfile(file, evidence, shop.frame, (path.parent / MODELFILE).read_text(encoding="utf-8"))
+
+    return _verify_model(product, path, original, on_progress, tell=tell)
+
+
+def _verify_model(
+    product: Product,
+    path: Path,
+    original: Original,
+    on_progress: Progress,
+    *,
+    tell: Callable[[LlamaCpp, Evidence], tuple[Check, ...]],
+) -> Verdict:
     try:
         file = LlamaCpp(path, context=original.evidence.context)
     except ValueError as error:
         return Verdict((Check("loading", False, f"llama.cpp cannot load it: {error}"),))
     try:
-        checks = verify_file(file, original.evidence)
+        checks = tell(file, original.evidence)
         more, numbers = verify_numbers(file, original, file_type=str(product.file_type), on_progress=on_progress)
         numbers["tokens_per_second"] = file.tokens_per_second
     finally:
@@ -129,6 +149,7 @@ def _verify_adapter(product: Product, path: Path, shop: Workshop, original: Orig
 _VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress], Verdict]] = {
     "merged": _verify_merged,
     "gguf": _verify_gguf,
+    "ollama": _verify_ollama,
     "gguf-lora": _verify_gguf_lora,
     "adapter": _verify_adapter,
 }

@@ -3,22 +3,41 @@
 from tunesmith.export.card import CardFacts, License, base_kind, card_text, read_license, write_card
 from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
+from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
+from tunesmith.export.modelfile import Modelfile
+from tunesmith.export.ollama import Ollama
 from tunesmith.export.runner import Answer
-from tunesmith.export.targets import MARK, TARGETS, Product, Trained, Workshop, check_wishes, make, open_workshop, plan
-from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_numbers
+from tunesmith.export.targets import (
+    MARK,
+    MODELFILE,
+    TARGETS,
+    Product,
+    Trained,
+    Workshop,
+    check_wishes,
+    make,
+    make_modelfile,
+    open_workshop,
+    plan,
+)
+from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_modelfile, verify_numbers
 
 __all__ = [
     "FILE_TYPES",
     "MARK",
+    "MODELFILE",
     "TARGETS",
     "Answer",
     "CardFacts",
     "Case",
     "Check",
     "Evidence",
+    "Frame",
     "License",
     "LlamaCpp",
+    "Modelfile",
+    "Ollama",
     "Original",
     "Product",
     "Trained",
@@ -27,13 +46,16 @@ __all__ = [
     "base_kind",
     "card_text",
     "check_wishes",
+    "find_frame",
     "import_llama_cpp",
     "make",
     "make_cases",
+    "make_modelfile",
     "open_workshop",
     "plan",
     "read_license",
     "verify_file",
+    "verify_modelfile",
     "verify_numbers",
     "write_card",
 ]

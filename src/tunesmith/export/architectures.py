@@ -51,7 +51,7 @@ def _rotated(config: Any) -> int:
     return int(_head_size(config) * config.rope_parameters.get("partial_rotary_factor", 1.0))
 
 
-def _context(config: Any) -> int:
+def context_length(config: Any) -> int:
     """Tokens up to which llama.cpp, which has no sliding window here, computes the same."""
     window = getattr(config, "sliding_window", None)
     return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
@@ -60,7 +60,7 @@ def _context(config: Any) -> int:
 _EVERY: dict[str, Callable[[Any], Number]] = {
     "vocab_size": lambda c: c.vocab_size,
     "block_count": lambda c: c.num_hidden_layers,
-    "context_length": _context,
+    "context_length": context_length,
     "embedding_length": lambda c: c.hidden_size,
     "attention.head_count": lambda c: c.num_attention_heads,
 }

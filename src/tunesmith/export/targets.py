@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tunesmith.config import METHODS
+from tunesmith.config import METHODS, GenerateConfig
 from tunesmith.errors import SettingsError
-from tunesmith.export.architectures import find_architecture
+from tunesmith.export.architectures import context_length, find_architecture
 from tunesmith.export.card import CardFacts, write_card
 from tunesmith.export.gguf import FILE_TYPES, write_adapter, write_model
+from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.merged import write_merged
+from tunesmith.export.modelfile import Modelfile, licence_text, make_parameters, require_writable
 from tunesmith.export.quantise import check_quantiser, quantise
 from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
 from tunesmith.model import TrainedTensors, format_count, open_trained
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MARK = "verification.json"
+MODELFILE = "Modelfile"
 Progress = Callable[[str, int, int], None]
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
 
@@ -42,7 +45,8 @@ class Trained:
     """A finished run as its exports need it.
 
     folder: its model/. dtype: what it computed in. template: what it was trained with.
-    modules_to_save: embeddings or head were trained whole beside an adapter.
+    modules_to_save: embeddings or head were trained whole beside an adapter. generate: how it answers. max_length: of
+    a training row, in tokens.
     """
 
     folder: Path
@@ -52,6 +56,8 @@ class Trained:
     tokenizer: PreTrainedTokenizerBase
     template: Template
     modules_to_save: bool
+    generate: GenerateConfig
+    max_length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ class Product:
     @property
     def name(self) -> str:
         return self.target if self.file_type is None else f"{self.target}-{self.file_type}"
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is written with the package gguf and tried with llama.cpp."""
+        return self.file_type is not None or self.target == "gguf-lora"
 
 
 @dataclass(slots=True)
@@ -86,6 +97,10 @@ class Workshop:
     def vocabulary(self) -> Vocabulary:
         size = self.trained.config.vocab_size
         return read_vocabulary(self.trained.tokenizer, self.trained.template, size=size)
+
+    @property
+    def frame(self) -> Frame:
+        return _find_frame(self.trained)
 
     def write_gguf(self, path: Path, file_type: str, tensors: TrainedTensors) -> None:
         write_model(
@@ -128,6 +143,49 @@ def _refuse_merged(trained: Trained) -> list[str]:
 def _refuse_gguf(trained: Trained) -> list[str]:
     problems = [problem.replace("merged: ", "gguf: ", 1) for problem in _refuse_merged(trained)]
     return problems + [f"gguf: {problem}" for problem in _gguf_problems(trained, vocabulary=True)]
+
+
+def _refuse_ollama(trained: Trained) -> list[str]:
+    problems = [problem.replace("gguf: ", "ollama: ", 1) for problem in _refuse_gguf(trained)]
+    if problems:  # the vocabulary, which says whether BOS is added, cannot be read
+        return problems
+    try:
+        _find_frame(trained)
+        make_modelfile(trained)
+    except SettingsError as error:
+        problems.append("ollama: " + "; ".join(part for part in (error.message, error.cause, error.fix) if part))
+    return problems
+
+
+def _find_frame(trained: Trained) -> Frame:
+    vocabulary = read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
+    return find_frame(trained.template, trained.tokenizer, add_bos=vocabulary.add_bos)
+
+
+def make_modelfile(trained: Trained) -> Modelfile:
+    """What Ollama is told of a run.
+
+    Raises:
+        SettingsError: its template or system prompt cannot be written for Ollama.
+    """
+    parameters = make_parameters(
+        trained.generate,
+        trained.tokenizer,
+        trained.template.stop_ids,
+        context=context_length(trained.config),
+        max_length=trained.max_length,
+    )
+    for what, text in (
+        ("prompt.system", trained.facts.system or ""),
+        ("generate.stop", " ".join(trained.generate.stop)),
+    ):
+        require_writable(text, what=what)
+    return Modelfile(
+        template=_find_frame(trained).source(),
+        parameters=parameters,
+        system=trained.facts.system,
+        licence=licence_text(trained.facts.license),
+    )
 
 
 def _refuse_gguf_lora(trained: Trained) -> list[str]:
@@ -188,6 +246,14 @@ def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
     return path
 
 
+def _write_ollama(shop: Workshop, product: Product, folder: Path) -> Path:
+    path = _write_gguf(shop, product, folder)
+    facts = shop.trained.facts
+    text = make_modelfile(shop.trained).text(path.name, origin=f"{facts.name}, tuned with Tunesmith from {facts.base}")
+    (folder / MODELFILE).write_text(text, encoding="utf-8")
+    return path
+
+
 def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
     path = folder / f"{shop.trained.facts.name}-lora.gguf"
     write_adapter(path, shop.tensors, shop.trained.facts)
@@ -203,10 +269,11 @@ def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
     return folder
 
 
-# Ollama and MLX are planned: a row here, and a verification in api/exporter.py.
+# MLX is planned: a row here, and a verification in api/exporter.py.
 TARGETS: Mapping[str, Target] = {
     "merged": Target("whole weights as safetensors, for transformers and vLLM", _refuse_merged, _write_merged),
     "gguf": Target("one file for llama.cpp and what is built on it", _refuse_gguf, _write_gguf, has_file_type=True),
+    "ollama": Target("a GGUF file and its Modelfile, for Ollama", _refuse_ollama, _write_ollama, has_file_type=True),
     "gguf-lora": Target(
         "the adapter as a small file for llama.cpp, beside a GGUF file of the base", _refuse_gguf_lora, _write_gguf_lora
     ),
@@ -226,8 +293,9 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Prod
     ]
     if not targets:
         problems.append(f"no target; known: {', '.join(TARGETS)}")
-    if "gguf" in targets and not file_types:
-        problems.append(f"no type for gguf; known: {', '.join(FILE_TYPES)}")
+    typed = [name for name in targets if name in TARGETS and TARGETS[name].has_file_type]
+    if typed and not file_types:
+        problems.append(f"no type for {', '.join(typed)}; known: {', '.join(FILE_TYPES)}")
     if problems:
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
     products: list[Product] = []
@@ -253,7 +321,7 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
     if problems:
         fix = "leave these targets out, or choose another folder with --out" if occupied else "choose other targets"
         raise SettingsError(f"{trained.facts.name} cannot be exported to this", problems=tuple(problems), fix=fix)
-    if any(product.target.startswith("gguf") for product in products):
+    if any(product.is_gguf for product in products):
         need("gguf", extra="gguf")
     from_float = [p for p in products if p.file_type and FILE_TYPES[p.file_type].tensor_type is None]
     if from_float:
@@ -284,7 +352,7 @@ def make(product: Product, shop: Workshop, out: Path) -> Path:
         record = {"schema_version": 1, "target": product.target, "file_type": product.file_type, **_UNTRIED}
         (folder / MARK).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     made = out / product.name / path.relative_to(folder)
-    if product == Product("gguf", "f32"):
+    if product.file_type == "f32":
         shop.float_model = made
     return made
 

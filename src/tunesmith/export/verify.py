@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import jinja2
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.export.evidence import Case, Evidence
+from tunesmith.export.go_template import Frame
 from tunesmith.export.runner import Answer, Runner
 
 # Logits of the trained model are kept for all files: this many bytes of them, and as many rows as that allows.
@@ -141,6 +142,32 @@ class Original:
 def verify_file(file: File, evidence: Evidence) -> tuple[Check, ...]:
     """Vocabulary, prompts and stops: what has nothing to do with numbers, and is exact."""
     return (_check_vocabulary(file, evidence), _check_prompts(file, evidence), _check_stops(file, evidence))
+
+
+def verify_modelfile(file: File, evidence: Evidence, frame: Frame, modelfile: str) -> tuple[Check, ...]:
+    """As verify_file, with the prompts that Ollama writes; and whether the Modelfile says so, stop by stop."""
+    cases = tuple(case for case in evidence.cases if frame.takes(case.turns))
+    prompts = _check_prompts(_Framed(file, frame), replace(evidence, cases=cases))
+    left_out = len(evidence.cases) - len(cases)
+    if left_out:
+        prompts = replace(prompts, detail=f"{prompts.detail}; {left_out} that Ollama has no words for were left out")
+    stops = [evidence.tokens[token_id] for token_id in evidence.stop_ids]
+    missing = [stop for stop in stops if f'PARAMETER stop "{stop}"\n' not in modelfile]
+    told = frame.source() in modelfile and not missing
+    detail = f"stops that are not in it: {missing}" if missing else "its template is another than the one proven"
+    return (
+        _check_vocabulary(file, evidence),
+        prompts,
+        _check_stops(file, evidence),
+        Check("Modelfile", told, f"it has the template and {len(stops)} stop tokens" if told else detail),
+    )
+
+
+class _Framed:
+    """A file whose prompts are written by Ollama's template instead of its own."""
+
+    def __init__(self, file: File, frame: Frame) -> None:
+        self.tokens, self.ends, self.tokenize, self.render = file.tokens, file.ends, file.tokenize, frame.render
 
 
 def verify_numbers(

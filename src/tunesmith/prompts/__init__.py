@@ -1,8 +1,19 @@
 """Messages to token ids: the templates, the one renderer, and the probe that refuses a template it cannot prove."""
 
 from tunesmith.prompts.check import check_template
-from tunesmith.prompts.render import Template, prompt_turns, render, render_prompt
+from tunesmith.prompts.probe import shared_length
+from tunesmith.prompts.render import Template, prompt_text, prompt_turns, render, render_prompt
 from tunesmith.prompts.templates import TEMPLATES
 from tunesmith.prompts.tokens import prepare_tokenizer
 
-__all__ = ["TEMPLATES", "Template", "check_template", "prepare_tokenizer", "prompt_turns", "render", "render_prompt"]
+__all__ = [
+    "TEMPLATES",
+    "Template",
+    "check_template",
+    "prepare_tokenizer",
+    "prompt_text",
+    "prompt_turns",
+    "render",
+    "render_prompt",
+    "shared_length",
+]

@@ -96,17 +96,19 @@ def render_prompt(messages: Sequence[Message], template: Template, tokenizer: Pr
     Raises:
         DataError: the template cannot render these messages.
     """
-    try:
-        rules = find_rules(template.source, tokenizer)
-        pieces = _cut(_shape(messages, rules), template.source, tokenizer, rules, prompt=True)
-    except Fault as fault:
-        raise DataError(
-            f"the template {template.name!r} cannot render these messages",
-            cause=str(fault),
-            fix="check the order of the roles, or set prompt.template to another template",
-        ) from fault
+    pieces, rules = _prompt_pieces(messages, template, tokenizer)
     encoded = encode_pieces([piece.text for piece in pieces], tokenizer, rules.spelling)
     return [token_id for piece_ids in encoded for token_id in piece_ids]
+
+
+def prompt_text(messages: Sequence[Message], template: Template, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text that `render_prompt` encodes.
+
+    Raises:
+        DataError: the template cannot render these messages.
+    """
+    pieces, _ = _prompt_pieces(messages, template, tokenizer)
+    return "".join(piece.text for piece in pieces)
 
 
 def prompt_turns(
@@ -123,6 +125,21 @@ def prompt_turns(
         return _shape(messages, find_rules(template.source, tokenizer))
     except Fault as fault:
         raise DataError(f"the template {template.name!r} cannot be used", cause=str(fault)) from fault
+
+
+def _prompt_pieces(
+    messages: Sequence[Message], template: Template, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[_Piece], Rules]:
+    try:
+        rules = find_rules(template.source, tokenizer)
+        pieces = _cut(_shape(messages, rules), template.source, tokenizer, rules, prompt=True)
+    except Fault as fault:
+        raise DataError(
+            f"the template {template.name!r} cannot render these messages",
+            cause=str(fault),
+            fix="check the order of the roles, or set prompt.template to another template",
+        ) from fault
+    return pieces, rules
 
 
 def _render_text(example: Example, rules: Rules, tokenizer: PreTrainedTokenizerBase) -> Encoded:

@@ -1,0 +1,232 @@
+"""Ollama's template against our renderer, byte for byte; the Modelfile; and the whole way with real llama.cpp."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.fake_ollama import FakeOllama, fake_ollama
+from tests.export.go_template import ask_ollama, execute
+from tests.prompts.conftest import FAMILIES, build_tokenizer
+from tunesmith.api import Export, export
+from tunesmith.api.exporter import Exported
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.export import Modelfile, Ollama, Product, Verdict, find_frame
+from tunesmith.prompts import check_template, prompt_text
+from tunesmith.runs import Run
+from tunesmith.types import Message
+
+CONVERSATIONS = {
+    "a question": ("Why?",),
+    "three turns": ("What is a press?", "A machine.", "Who made it?"),
+    "seven turns": ("One", "1", "Two", "2", "Three", "3", "Four"),
+    "braces and quotes": ('{{ .Content }} "x" \\n {% if %} """', "{{ end }}\n\n", "`a` 🙂 ｜é"),
+}
+SYSTEMS = (None, "You are terse.", 'Say "no".\n{{ .System }}')
+CUSTOM = "Instruction: {question}\n\nResponse: {answer}"
+
+
+def same_prompts(tokenizer: Any, name: str) -> bool:
+    """Whether every conversation has the same bytes in Ollama; BOS is llama.cpp's to add."""
+    template = check_template(name, tokenizer)
+    bos = tokenizer.bos_token or ""
+    add_bos = bool(bos) and prompt_text([Message("user", "a")], template, tokenizer).startswith(bos)
+    frame = find_frame(template, tokenizer, add_bos=add_bos)
+    for system in SYSTEMS:
+        for contents in CONVERSATIONS.values():
+            texts = [content.strip() for content in contents] if frame.trims else contents
+            messages = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+            if system is not None:
+                messages.insert(0, Message("system", system))
+            turns = [{"role": message.role, "content": message.content} for message in messages]
+            found = ask_ollama(frame.source(), turns)
+            assert frame.render(turns) == found
+            assert (bos if add_bos else "") + found == prompt_text(messages, template, tokenizer)
+    return True
+
+
+@pytest.mark.parametrize("name", ["qa", "alpaca", "plain", CUSTOM, "Q: {question}\nA:", "{system}\n{question} => "])
+@pytest.mark.parametrize("family", ["base", "base-bos"])
+def test_text_templates_have_the_same_prompts(family: str, name: str) -> None:
+    assert same_prompts(build_tokenizer(FAMILIES[family]), name)
+
+
+@pytest.mark.parametrize(
+    "family", ["chatml", "llama3", "llama3.2", "gemma", "phi3", "phi4", "qwen2.5", "qwen3", "mistral", "no-stop"]
+)
+def test_chat_templates_have_the_same_prompts(family: str) -> None:
+    assert same_prompts(build_tokenizer(FAMILIES[family]), "chat")
+
+
+def test_the_built_in_model_has_the_same_prompts() -> None:
+    from transformers import AutoTokenizer
+
+    import tunesmith.model
+
+    folder = Path(tunesmith.model.__file__).parent / "builtin" / "nano"
+    assert same_prompts(AutoTokenizer.from_pretrained(folder), "chat")
+
+
+LAST_SYSTEM = (  # Mistral v3 and later: the system text stands before the last question
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|im_start|>{% if loop.last and system %}"
+    "{{ system + '\n\n' }}{% endif %}{{ m['content'] }}<|im_end|>"
+    "{% else %}{{ ' ' + m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+)
+NUMBERED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + ' ' + loop.index | string + '\n' + m['content'] }}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant ' + "
+    "(messages | length + 1) | string + '\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("source", "reason"), [(LAST_SYSTEM, "system, user, assistant"), (NUMBERED, "it writes")])
+def test_what_go_cannot_say_is_refused_and_not_guessed(source: str, reason: str) -> None:
+    tokenizer = build_tokenizer(FAMILIES["chatml"])
+    tokenizer.chat_template = source
+    template = check_template("chat", tokenizer)
+    with pytest.raises(SettingsError, match="cannot be written as a template of Ollama") as caught:
+        find_frame(template, tokenizer, add_bos=False)
+    assert reason in str(caught.value.cause)
+    assert "llama-server" in str(caught.value.fix)
+
+
+def test_the_evaluator_is_strict_and_trims_as_go_does() -> None:
+    assert execute(
+        ' a {{- "b\\n" }} {{ if eq .X 1 }}one{{ else if eq .X 2 }}two{{ else }}no{{ end -}} \n c', {"X": 2}
+    ) == (" ab\n twoc")
+    assert execute("{{ range $i, $m := .L }}{{ $i }}{{ len (slice $.L $i) }} {{ end }}", {"L": ["x", "y"]}) == "02 11 "
+    for wrong in ("{{ .X | upper }}", "{{ trim .X }}", "{{ if .X }}", "{{ .X"):
+        with pytest.raises((ValueError, IndexError)):
+            execute(wrong, {"X": "x"})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:llama_cpp")
+def test_a_run_is_exported_with_its_modelfile_and_verified(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    pytest.importorskip("llama_cpp")
+    run = tuned(
+        "llama", **{"prompt.system": 'You are "terse".', "generate.temperature": 0.5, "generate.stop": ["\nQ:"]}
+    )
+    result = export(str(run.path), out=tmp_path, to=["ollama"], quantize=["f32"], prompts=4)
+    (one,) = result.products
+    assert one.verdict.status == "verified", one.verdict.faults
+    text = (tmp_path / "ollama-f32" / "Modelfile").read_text(encoding="utf-8")
+    assert f"FROM ./{one.path.name}\n" in text
+    assert "PARAMETER temperature 0.5\n" in text
+    assert "PARAMETER num_predict 8\n" in text
+    assert 'PARAMETER stop "<|im_end|>"\n' in text
+    assert 'PARAMETER stop "<|endoftext|>"\n' in text
+    assert 'PARAMETER stop """\nQ:"""\n' in text
+    assert 'SYSTEM """You are "terse"."""\n' in text
+    assert "LICENSE" not in text  # the base names none
+    checks = {
+        check["name"] for check in json.loads((tmp_path / "ollama-f32" / "verification.json").read_text())["checks"]
+    }
+    assert {"prompts", "stop tokens", "Modelfile", "logits"} <= checks
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOllama]:
+    with fake_ollama() as found:
+        yield found
+
+
+def make_files(folder: Path) -> tuple[Path, Modelfile]:
+    path = folder / "m.gguf"
+    path.write_bytes(b"GGUF" + bytes(range(256)) * 9000)  # more than one chunk
+    parameters: dict[str, float | list[str]] = {"temperature": 0.5, "stop": ["<|im_end|>"]}
+    return path, Modelfile(template="{{ .Prompt }}", parameters=parameters, system="Hi", licence="mit")
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Nobody looks."""
+
+
+def test_a_model_is_made_of_a_file_that_is_sent_once(server: FakeOllama, tmp_path: Path) -> None:
+    path, modelfile = make_files(tmp_path)
+    seen: list[tuple[str, int, int]] = []
+    for name in ("one", "team/two:q8_0"):
+        Ollama(server.url).create(name, path, modelfile, on_progress=lambda *step: seen.append(step))
+    assert server.pushes == 1
+    assert list(server.blobs.values()) == [path.read_bytes()]
+    assert set(server.models) == {"one", "team/two:q8_0"}
+    made = server.models["one"]
+    assert made["template"] == "{{ .Prompt }}"
+    assert made["parameters"] == {"temperature": 0.5, "stop": ["<|im_end|>"]}
+    assert (made["system"], made["license"]) == ("Hi", ["mit"])
+    assert ("sending m.gguf", path.stat().st_size, path.stat().st_size) in seen
+
+
+@pytest.mark.parametrize(
+    ("place", "said", "message", "fix"),
+    [
+        ("push", "write blob: no space left on device", "disk of Ollama .* is full", "OLLAMA_MODELS"),
+        ("create", "unsupported architecture", "refused", "update it"),
+        ("silence", "", "ended before", "ollama serve"),
+    ],
+)
+def test_what_a_server_says_is_told(
+    place: str, said: str, message: str, fix: str, server: FakeOllama, tmp_path: Path
+) -> None:
+    server.say[place] = said
+    path, modelfile = make_files(tmp_path)
+    with pytest.raises(ResourceError, match=message) as caught:
+        Ollama(server.url).create("one", path, modelfile, on_progress=no_progress)
+    assert said in str(caught.value.cause)
+    assert fix in str(caught.value.fix)
+
+
+def test_no_server_is_told_before_anything_is_made(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    with fake_ollama() as gone:
+        url = gone.url
+    run = str(tuned("llama").path)
+    with pytest.raises(ResourceError, match="cannot be reached") as caught:
+        export(run, out=tmp_path / "out", to=["ollama"], create="faq", host=url)
+    assert "ollama serve" in str(caught.value.fix)
+    assert not (tmp_path / "out").exists()
+    for wrong, words in (
+        ({"to": ["gguf"]}, "--to ollama"),
+        ({"to": ["ollama"], "quantize": ["f32", "q8_0"]}, "faq:q8_0"),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            export(run, out=tmp_path / "out", create="faq:1", host=url, **wrong)
+        assert words in str(refused.value.fix)
+    with pytest.raises(SettingsError, match="no address"):
+        Ollama("ftp://x")
+
+
+def test_the_command_line_makes_models(
+    tuned: Callable[..., Run], server: FakeOllama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gguf")
+    from tunesmith.cli import main
+
+    run = str(tuned("llama").path)
+    command = ["export", run, "--to", "ollama", "--quantize", "f32,q8_0", "--verify", "0", "--out", str(tmp_path)]
+    capsys.readouterr()
+    assert main([*command, "--create", "faq", "--host", server.url]) == 0
+    assert "ollama run faq:q8_0" in capsys.readouterr().out
+    assert set(server.models) == {"faq:f32", "faq:q8_0"}
+    text = (tmp_path / "ollama-q8_0" / "Modelfile").read_text(encoding="utf-8")
+    assert server.models["faq:q8_0"]["template"] in text
+    assert server.models["faq:q8_0"]["parameters"]["stop"] == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_the_smallest_file_that_keeps_its_quality_is_recommended(tmp_path: Path) -> None:
+    def made(name: str, size: int, f1: float, perplexity: float) -> Exported:
+        numbers = {"token_f1": f1, "reference_token_f1": 0.5, "perplexity": perplexity, "reference_perplexity": 2.0}
+        return Exported(Product("gguf", name), tmp_path, size, Verdict(numbers=numbers))
+
+    files = [made("f32", 40, 0.5, 2.0), made("q8_0", 10, 0.48, 2.05), made("q4_0", 5, 0.46, 2.0)]
+    files.append(made("q5_0", 6, 0.5, 2.2))
+    run: Any = None
+    best = Export(run, tmp_path, tuple(files)).recommended
+    assert best is not None
+    assert best.product.file_type == "q8_0"
+    assert Export(run, tmp_path, tuple(files[:1])).recommended is None
