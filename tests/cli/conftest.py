@@ -18,7 +18,7 @@ from tunesmith.api.leaks import LeakReport
 from tunesmith.api.look import is_base
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
-from tunesmith.data import check_file
+from tunesmith.data import check_path
 from tunesmith.errors import DataError, ResourceError
 from tunesmith.evaluate import Answer, hold
 from tunesmith.generate import Completion
@@ -175,7 +175,7 @@ class FakeApi(ModuleType):
         return run
 
     def check_data_file(self, path: str) -> None:
-        check_file(Path(path))
+        check_path(Path(path))
 
     def inspect(self, config: Any) -> Any:
         self._called("inspect", config=config)

@@ -165,7 +165,7 @@ def test_nothing_to_measure_is_an_error_of_the_data(engine, examples, message):
     with pytest.raises(DataError, match=message) as caught:
         evaluate(engine, examples, [], config=CONFIG)
     assert "data.split.test" in caught.value.fix
-    assert "data.test_path" in caught.value.fix
+    assert "--data FILE" in caught.value.fix
 
 
 def test_compare_table_knows_that_lower_perplexity_is_better(engine):

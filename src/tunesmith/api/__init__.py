@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.api.contest import CaseResult, Compared, compare
+    from tunesmith.api.contest import CaseResult, Compared, compare, evaluate_cases
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.exporter import Export, Exported, export
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.panel import Panel, Reply, open_panel
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
@@ -41,17 +42,21 @@ __all__ = [
     "MetricType",
     "ModelEvaluator",
     "ModelFinetuner",
+    "Panel",
     "Preview",
+    "Reply",
     "Session",
     "SuiteComparison",
     "check_data_file",
     "compare",
     "create_mlx_compatible_scheduler",
     "evaluate",
+    "evaluate_cases",
     "export",
     "inspect",
     "is_base",
     "layers",
+    "open_panel",
     "open_session",
     "pretrain",
     "preview",
@@ -62,13 +67,14 @@ __all__ = [
 
 
 _HOME = {
-    **dict.fromkeys(("CaseResult", "Compared", "compare"), "contest"),
+    **dict.fromkeys(("CaseResult", "Compared", "compare", "evaluate_cases"), "contest"),
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("Export", "Exported", "export"), "exporter"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Panel", "Reply", "open_panel"), "panel"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
     **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
-from tunesmith.data import encode, prepare, spread_over_tasks
+from tunesmith.data import encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError
 from tunesmith.evaluate import AnswerLog, Evaluation
 from tunesmith.evaluate import evaluate as measure
@@ -29,14 +29,27 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
             f"{' or '.join(config.data.files)} has changed since {run.name} was trained",
             cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
             "among the test rows",
-            fix="restore the file, or give other rows with --data.test_path FILE",
+            fix="restore the file, or give other rows: --data FILE",
         )
     rows = spread_over_tasks(prepared.test, config.eval.max_rows)
     if not rows:
         raise DataError(
-            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
+            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give other rows: --data FILE"
         )
     return rows
+
+
+def examples_of_file(run: Run, config: RunConfig, path: str) -> list[Example]:
+    """The rows of a file of the user, read as the run read its own, at most `eval.max_rows` of them.
+
+    Raises:
+        DataError: the file cannot be used, or no row of it can be measured on.
+    """
+    trained = run.manifest["data"]
+    is_one = len(config.data.files) == 1  # of several files each has columns of its own
+    shape = trained["shape"] if is_one or trained.get("labels") else "auto"
+    found = prepare_rows(config, path, shape=shape, columns=trained["columns"] if is_one else {})
+    return found.test[: config.eval.max_rows]
 
 
 def measure_session(
@@ -50,7 +63,7 @@ def measure_session(
 ) -> Evaluation:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not asked again.
+    log: of this model with these settings; what is in it is not computed again.
     """
     who = "the base model" if base else "the tuned model"
     with session.engine(base=base) as engine:

@@ -1,4 +1,4 @@
-"""A file of any known format -> Table. The format goes by the name of the file, JSON's two forms by content."""
+"""A file of any known format, or a data set's folder -> Table. The format goes by name, JSON's two forms by content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tunesmith.data.readers.delimited import read_csv, read_tsv
 from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, read_jsonl
 from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
-from tunesmith.data.readers.source import Source, open_source
+from tunesmith.data.readers.saved import is_saved, read_saved
+from tunesmith.data.readers.source import Source, check_file, open_source
 from tunesmith.data.readers.workbook import read_xlsx
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError, SettingsError
@@ -42,8 +43,13 @@ SUFFIXES: Mapping[str, str] = {
 }
 
 
-def read(config: DataConfig, path: str | Path | None = None) -> Table:
+def read(config: DataConfig, path: str | Path | None = None, *, side: str = "data") -> Table:
     """Read `path`, or `config.path`, in `config.format`. A packed file, such as .csv.gz, is unpacked on the way.
+
+    The folder of a data set (saved by the `datasets` library, or of parquet files) is read as well.
+
+    Args:
+        side: what the rows are for: data (to train on), validation or test. Of a folder it chooses the split.
 
     Raises:
         SettingsError: there is no path.
@@ -51,14 +57,27 @@ def read(config: DataConfig, path: str | Path | None = None) -> Table:
     """
     if path is None and config.path is None:
         raise SettingsError("no data file is named", fix="give a file: tunesmith train FILE, or set data.path")
+    place = Path(path if path is not None else config.path or "")
+    if is_saved(place):
+        return read_saved(place, side)
     source = open_source(
-        Path(path if path is not None else config.path or ""),
+        place,
         sheet=config.sheet,
         delimiter=config.delimiter,
         encoding=config.encoding,
     )
     format_name = _detect_format(source) if config.format == "auto" else config.format
     return READERS[format_name](source)
+
+
+def check_path(path: Path) -> None:
+    """Tell a wrong path without reading rows.
+
+    Raises:
+        DataError: there is nothing at `path`, or a folder without a data set.
+    """
+    if not is_saved(path):
+        check_file(path)
 
 
 def _detect_format(source: Source) -> str:

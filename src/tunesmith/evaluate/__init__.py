@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
-    from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all
+    from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
     from tunesmith.evaluate.cases import Case, read_cases
     from tunesmith.evaluate.contests import Contest, hold
     from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels, text_scores
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         outcomes_to_undecide,
         wilson,
     )
-    from tunesmith.evaluate.report import report_html
+    from tunesmith.evaluate.report import PageTable, report_html
     from tunesmith.evaluate.run import Evaluation, evaluate
     from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
@@ -44,6 +44,7 @@ __all__ = [
     "Item",
     "LabelReport",
     "MetricChange",
+    "PageTable",
     "SuiteComparison",
     "SuiteScores",
     "Sums",
@@ -52,6 +53,7 @@ __all__ = [
     "ask_all",
     "bits_per_byte",
     "bradley_terry",
+    "choose_all",
     "cohen_kappa",
     "compare_table",
     "confusions",
@@ -80,7 +82,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
-    **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all"), "answers"),
+    **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
     **dict.fromkeys(("Case", "read_cases"), "cases"),
     **dict.fromkeys(("Contest", "hold"), "contests"),
     **dict.fromkeys(("ClassScores", "LabelReport", "report_labels", "text_scores"), "labels"),
@@ -91,7 +93,7 @@ _HOME = {
     ),
     **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
-    **dict.fromkeys(("report_html",), "report"),
+    **dict.fromkeys(("PageTable", "report_html"), "report"),
     **dict.fromkeys(("Evaluation", "evaluate"), "run"),
     **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise"), "sides"),
     **dict.fromkeys(("EVALUATORS",), "text"),

@@ -6,7 +6,7 @@ The first model is the one that the others are held against. Knows no model: ans
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class Contest:
 
     deciding: the score that the verdict is about, None without references. rows: what was asked and answered: row,
     sheet, question, reference, and `answers[name]` with text, ended and, given a reference, the deciding score.
+    memory_bytes: of the weights of each model that is known.
     """
 
     names: list[str]
@@ -62,6 +63,7 @@ class Contest:
     matches: dict[str, Match]
     tokens_per_second: dict[str, float]
     rows: list[dict[str, Any]]
+    memory_bytes: dict[str, int] = field(default_factory=dict)
 
     def verdict(self, name: str) -> str:
         """One sentence about a model and the first."""
@@ -89,6 +91,7 @@ class Contest:
                 {
                     "name": name,
                     "tokens_per_second": finite(self.tokens_per_second[name]),
+                    "memory_bytes": self.memory_bytes.get(name),
                     "scores": {metric: _ends(found) for metric, found in self.scores[name].items()},
                 }
                 for name in self.names

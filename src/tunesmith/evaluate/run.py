@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
-from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all
 from tunesmith.evaluate.labels import LabelReport, label_scores, report_labels
-from tunesmith.evaluate.likelihood import perplexity_of, row_nll
+from tunesmith.evaluate.likelihood import perplexity_of
 from tunesmith.evaluate.paired import Sums
 from tunesmith.evaluate.tasks import TaskScores, task_scores
 from tunesmith.evaluate.text import EVALUATORS, score_row
-from tunesmith.generate import Choice, choose
+from tunesmith.generate import Choice
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
 
@@ -83,7 +83,7 @@ def evaluate(
         examples: test rows. Of a conversation, the last answer counts.
         encoded: the same rows as token ids, for the perplexity.
         config: how answers are written (`generate`), how many at once (`eval.batch_size`), and the seed of sampling.
-        log: of this model with these settings: what is in it is not asked again.
+        log: of this model with these settings: what is in it is not computed again.
         on_progress: called with (answers done, answers in all).
         labels: the labels to choose from, with their training rows; None or empty to let the model write.
 
@@ -97,14 +97,13 @@ def evaluate(
         raise DataError(
             found,
             cause="a row needs a question and an answer that fit the model's context" if examples else None,
-            fix="raise data.split.test, or name a file with questions and answers in data.test_path",
+            fix="train with data.split.test above 0, or give rows with questions and answers: --data FILE",
         )
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        perplexity = perplexity_of(row_nll(engine.model, encoded))
+        perplexity = perplexity_of(nll_all(engine, encoded, log=log))
     answered = _Answers({}, [], [])
     if asked and labels:
-        size = config.eval.batch_size
-        answered = _chosen(engine, asked, prompts, tuple(labels), batch_size=size, on_progress=on_progress)
+        answered = _chosen(engine, asked, prompts, tuple(labels), config=config, log=log, on_progress=on_progress)
     elif asked:
         answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
     tasks = [[row.task for row in rows] for rows in (encoded, asked, texts)]
@@ -166,7 +165,8 @@ def _chosen(
     prompts: Sequence[Sequence[Message]],
     labels: tuple[str, ...],
     *,
-    batch_size: int,
+    config: RunConfig,
+    log: AnswerLog | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> _Answers:
     """Let the model choose. A row whose label is none of them counts as wrong and is left out of log_loss.
@@ -180,7 +180,8 @@ def _chosen(
             cause=f"they have {asked[0].answer!r}, for example; the run knows {', '.join(map(repr, labels[:5]))}",
             fix="give test rows with the labels of the training file, or train with these",
         )
-    choices = choose(engine, prompts, labels, batch_size=batch_size, on_progress=on_progress)
+    size = config.eval.batch_size
+    choices = choose_all(engine, prompts, labels, batch_size=size, log=log, on_progress=on_progress)
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
