@@ -200,8 +200,8 @@ def speed_table(found: dict[str, Any]) -> str:
                 f"| {name} | {writer} | {of['rows_per_second']:.2f} | {ratio} | {of['same_text']:.0%} | {goal} |"
             )
     about = [
-        f"{name}: {one['rows']} rows, {one['batch']} at once, {one['tokens'] / one['rows']:.0f} tokens an answer and at "
-        f"most {one['longest_tokens']}, prompts of {one['prompt_tokens'] / one['rows']:.0f} tokens, median of "
+        f"{name}: {one['rows']} rows, {one['batch']} at once, {one['tokens'] / one['rows']:.0f} tokens an answer and "
+        f"at most {one['longest_tokens']}, prompts of {one['prompt_tokens'] / one['rows']:.0f} tokens, median of "
         f"{one['rounds']} rounds"
         for name, one in found["models"].items()
     ]

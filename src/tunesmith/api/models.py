@@ -51,9 +51,10 @@ def first_run(references: Sequence[str]) -> Run | None:
     """The first run that is named, whose test rows and settings the comparison goes by.
 
     Raises:
-        SettingsError: a name before it stands for nothing.
+        SettingsError: a name stands for nothing.
     """
-    return next((run for run in map(run_of, references) if run is not None), None)
+    runs = [run_of(reference) for reference in references]  # all, so that a misspelt one is told before any is asked
+    return next((run for run in runs if run is not None), None)
 
 
 def resolved(reference: str, run: Run | None) -> str:

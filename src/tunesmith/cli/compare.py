@@ -152,12 +152,18 @@ def _side_by_side(result: Compared) -> RenderableType:
         outer.add_row(
             answer_columns([(name, shorten(row["answers"][name]["text"], _LONGEST)) for name in result.contest.names])
         )
-        if result.cases and result.cases[place].checks:
+        if place < len(result.cases) and result.cases[place].checks:
             failed = result.cases[place].failed
-            told = f"failed: {'; '.join(failed)}" if failed else f"passed {result.cases[place].checks} checks"
+            told = (
+                f"failed: {'; '.join(failed)}" if failed else f"passed all of its {_checks(result.cases[place].checks)}"
+            )
             tested = plain(result.contest.names[-1])
             outer.add_row(Text(f"{tested} {plain(told)}", style="red" if failed else "green"))
     return outer
+
+
+def _checks(count: int) -> str:
+    return f"{count} check{'s' if count > 1 else ''}"
 
 
 def _write_junit(path: Path, result: Compared) -> None:
