@@ -135,8 +135,8 @@ def measure_speed(name: str, run: str | None, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {writer: [] for writer in WRITERS}
     answers: dict[str, Texts] = {}
     with opened(name, run, rows) as (engine, prompts):
-        for writer in WRITERS.values():
-            writer(engine, prompts[:2], batch, 2)  # what is made once is not measured
+        for write in WRITERS.values():
+            write(engine, prompts[:2], batch, 2)  # what is made once is not measured
         for turn in range(rounds):
             names = list(WRITERS)
             for writer in names[turn % 3 :] + names[: turn % 3]:

@@ -115,7 +115,14 @@ def prepare_rows(config: RunConfig, path: str, *, shape: str, columns: Mapping[s
     Raises:
         DataError: the file cannot be used, or no row of it can be measured on.
     """
-    own = {"path": path, "sets": [], "format": "auto", "sheet": None, "delimiter": None, "encoding": None}
+    own: dict[str, object] = {
+        "path": path,
+        "sets": [],
+        "format": "auto",
+        "sheet": None,
+        "delimiter": None,
+        "encoding": None,
+    }
     split = SplitConfig(train=1, validation=0, test=0)
     data = config.data.model_copy(update={**own, "shape": shape, "columns": dict(columns), "split": split})
     part = _load(data, path, "test")

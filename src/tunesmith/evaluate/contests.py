@@ -5,6 +5,7 @@ The first model is the one that the others are held against. Knows no model: ans
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from tunesmith.types import Example
 _DECIDING = ("accuracy", "token_f1", "perplexity")
 _LENGTHS = ("short questions", "middle questions", "long questions")
 _REPEATED_WORDS = 4
+_LABELS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def hold(
         name: {**(scores[name] if scores else {}), **(style(given) if given else {})} for name, given in answers.items()
     }
     deciding = next((metric for metric in _DECIDING if metric in sums[names[0]]), None)
-    groups, first = _groups(asked), sums[names[0]]
+    groups, first = _groups(asked, labels=wanted if deciding == "accuracy" else ()), sums[names[0]]
     return Contest(
         names,
         deciding,
@@ -207,14 +209,19 @@ def _match(
     return Match(changes, wins, losses, len(gain) - wins - losses, slices)
 
 
-def _groups(asked: Sequence[Example]) -> dict[str, list[int]]:
-    """Rows of each task and sheet where there are several, and in thirds by length of the question where enough."""
+def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each task, sheet and label where there are several, and in thirds by length of the question where enough.
+
+    Of many labels those with most rows. labels: of each row; empty where the answers are none.
+    """
+    commonest = {label for label, _ in Counter(labels).most_common(_LABELS_SHOWN)}
     groups: dict[str, list[int]] = {}
     for kind, of_rows in (
         ("task", [example.task for example in asked]),
         ("sheet", [example.sheet for example in asked]),
+        ("label", [label if label in commonest else None for label in labels]),
     ):
-        values = dict.fromkeys(of_rows)
+        values = dict.fromkeys(value for value in of_rows if value is not None or kind != "label")
         if len(values) > 1:
             for value in values:
                 groups[f"{kind} {value}"] = [index for index, found in enumerate(of_rows) if found == value]
