@@ -47,7 +47,7 @@ class Echo:
 
 
 def local(echo: Echo, asked: list[tuple[Message, ...]], log: AnswerLog | None = None) -> list[str]:
-    found = answer_all(cast(Engine, echo), asked, SETTINGS, batch_size=1, log=log)
+    found = answer_all(cast(Engine, echo), asked, SETTINGS, batch_size=4, log=log)
     return [answer.text for answer in found]
 
 
@@ -73,7 +73,7 @@ def test_a_second_call_asks_only_what_is_new(tmp_path: Path, ask: Any) -> None:
 
 @pytest.mark.parametrize(("ask", "kept"), [(local, 16), (remote, 19)])
 def test_what_was_written_before_a_failure_is_kept(tmp_path: Path, ask: Any, kept: int) -> None:
-    """A local model is asked in parts of eight batches, a server row by row."""
+    """A local model is asked a batch at a time, here of four rows, a server row by row."""
     path = tmp_path / "model.jsonl"
     asked = questions(*map(str, range(30)))
     with pytest.raises(ResourceError, match="killed"):
@@ -149,3 +149,9 @@ def test_choices_are_kept_by_question_and_labels(tmp_path: Path, monkeypatch: py
     assert [choice.label for choice in first] == ["x", "x", "x"]
     choose_all(engine, questions("a"), ["x", "z"], log=AnswerLog(tmp_path / "log.jsonl"))
     assert asked == ["a", "b", "a"]
+
+
+def test_the_longest_questions_are_asked_first_and_together() -> None:
+    echo = Echo()
+    assert local(echo, questions("aa", "a", "aaaa", "aaa", "aaaaa")) == ["aa!", "a!", "aaaa!", "aaa!", "aaaaa!"]
+    assert echo.asked == ["aaaaa", "aaaa", "aaa", "aa", "a"]

@@ -124,7 +124,7 @@ def _data_tables(report: Mapping[str, Any]) -> Iterator[PageTable]:
         ]
     if report.get("labels"):
         facts.append(["training rows", ", ".join(f"{label}: {rows}" for label, rows in report["labels"].items())])
-    yield PageTable("What was noticed in the data", ["", ""], facts)
+    yield PageTable("What was noticed in the data", ["what", "found"], facts)
 
 
 def _places(rows: Sequence[object]) -> str:
