@@ -14,7 +14,7 @@ import torch
 
 from tunesmith.api import Export, export
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export import architectures, gguf, targets
+from tunesmith.export import architectures, gguf, workshop
 from tunesmith.export.merged import write_merged
 from tunesmith.model import load_adapter, load_base, merge, open_trained
 from tunesmith.runs import Run
@@ -124,13 +124,13 @@ def planted(llama_cpp: None, tuned: Callable[..., Run], own_stops: Path, out: Pa
 def with_vocabulary(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], dict[str, Any]]) -> None:
     import dataclasses
 
-    read = targets.read_vocabulary
+    read = workshop.read_vocabulary
 
     def changed(*arguments: Any, **named: Any) -> Any:
         vocabulary = read(*arguments, **named)
         return dataclasses.replace(vocabulary, **change(vocabulary))
 
-    monkeypatch.setattr(targets, "read_vocabulary", changed)
+    monkeypatch.setattr(workshop, "read_vocabulary", changed)
 
 
 def test_nothing_is_found_where_nothing_is_planted(planted: Callable[[], dict[str, str]]) -> None:

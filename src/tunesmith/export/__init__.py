@@ -4,6 +4,8 @@ from tunesmith.export.card import CardFacts, License, base_kind, card_text, read
 from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
+from tunesmith.export.importance import Importance, measure_importance
+from tunesmith.export.llama_server import LlamaServer
 from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
 from tunesmith.export.modelfile import Modelfile
 from tunesmith.export.ollama import Ollama
@@ -12,16 +14,21 @@ from tunesmith.export.targets import (
     MARK,
     MODELFILE,
     TARGETS,
-    Product,
-    Trained,
-    Workshop,
     check_wishes,
     make,
     make_modelfile,
-    open_workshop,
     plan,
 )
-from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_modelfile, verify_numbers
+from tunesmith.export.verify import (
+    Check,
+    Original,
+    Verdict,
+    read_verdict,
+    verify_file,
+    verify_modelfile,
+    verify_numbers,
+)
+from tunesmith.export.workshop import Product, Trained, Workshop, open_workshop
 
 __all__ = [
     "FILE_TYPES",
@@ -34,8 +41,10 @@ __all__ = [
     "Check",
     "Evidence",
     "Frame",
+    "Importance",
     "License",
     "LlamaCpp",
+    "LlamaServer",
     "Modelfile",
     "Ollama",
     "Original",
@@ -51,9 +60,11 @@ __all__ = [
     "make",
     "make_cases",
     "make_modelfile",
+    "measure_importance",
     "open_workshop",
     "plan",
     "read_license",
+    "read_verdict",
     "verify_file",
     "verify_modelfile",
     "verify_numbers",

@@ -25,13 +25,15 @@ _QUOTES = '"""'
 class Modelfile:
     """template: in Go. parameters: Ollama's names; "stop" holds a list. system: put before conversations without one.
 
-    No MESSAGE is written: Ollama would put it before every conversation, and no prompt would be as it was trained.
+    messages: roles and contents of turns that Ollama puts before every conversation. None unless they are asked for:
+    with them no prompt is as it was trained.
     """
 
     template: str
     parameters: Mapping[str, float | list[str]]
     system: str | None = None
     licence: str | None = None
+    messages: tuple[tuple[str, str], ...] = ()
 
     def text(self, file_name: str, *, origin: str) -> str:
         """The Modelfile. file_name: of the GGUF file beside it. origin: a comment of one line."""
@@ -43,6 +45,7 @@ class Modelfile:
             lines.append(f"SYSTEM {_quote(self.system)}")
         if self.licence is not None:
             lines.append(f"LICENSE {_quote(self.licence)}")
+        lines += [f"MESSAGE {role} {_quote(content)}" for role, content in self.messages]
         return "\n".join(lines) + "\n"
 
     def request(self, model: str, files: Mapping[str, str]) -> dict[str, object]:
@@ -58,6 +61,8 @@ class Modelfile:
             body["system"] = self.system
         if self.licence is not None:
             body["license"] = [self.licence]
+        if self.messages:
+            body["messages"] = [{"role": role, "content": content} for role, content in self.messages]
         return body
 
 
