@@ -33,7 +33,7 @@ from tunesmith.export import (
 )
 from tunesmith.model import count_parameters, load_skeleton
 from tunesmith.prompts import check_template
-from tunesmith.runs import Run, atomic_write
+from tunesmith.runs import Run, atomic_write, recover
 
 Progress = Callable[[str, int, int], None]
 OnStage = Callable[[str, Product, bool], None]
@@ -167,7 +167,7 @@ def export_products(
     Args:
         config: the run's, with what is wished for in `export`.
         keep: products that are there stay, and those that were tried before are not tried again.
-        on_stage: called before a product is "made" and "tried"; is_done: it has been in an earlier call.
+        on_stage: called before a product is "made", "tried" and "created"; is_done: it was so in an earlier call.
     """
     settings = config.export
     names = _model_names(settings.create, products)
@@ -182,7 +182,10 @@ def export_products(
         )
     trained, parameters = _trained(run, config)
     folder = Path(out) if out is not None else run.exports_dir
-    plan(products, trained, folder, parameters=parameters)
+    if out is None:
+        recover(folder)  # what a killed export left
+    missing = [one for one in products if not (keep and (folder / one.name / MARK).exists())]
+    plan(missing, trained, folder, parameters=parameters)
     rows = TrainingRows(run, config, trained)
     examples = rows.pairs(settings.messages) if any(one.target == "ollama" for one in products) else ()
     with open_workshop(
@@ -212,6 +215,7 @@ def export_products(
     if server is not None:
         modelfile = make_modelfile(trained, examples)
         for name, one in made_of:
+            on_stage("created", one.product, False)
             server.create(name, one.path, modelfile, on_progress=on_progress)
     return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
 

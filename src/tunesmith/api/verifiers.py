@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,6 @@ def verify_all(
         config: `export.prompts` of the run's own data are tried; with 0 nothing is. `export.server` has the file.
     """
     untried = [product for product, _, known in found if known is None]
-    for product, _, known in found:
-        on_stage("tried", product, known is not None)
     why = _why_not(untried, config)
     evidence, session = None, None
     if any(product not in why for product in untried):
@@ -72,19 +71,21 @@ def verify_all(
         evidence = _evidence(session, run, shop.trained, config.export.prompts)
         if not evidence.cases:
             why = dict.fromkeys(untried, "the model's context has no room for a prompt and an answer")
-    if session is None or evidence is None or all(product in why for product in untried):
-        return [known or Verdict(reason=why[product]) for product, _, known in found]
-    with session.engine() as engine:
-        original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
-        return [
-            known
-            or (
-                Verdict(reason=why[product])
-                if product in why
-                else _VERIFIERS[product.target](product, path, shop, original, on_progress)
-            )
-            for product, path, known in found
-        ]
+    verdicts: list[Verdict] = []
+    with contextlib.ExitStack() as stack:
+        original: Original | None = None
+        for product, path, known in found:
+            on_stage("tried", product, known is not None)
+            if known is not None or product in why:
+                verdicts.append(known or Verdict(reason=why[product]))
+                continue
+            assert session is not None
+            assert evidence is not None
+            if original is None:
+                runner = _PythonRunner(stack.enter_context(session.engine()), session.config)
+                original = Original(runner, evidence, on_progress)
+            verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
+    return verdicts
 
 
 def _why_not(products: Sequence[Product], config: RunConfig) -> dict[Product, str]:

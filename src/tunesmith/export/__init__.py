@@ -18,6 +18,7 @@ from tunesmith.export.targets import (
     make,
     make_modelfile,
     plan,
+    refuse_early,
 )
 from tunesmith.export.verify import (
     Check,
@@ -65,6 +66,7 @@ __all__ = [
     "plan",
     "read_license",
     "read_verdict",
+    "refuse_early",
     "verify_file",
     "verify_modelfile",
     "verify_numbers",

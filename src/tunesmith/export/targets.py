@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
@@ -229,6 +230,26 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: 
         small = ", ".join(name for name, kind in FILE_TYPES.items() if kind.bits < 8)
         raise SettingsError("an importance matrix has nothing to weigh here", fix=f"add a type below 8 bits: {small}")
     return products
+
+
+def refuse_early(products: Sequence[Product], *, method: str, config: Any) -> None:
+    """Refuse what no run of this method and base can be made, before hours of training.
+
+    Args:
+        method: a name of METHODS, or auto. config: transformers' own of the base.
+
+    Raises:
+        SettingsError: the method cannot be merged, or llama.cpp does not have the architecture.
+        ResourceError: a package is missing.
+    """
+    kind = METHODS.get(method)
+    if kind is not None and not kind.mergeable:
+        able = ", ".join(name for name, one in METHODS.items() if one.mergeable)
+        raise SettingsError(f"{kind.title} cannot be put into the base's weights", fix=f"method.name: one of {able}")
+    find_architecture(config)
+    need("gguf", extra="gguf")
+    if any(product.needs_llama_cpp for product in products):
+        check_quantiser()
 
 
 def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters: int) -> None:
