@@ -21,9 +21,6 @@ from tunesmith.export.gguf import tensor_names
 from tunesmith.optional import need
 from tunesmith.types import Encoded
 
-# The head is left out, as llama.cpp's own program leaves it: it is kept at 6 bits or more.
-_HEADS = ("output.weight", "token_embd.weight")
-
 
 @dataclass(frozen=True, slots=True)
 class Importance:
@@ -83,10 +80,9 @@ def measure_importance(
     sums: dict[str, Tensor] = {}
     hooks = []
     for path, module in model.named_modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
-            name = name_of(f"{path}.weight")
-            if name not in _HEADS:
-                hooks.append(module.register_forward_pre_hook(_adder(name, sums)))
+        # the head is left out, as llama.cpp's own program leaves it: it is kept at 6 bits or more
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not model.get_output_embeddings():
+            hooks.append(module.register_forward_pre_hook(_adder(name_of(f"{path}.weight"), sums)))
     try:
         for done, row in enumerate(rows, start=1):
             model(input_ids=torch.from_numpy(row.input_ids)[None].to(device), use_cache=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FLOOR = 1e-12  # a divergence of nothing has no place on a scale of powers
+_FLOOR = 1e-7  # below it is the order of sums in float32
 
 
 @dataclass(frozen=True, slots=True)
