@@ -2,9 +2,9 @@
 
 Usage: python -m bench.export [--run FOLDER] [--prompts N]                      see docs/export.md
 
-Exports a run of the built-in model on the sample (that of `make quickstart`; without --run it is trained first) as every
-type of TYPES through llama.cpp, those below 8 bits also weighed by the run's training rows, and tries each as
-`tunesmith export` does. Writes bench/export.json and the table of docs/export.md.
+Exports a run of the built-in model on the sample (that of `make quickstart`; without --run it is trained first) as
+every type of TYPES, those below 8 bits also weighed by the run's training rows, and tries each as `tunesmith export`
+does. Writes bench/export.json and the table of docs/export.md.
 """
 
 from __future__ import annotations

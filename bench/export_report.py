@@ -25,8 +25,8 @@ def table(content: Mapping[str, Any]) -> str:
         f"{first['rows']:.0f} held-out rows and token F1 {first['reference_token_f1']:.3f} on {first['prompts']:.0f} "
         f"prompts, and {first['reference_ended']:.0%} of its answers end by themselves.",
         "",
-        "| type | MB | verdict | divergence (nats) | with `--imatrix` | perplexity | with | same token | with | token F1 "
-        "| with | ended |",
+        "| type | MB | verdict | divergence (nats) | with `--imatrix` | perplexity | with | same token | with "
+        "| token F1 | with | ended |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [_line(one, weighed.get(one["type"])) for one in files if not one["imatrix"]]

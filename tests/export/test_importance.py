@@ -64,9 +64,7 @@ def test_every_matrix_of_the_file_but_the_ends_has_its_columns(
 ) -> None:
     tokenizer = make_tokenizer()
     vocabulary = read_vocabulary(tokenizer, check_template("chat", tokenizer), size=len(tokenizer))
-    write_model(
-        tmp_path / "x.gguf", open_trained(tiny_model_dir(arch)), vocabulary, some_facts(), file_type="f32"
-    )
+    write_model(tmp_path / "x.gguf", open_trained(tiny_model_dir(arch)), vocabulary, some_facts(), file_type="f32")
     matrices = {
         tensor.name: tensor.shape[0]
         for tensor in gguf.GGUFReader(str(tmp_path / "x.gguf")).tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from tunesmith.export import (
     Trained,
     Verdict,
     Workshop,
-    import_llama_cpp,
+    is_installed,
     make_cases,
+    start_server,
     verify_file,
     verify_modelfile,
     verify_numbers,
@@ -93,15 +95,19 @@ def _why_not(products: Sequence[Product], config: RunConfig) -> dict[Product, st
     if not config.export.prompts:
         return dict.fromkeys(products, "it was not asked for")
     missing = None if config.export.server else _missing_llama_cpp()
-    return {product: missing for product in products if missing and product.is_gguf}
+    why = {product: missing for product in products if missing and product.is_gguf}
+    if not missing and not config.export.server and not is_installed():
+        why |= {one: "a server of xllamacpp takes no adapter" for one in products if one.target == "gguf-lora"}
+    return why
 
 
 def _missing_llama_cpp() -> str | None:
-    try:
-        import_llama_cpp()
-    except ResourceError as error:
-        return f"{error.message}; install it with {error.fix} and export again"
-    return None
+    if is_installed() or importlib.util.find_spec("xllamacpp") is not None:
+        return None
+    return (
+        'llama.cpp is not installed; pip install "tunesmith[xllamacpp]" (wheels) or "tunesmith[llamacpp]" (also makes '
+        "K-quants), and export again"
+    )
 
 
 def _verify_gguf(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
@@ -116,7 +122,9 @@ def _verify_ollama(product: Product, path: Path, shop: Workshop, original: Origi
 
 
 def _open_file(path: Path, shop: Workshop, context: int) -> LlamaCpp | LlamaServer:
-    return LlamaServer(shop.server, path) if shop.server else LlamaCpp(path, context=context)
+    if shop.server:
+        return LlamaServer(shop.server, path)
+    return LlamaCpp(path, context=context) if is_installed() else start_server(path, context=context)
 
 
 def _verify_model(

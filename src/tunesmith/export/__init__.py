@@ -5,8 +5,8 @@ from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.importance import Importance, measure_importance
-from tunesmith.export.llama_server import LlamaServer
-from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
+from tunesmith.export.llama_server import LlamaServer, start_server
+from tunesmith.export.llamacpp import LlamaCpp, is_installed
 from tunesmith.export.modelfile import Modelfile
 from tunesmith.export.ollama import Ollama
 from tunesmith.export.runner import Answer
@@ -57,7 +57,7 @@ __all__ = [
     "card_text",
     "check_wishes",
     "find_frame",
-    "import_llama_cpp",
+    "is_installed",
     "make",
     "make_cases",
     "make_modelfile",
@@ -67,6 +67,7 @@ __all__ = [
     "read_license",
     "read_verdict",
     "refuse_early",
+    "start_server",
     "verify_file",
     "verify_modelfile",
     "verify_numbers",

@@ -1,7 +1,8 @@
 """A GGUF file that a running llama-server has loaded: the same questions as to llama.cpp in this process, over HTTP.
 
 Source of the protocol: llama.cpp, tools/server/README.md (/props, /tokenize, /apply-template, /completion). What the
-server does not tell, how the file spells its tokens, is read from the file. Only the standard library is used.
+server does not tell, how the file spells its tokens, is read from the file. Only the standard library is used, or
+xllamacpp, which has wheels where llama-cpp-python has to be built: that same server inside this process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tunesmith.errors import ResourceError, SettingsError
@@ -33,18 +35,18 @@ class LlamaServer:
     """One server.
 
     Args:
-        url: its address. path: the file that it should have loaded.
+        url: its address. path: the file that it should have loaded. handle: keeps it running until `close`.
 
     Raises:
         SettingsError: url is no address.
         ResourceError: no server answers there, it has another file, or the package gguf is missing.
     """
 
-    def __init__(self, url: str, path: Path) -> None:
+    def __init__(self, url: str, path: Path, *, handle: object = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise SettingsError(f"{url!r} is no address of a llama-server", fix="--server http://127.0.0.1:8080")
-        self._path = path
+        self._path, self._handle = path, handle
         loaded = str(self._ask("/props").get("model_path", ""))
         if Path(loaded).name != path.name:
             raise ResourceError(
@@ -70,7 +72,8 @@ class LlamaServer:
         return self._generated_tokens / self._seconds if self._seconds else 0.0
 
     def close(self) -> None:
-        """The server goes on."""
+        """A server of somebody else's goes on."""
+        self._handle = None
 
     def ends(self, token_id: int) -> bool:
         """Whether an answer ends at this token: it is made to be the only likely one."""
@@ -148,3 +151,29 @@ class LlamaServer:
         port = urlsplit(self.url).port or 8080
         # the cache in float32, as in this process; its default of float16 alone moves logits by 5e-3
         return f"llama-server -m {self._path} --port {port} --jinja -ctk f32 -ctv f32 -fa off"
+
+
+def start_server(path: Path, *, context: int) -> LlamaServer:
+    """A server inside this process, through xllamacpp, on a port of its own choice.
+
+    Args:
+        context: longest prompt and answer together, in tokens.
+
+    Raises:
+        ResourceError: xllamacpp is not installed. ValueError: llama.cpp cannot load the file.
+    """
+    library: Any = need("xllamacpp", extra="xllamacpp")
+    wanted = library.CommonParams()
+    wanted.model.path = str(path)
+    wanted.port = 0
+    wanted.n_ctx, wanted.n_parallel, wanted.use_jinja, wanted.warmup = context, 1, True, False
+    wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = torch.get_num_threads()
+    # the cache in float32, as with llama-cpp-python; its default of float16 alone moves logits by 5e-3
+    wanted.cache_type_k = wanted.cache_type_v = library.ggml_type.GGML_TYPE_F32
+    wanted.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    wanted.verbosity = -1
+    try:
+        server = library.Server(wanted)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return LlamaServer(server.listening_address, path, handle=server)
