@@ -13,8 +13,8 @@ from tests.export.fake_ollama import FakeOllama, fake_ollama
 from tests.export.go_template import ask_ollama, execute
 from tests.prompts.conftest import FAMILIES, build_tokenizer
 from tunesmith.api import export
-from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export import Modelfile, Ollama, find_frame
+from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.export import Modelfile, Ollama, find_frame, is_writable
 from tunesmith.prompts import check_template, prompt_text
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -141,6 +141,23 @@ def make_files(folder: Path) -> tuple[Path, Modelfile]:
     path.write_bytes(b"GGUF" + bytes(range(256)) * 9000)  # more than one chunk
     parameters: dict[str, float | list[str]] = {"temperature": 0.5, "stop": ["<|im_end|>"]}
     return path, Modelfile(template="{{ .Prompt }}", parameters=parameters, system="Hi", licence="mit")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:llama_cpp")
+def test_training_rows_are_examples_where_they_are_asked_for(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    run = str(tuned("llama").path)
+    (one,) = export(run, out=tmp_path, to=["ollama"], quantize=["f32"], prompts=0, messages=2).products
+    lines = (one.path.parent / "Modelfile").read_text(encoding="utf-8").splitlines()
+    told = [line for line in lines if line.startswith("MESSAGE")]
+    assert [line.split()[1] for line in told] == ["user", "assistant"] * 2
+    asked = int(told[0].removesuffix('?"').split()[-1])
+    assert told[1] == f'MESSAGE assistant "The code is {asked * 7}."'
+    assert lines[-4:] == told  # after everything else
+    with pytest.raises(DataError, match="is 99, and") as caught:
+        export(run, out=tmp_path, to=["ollama"], quantize=["f32"], prompts=0, messages=99)
+    assert "or less" in str(caught.value.fix)
+    assert not is_writable("a row with \u200b in it is no example")
 
 
 def no_progress(what: str, done: int, total: int) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from tunesmith.config import RunConfig
 from tunesmith.data import encode, prepare
 from tunesmith.errors import DataError
-from tunesmith.export import Importance, Trained, measure_importance
+from tunesmith.export import Importance, Trained, is_writable, measure_importance
 from tunesmith.model import load_adapter, merge
 from tunesmith.runs import Run
 from tunesmith.types import Example
@@ -47,7 +47,7 @@ class TrainingRows:
         )
 
     def pairs(self, count: int) -> tuple[tuple[str, str], ...]:
-        """`count` questions with their answers, spread over the rows that are one question under the run's system.
+        """`count` questions with their answers, spread over the rows that are one question and can be written.
 
         Raises:
             DataError: there are fewer, or the file is gone or has changed since training.
@@ -58,7 +58,7 @@ class TrainingRows:
         if len(found) < count:
             raise DataError(
                 f"export.messages is {count}, and {self._run.name} has {len(found)} training rows that are one "
-                "question and one answer",
+                "question and one answer that a Modelfile can hold",
                 fix=f"set it to {len(found)} or less",
             )
         return tuple(_spread(found, count))
@@ -68,7 +68,8 @@ class TrainingRows:
         turns = [one for one in example.messages if not (one.role == "system" and one.content == system)]
         if [one.role for one in turns] != ["user", "assistant"] or turns[0].context:
             return None
-        return turns[0].content, turns[1].content
+        pair = turns[0].content, turns[1].content
+        return pair if all(map(is_writable, pair)) else None
 
     def _read(self) -> list[Example]:
         prepared = prepare(self._config)

@@ -7,7 +7,7 @@ from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.importance import Importance, measure_importance
 from tunesmith.export.llama_server import LlamaServer, start_server
 from tunesmith.export.llamacpp import LlamaCpp, is_installed
-from tunesmith.export.modelfile import Modelfile
+from tunesmith.export.modelfile import Modelfile, is_writable
 from tunesmith.export.ollama import Ollama
 from tunesmith.export.runner import Answer
 from tunesmith.export.targets import (
@@ -58,6 +58,7 @@ __all__ = [
     "check_wishes",
     "find_frame",
     "is_installed",
+    "is_writable",
     "make",
     "make_cases",
     "make_modelfile",

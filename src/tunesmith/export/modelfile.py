@@ -108,10 +108,19 @@ def require_writable(text: str, *, what: str) -> None:
     Raises:
         SettingsError: names the characters.
     """
-    lost = sorted({character for character in text if not (character.isprintable() or character in "\n\t ")})
-    if _QUOTES in text or lost:
+    if not is_writable(text):
+        lost = _lost(text)
         shown = ", ".join(f"U+{ord(character):04X}" for character in lost[:5]) or "three quotation marks in a row"
         raise SettingsError(f"{what} cannot be written into a Modelfile: it has {shown}", fix="take them out of it")
+
+
+def is_writable(text: str) -> bool:
+    """Whether a Modelfile can hold it."""
+    return _QUOTES not in text and not _lost(text)
+
+
+def _lost(text: str) -> list[str]:
+    return sorted({character for character in text if not (character.isprintable() or character in "\n\t ")})
 
 
 def _quote(text: str) -> str:

@@ -89,7 +89,6 @@ def make_modelfile(trained: Trained, examples: Sequence[tuple[str, str]] = ()) -
     for what, text in (
         ("prompt.system", trained.facts.system or ""),
         ("generate.stop", " ".join(trained.generate.stop)),
-        *(("a training row (export.messages)", text) for example in examples for text in example),
     ):
         require_writable(text, what=what)
     return Modelfile(
