@@ -174,12 +174,7 @@ def export_products(
     server = Ollama(settings.host) if names else None
     if server is not None:
         server.version()  # before hours of work, whether there is one
-    if run.manifest.get("kind") == "pretrain":
-        raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
-    if not run.model_dir.is_dir():
-        raise ResourceError(
-            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
-        )
+    _refuse_unfinished(run)
     trained, parameters = _trained(run, config)
     folder = Path(out) if out is not None else run.exports_dir
     if out is None:
@@ -218,6 +213,15 @@ def export_products(
             on_stage("created", one.product, False)
             server.create(name, one.path, modelfile, on_progress=on_progress)
     return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
+
+
+def _refuse_unfinished(run: Run) -> None:
+    if run.manifest.get("kind") == "pretrain":
+        raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
+    if not run.model_dir.is_dir():
+        raise ResourceError(
+            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
+        )
 
 
 def _model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
