@@ -194,8 +194,7 @@ def export_products(
         found = []
         for product in products:
             path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
-            known = read_verdict(folder / product.name / MARK) if is_there else None
-            found.append((product, path, known))
+            found.append((product, path, read_verdict(folder / product.name / MARK) if is_there else None))
         verdicts = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
     exported = tuple(
         Exported(product, path, _size(path), verdict)
