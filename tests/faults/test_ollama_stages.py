@@ -99,12 +99,10 @@ PLACES = {
     "a check": (hook("api.verifiers", "verify_numbers", 2), ["data", "train", "eval", "merge", "gguf", "quantise"]),
     "handing over": (hook("export.ollama", "_chunks", 2), STAGES[:-1]),
 }
-QUICK = ("a checkpoint", "a tensor")
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param(place, marks=() if place in QUICK else pytest.mark.slow) for place in PLACES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
 def test_killed_anywhere_it_goes_on(
     place: str, project: Project, pipeline: Any, undisturbed: dict[str, bytes], server: FakeOllama
 ) -> None:
@@ -127,6 +125,7 @@ def test_killed_anywhere_it_goes_on(
     assert server.models["faq"]["messages"][0]["role"] == "user"
 
 
+@pytest.mark.slow
 def test_a_call_after_the_last_does_nothing_again(
     project: Project, pipeline: Any, undisturbed: dict[str, bytes], server: FakeOllama
 ) -> None:
@@ -140,6 +139,7 @@ def test_a_call_after_the_last_does_nothing_again(
     assert server.pushes == pushes  # Ollama has the file
 
 
+@pytest.mark.slow
 def test_other_settings_are_another_run(project: Project, pipeline: Any, undisturbed: dict[str, bytes]) -> None:
     text = (project.folder / "faq.json").read_text()
     try:
@@ -163,7 +163,7 @@ def test_other_settings_are_another_run(project: Project, pipeline: Any, undistu
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        ({"finetuning_type": "prompt_tuning"}, 2, "cannot be put into the base's weights"),
+        ({"finetuning_type": "prompt"}, 2, "cannot be put into the base's weights"),
         ({"quantization_method": "q9"}, 2, "unknown type 'q9'"),
         ({"learning_rte": 1}, 2, "did you mean"),
         ({"dataset_path": "gone.csv"}, 3, "gone.csv"),

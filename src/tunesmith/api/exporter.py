@@ -174,12 +174,7 @@ def export_products(
     server = Ollama(settings.host) if names else None
     if server is not None:
         server.version()  # before hours of work, whether there is one
-    if run.manifest.get("kind") == "pretrain":
-        raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
-    if not run.model_dir.is_dir():
-        raise ResourceError(
-            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
-        )
+    _refuse_unfinished(run)
     trained, parameters = _trained(run, config)
     folder = Path(out) if out is not None else run.exports_dir
     if out is None:
@@ -199,8 +194,7 @@ def export_products(
         found = []
         for product in products:
             path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
-            known = read_verdict(folder / product.name / MARK) if is_there else None
-            found.append((product, path, known))
+            found.append((product, path, read_verdict(folder / product.name / MARK) if is_there else None))
         verdicts = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
     exported = tuple(
         Exported(product, path, _size(path), verdict)
@@ -218,6 +212,15 @@ def export_products(
             on_stage("created", one.product, False)
             server.create(name, one.path, modelfile, on_progress=on_progress)
     return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
+
+
+def _refuse_unfinished(run: Run) -> None:
+    if run.manifest.get("kind") == "pretrain":
+        raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
+    if not run.model_dir.is_dir():
+        raise ResourceError(
+            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
+        )
 
 
 def _model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
