@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -73,7 +75,8 @@ def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("a.cvs", "did you mean .csv?"), ("a.xls", "save as .xlsx"), ("a", "missing")]
+    ("name", "hint"),
+    [("a.cvs", "did you mean .csv?"), ("a.xls", "may be text"), ("a.xlsx", "may be text"), ("a", "missing")],
 )
 def test_unknown_ending(tmp_path: Path, name: str, hint: str) -> None:
     error = failure(write(tmp_path, name, CSV))
@@ -162,6 +165,50 @@ def test_bytes_of_no_encoding(tmp_path: Path) -> None:
 )
 def test_binary_content_is_no_text(tmp_path: Path, content: bytes, named: str) -> None:
     assert named in failure(write(tmp_path, "a.csv", content)).message
+
+
+def archive_of(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return stream.getvalue()
+
+
+OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_called", "fix"),
+    [
+        ("a.xlsx", b"%PDF-1.7", "a PDF", "two columns"),
+        ("a.docx", archive_of("word/document.xml"), "a Word document", "two columns"),
+        ("a.numbers", archive_of("Index/Document.iwa"), "an Apple Numbers", "Export To > Excel"),
+        ("a.ods", archive_of("mimetype", "content.xml"), "an OpenDocument file", "save it as .xlsx"),
+        ("a.zip", archive_of("b.xlsx", "c.csv"), "a zip archive with b.xlsx, c.csv", "unpack it"),
+        ("a.xlsx", b"PK\x03\x04cut", "damaged or cut off", "again"),
+        ("a.xlsx", OLE + "EncryptedPackage".encode("utf-16-le"), "a workbook with a password", "without the password"),
+        ("a.xls", OLE, "an old workbook (.xls)", "save it as .xlsx"),
+        ("a.xls", b"<html><table>", "an HTML page", "save it as .xlsx"),
+        ("~$faq.xlsx", b"\x06Sabine" + b" " * 50, "beside an open file", "name faq.xlsx itself"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, is_called: str, fix: str) -> None:
+    error = failure(write(tmp_path, name, content))
+    assert is_called in error.message
+    assert fix in str(error.fix)
+
+
+def test_content_decides_where_the_name_is_wrong(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["Question", "Answer"], ["What?", "That."]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "a.xlsx").rename(tmp_path / "a.csv")
+    table = read(DataConfig(), tmp_path / "a.csv")
+    assert (table.format, table.rows_read) == ("xlsx", 1)
 
 
 def test_sha256_is_that_of_the_file_on_disk(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.data.readers.kinds import recognise
 from tunesmith.errors import DataError
 from tunesmith.types import Finding
 
@@ -23,13 +24,6 @@ _BOMS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
-}
-_SIGNATURES = {
-    b"PK\x03\x04": "a workbook or zip archive",
-    b"\xd0\xcf\x11\xe0": "an old (.xls) or password-protected workbook",
-    b"PAR1": "a parquet file",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF": "a PDF",
 }
 
 
@@ -86,12 +80,9 @@ def decode(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
     Raises:
         DataError: the bytes are no text, or not in the encoding asked for; the message names the line.
     """
-    signature = next((name for start, name in _SIGNATURES.items() if source.content.startswith(start)), None)
-    if signature is not None:
-        raise DataError(
-            f"{source.path} is not text: it is {signature}",
-            fix="give it the ending of its true format (.xlsx, .parquet, .gz), or set data.format",
-        )
+    kind = recognise(source.path, source.content)
+    if kind is not None:
+        raise DataError(f"{source.path} is not text: it is {kind.name}", fix=kind.fix)
     if source.encoding is not None:
         return _decode_as(source, source.encoding), source.encoding, ()
     encoding = next((name for mark, name in _BOMS.items() if source.content.startswith(mark)), None)

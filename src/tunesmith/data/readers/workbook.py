@@ -14,6 +14,7 @@ import python_calamine as calamine
 
 from tunesmith.data.readers.delimited import header_findings
 from tunesmith.data.readers.header import find_header
+from tunesmith.data.readers.kinds import ZIP, recognise
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.workbook_guard import check_workbook
 from tunesmith.data.table import Table, cell_text, columns_of
@@ -21,8 +22,6 @@ from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
 _LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
-_ZIP = b"PK\x03\x04"
-_OLE = b"\xd0\xcf\x11\xe0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,12 @@ def read_xlsx(source: Source) -> Table:
 
 
 def _open(source: Source) -> calamine.CalamineWorkbook:
-    if not source.content.startswith(_ZIP):
-        found = "an old .xls or password-protected workbook" if source.content.startswith(_OLE) else "no zip archive"
+    kind = recognise(source.path, source.content)
+    if kind is None or not source.content.startswith(ZIP):
         raise DataError(
             f"{source.path} is not an .xlsx workbook",
-            cause=f"an .xlsx file is a zip archive; this is {found}",
-            fix="save it as .xlsx without a password, or set data.format to what it is",
+            cause=f"an .xlsx file is a zip archive; this is {kind.name if kind else 'none, but may be text'}",
+            fix=kind.fix if kind else "set data.format to what it is, such as csv",
         )
     check_workbook(source.path, source.content)
     try:
