@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
 from tunesmith.data import READERS, read
+from tunesmith.data.readers.western import odd_word
 from tunesmith.errors import DataError, SettingsError
 
 CSV = "question,answer\nWhat is a press?,A machine.\nWho prints?,We do.\n"
@@ -153,6 +157,35 @@ def test_unknown_encoding(tmp_path: Path) -> None:
 def test_damaged_utf8_is_not_taken_for_cp1252(tmp_path: Path) -> None:
     content = ("question,answer\n" + "é,ü\n" * 20).encode() + b"\xe9,x\n"
     assert "line 22" in str(failure(write(tmp_path, "a.csv", content)).cause)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "question", "shown"),
+    [
+        ("cp1251", "Как изменить пароль?", "Как"),
+        ("cp1250", "Jak zmienić hasło źdźbła?", "zmienić"),
+        ("shift_jis", "パスワードを変更する方法", "パスワード"),
+        ("gb18030", "如何更改密码", "如何"),
+        ("cp1253", "Πώς αλλάζω τον κωδικό;", "Πώς"),
+    ],
+)
+def test_other_alphabets_are_not_read_as_western(tmp_path: Path, encoding: str, question: str, shown: str) -> None:
+    content = f"question,answer\n{question},ok\n".encode(encoding)
+    error = failure(write(tmp_path, "a.csv", content))
+    assert f"{encoding}: {shown}" in str(error.cause)
+    assert "--data.encoding" in str(error.fix)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("aeinrst éèàçüöäßñ'’-–.,?!0123456789€°²½"), max_size=300))
+def test_what_western_languages_write_is_not_odd(text: str) -> None:
+    words = [word for word in text.split() if not re.search(r"[éèàçüöäßñ]{3}|[^\W\d_][€°²½]", word)]
+    assert odd_word(" ".join(words)) is None
+
+
+def test_words_of_western_text_are_shown(tmp_path: Path) -> None:
+    table = read(DataConfig(), write(tmp_path, "a.csv", "question,answer\nWo?,Über Köln\n".encode("cp1252")))
+    assert '"Über", "Köln"' in table.findings[0].message
 
 
 def test_bytes_of_no_encoding(tmp_path: Path) -> None:

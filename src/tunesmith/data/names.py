@@ -13,7 +13,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "question": (
         ("question", "questions", "q", "query", "frage", "fragen", "pregunta", "user question", "customer question"),
         ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "consulta",
-         "demande", "problem", "problème", "issue", "term", "begriff", "title", "subject", "betreff"),
+         "demande", "pattern", "problem", "problème", "issue", "term", "begriff", "title", "subject", "betreff"),
     ),
     "answer": (
         ("answer", "best answer", "response", "reply", "a", "antwort", "antworten", "réponse", "respuesta"),

@@ -108,7 +108,7 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
             "note",
             "several_answers",
             f"{have} several different answers; they stay on the same side of the split",
-            rows=tuple(example_place(example, several_sheets=several_sheets) for example in found),
+            rows=tuple(dict.fromkeys(example_place(example, several_sheets=several_sheets) for example in found)),
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith.data.readers.kinds import recognise
+from tunesmith.data.readers.western import odd_word, other_readings, sample_words
 from tunesmith.errors import DataError
 from tunesmith.types import Finding
 
@@ -121,18 +122,33 @@ def _decode_western(source: Source, error: UnicodeDecodeError) -> tuple[str, str
     try:
         text = source.content.decode("cp1252")
     except UnicodeDecodeError as western_error:
-        raise DataError(
-            f"{source.path} is neither UTF-8 nor cp1252 text",
-            cause=_place_of(source.content, western_error),
-            fix="name its encoding, such as --data.encoding latin-1, cp1251 or shift_jis, or save it as UTF-8",
-        ) from western_error
+        message = f"{source.path} is neither UTF-8 nor cp1252 text"
+        raise _other_encoding(source, message, _place_of(source.content, western_error)) from western_error
+    odd = odd_word(text)
+    if odd is not None:
+        message = f"{source.path} is not UTF-8, and not cp1252 (Western Windows) either"
+        raise _other_encoding(source, message, f"it would read {odd!r}")
+    words = ", ".join(f'"{word}"' for word in sample_words(text))
     finding = Finding(
         "note",
         "encoding",
-        f"{source.path.name} is not UTF-8 and was read as cp1252 (Western Windows)",
-        fix="if letters with accents look wrong, set data.encoding",
+        f"{source.path.name} is not UTF-8 and was read as cp1252 (Western Windows), with words such as {words}",
+        fix="if they look wrong, set data.encoding",
     )
     return text, "cp1252", (finding,)
+
+
+def _other_encoding(source: Source, message: str, cause: str) -> DataError:
+    readings = other_readings(source.content)
+    if not readings:
+        fix = "name its encoding, such as --data.encoding latin-1, cp1251 or shift_jis, or save it as UTF-8"
+        return DataError(message, cause=cause, fix=fix)
+    shown = "; ".join(f"{encoding}: {words}" for encoding, words in readings)
+    return DataError(
+        message,
+        cause=f"{cause}. In other encodings: {shown}",
+        fix="set --data.encoding to the one that reads right, or save the file as UTF-8",
+    )
 
 
 def _utf16_without_mark(source: Source) -> str | None:
