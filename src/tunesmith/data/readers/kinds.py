@@ -81,7 +81,7 @@ def _of_archive(content: bytes) -> Kind:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return Kind("a zip archive or workbook that is damaged or cut off", None, "copy or download it again")
     by_lower = {name.lower() for name in names}
     for entry, kind in _BY_ENTRY.items():
