@@ -408,6 +408,7 @@ def test_columns_that_repeat_otherwise_are_one_table(headings: list[str]) -> Non
     assert len(parse(workbook({"S": [headings, ["a", "b", "c", "d"]]})).records) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 16_383))
 def test_column_letters_are_those_of_openpyxl(column: int) -> None:
     assert column_letters(column) == openpyxl.utils.get_column_letter(column + 1)
