@@ -28,7 +28,7 @@ from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.budget import MicroBatches
+from tunesmith.train.budget import MicroBatches, memory_need
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes, joined
@@ -214,6 +214,7 @@ def _train(
                 resumed_from=checkpoints.latest_step(),
                 device=processes.on(base.device),
                 tasks=task_plans(plan),
+                memory=None if processes.sharded else memory_need(model, config.train.optimizer, base.device),
             )
         )
 
