@@ -98,6 +98,12 @@ def test_train_ends_with_files_and_next_commands_on_standard_output(cli, api) ->
     ]
 
 
+def test_a_run_without_test_rows_is_not_sent_to_eval(cli, api, monkeypatch) -> None:
+    make = api.make_run
+    monkeypatch.setattr(api, "make_run", lambda config: make(config, data={"split": {"train": 1, "test": 0}}))
+    assert "tunesmith eval" not in cli("train", "faq.xlsx").out
+
+
 def test_next_commands_name_a_run_elsewhere_by_its_folder(cli, api) -> None:
     out = cli("train", "faq.xlsx", "--output-dir", "some where/else").out
     assert 'tunesmith eval "some where/else"' in out

@@ -243,7 +243,8 @@ def next_commands(run: Run, *, measured: bool = False) -> RenderableType:
         (shell("tunesmith", "ask", name, "your question"), "one answer"),
         (shell("tunesmith", "chat", name), "talk to it"),
     ]
-    if not measured:
+    has_test_rows = run.manifest.get("data", {}).get("split", {}).get("test", 1) > 0
+    if not measured and has_test_rows:
         rows.insert(0, (shell("tunesmith", "eval", name), "measure it against its base"))
     return commands(rows)
 
