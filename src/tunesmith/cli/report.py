@@ -293,5 +293,8 @@ def is_complete(run: Run) -> bool:
     is_finetuned = run.manifest.get("kind") != "pretrain"
     if run.manifest["status"] != "finished" or (is_finetuned and not (run.model_dir / "README.md").exists()):
         return False  # the card is written after everything else, the forgetting table included
-    tell(f"{run.path} is already complete")
+    more = (
+        f"; to learn more: {shell('tunesmith', 'train', 'FILE', '--continue', reference(run))}" if is_finetuned else ""
+    )
+    tell(f"{run.path} is already complete{more}")
     return True

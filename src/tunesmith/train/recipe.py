@@ -12,7 +12,6 @@ import torch
 
 from tunesmith.config import RunConfig, dump_config, quantize_of
 from tunesmith.data import ReplayPlan, encode, prepare
-from tunesmith.errors import DataError
 from tunesmith.model import (
     accelerated,
     apply_method,
@@ -140,7 +139,7 @@ def _train(
         held_out, _ = encoded(prepared.validation)
         old, _ = encoded(past.examples(config) if past else ())
         if not rows:
-            raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
+            raise resolve.nothing_fits(encoding, max_length=max_length, context=context)
 
         # the method, and the settings that depend on all of the above
         config = resolve.resolve_settings(
