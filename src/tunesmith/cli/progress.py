@@ -47,6 +47,9 @@ def watch_training() -> Iterator[Watch]:
         bar.close()
 
 
+_TIMED_STEPS = 2  # after which the time of the rest is worth telling; the first is slower than others
+
+
 class _Pace:
     """Seconds left, from the wall clock since the first event: validations and checkpoints are in it."""
 
@@ -84,17 +87,17 @@ def _news(event: Event) -> str | None:
 
 
 class _Lines:
-    """One line at every validation and about ten in a run, for logs and pipes."""
+    """One line at every validation and about ten in a run, for logs and pipes; in a long run one soon, for its time."""
 
     def __init__(self) -> None:
         self._pace = _Pace(0)
-        self._printed_at = 0
+        self._printed_at = self._started_at = 0
         self._train: Event | None = None  # held back until it is clear that no validation of the same step follows
 
     def __call__(self, event: Event) -> None:
         if event.kind == "start":
             self._pace = _Pace(event.step)
-            self._printed_at = event.step
+            self._printed_at = self._started_at = event.step
         if event.kind == "eval":
             self._print(self._train or event, validation=_number(event, "validation_loss"))
         elif self._train is not None and event.kind != "best":
@@ -103,6 +106,9 @@ class _Lines:
                 self._print(self._train, validation=None)
         if event.kind == "train":
             self._train = event
+            if event.step - self._started_at == _TIMED_STEPS and event.total_steps > _LINES_PER_RUN * _TIMED_STEPS:
+                self._print(event, validation=None)
+                self._printed_at = self._started_at
         news = _news(event)
         if news:
             tell(news)
