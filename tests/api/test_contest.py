@@ -137,7 +137,8 @@ def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
     assert len((found.folder / "predictions.jsonl").read_text().splitlines()) == 3
     page = (found.folder / "report.html").read_text()
     assert "on new.jsonl" in page
-    assert "faq.csv" in page  # what it was trained on
+    assert page.index("What was asked") < page.index("What it was trained on") < page.rindex("faq.csv")
+    assert found.to_json()["data"]["rows_read"] == 3
     assert json.loads((own.run.eval_dir / "summary.json").read_text())["rows"] == own.tuned.row_count
     assert (own.run.model_dir / "README.md").read_text() == card
     assert all(leak.file == "new.jsonl" for leak in found.leakage.leaks)

@@ -316,6 +316,7 @@ class FakeApi(ModuleType):
         return SimpleNamespace(
             run=Run.open(reference),
             data=data,
+            asked=FakeReport() if data else None,
             folder=Path("runs/faq/eval/files/other.csv"),
             base=base,
             tuned=tuned,

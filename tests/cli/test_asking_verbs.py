@@ -57,6 +57,7 @@ def test_eval_of_another_file(cli, api, faq) -> None:
     assert api.calls == [("evaluate", {"reference": "faq", "data": "other.csv", "overrides": {}})]
     assert "runs/faq/eval/files/other.csv/report.html" in outcome.out
     assert "measuring faq and its base on other.csv" in outcome.err
+    assert "6 rows read, 6 kept" in outcome.err
     missing = cli("eval", "faq", "--data", "othr.csv")
     assert missing.code == 3
     assert "did you mean other.csv?" in missing.err

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith.api.held_out import Progress, examples_of_file, held_out_examples
+from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
 from tunesmith.api.models import BASE, check_names, first_run, open_model, resolved, run_of, weight_bytes
 from tunesmith.api.records import answers_file, file_folder, file_name
 from tunesmith.config import RunConfig, load_config
@@ -163,7 +163,7 @@ def _questions(run: Run | None, config: RunConfig, questions: str | None, data: 
         return _Questions(examples, cases, questions)
     if data is not None:
         if run is not None:
-            rows = examples_of_file(run, config, data)
+            rows = rows_of_file(run, config, data).test
         else:
             rows = prepare_rows(config, data, shape="auto", columns={}).test[: config.eval.max_rows]
         if not any(row.text is None for row in rows):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
-from tunesmith.data import encode, prepare, prepare_rows, spread_over_tasks
+from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError
 from tunesmith.evaluate import AnswerLog, Evaluation
 from tunesmith.evaluate import evaluate as measure
@@ -41,8 +42,8 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
     return rows
 
 
-def examples_of_file(run: Run, config: RunConfig, path: str) -> list[Example]:
-    """The rows of a file of the user, read as the run read its own, at most `eval.max_rows` of them.
+def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
+    """A file of the user, read as the run read its own: on the test side, at most `eval.max_rows` rows.
 
     Raises:
         DataError: the file cannot be used, or no row of it can be measured on.
@@ -51,7 +52,7 @@ def examples_of_file(run: Run, config: RunConfig, path: str) -> list[Example]:
     is_one = len(config.data.files) == 1  # of several files each has columns of its own
     shape = trained["shape"] if is_one or trained.get("labels") else "auto"
     found = prepare_rows(config, path, shape=shape, columns=trained["columns"] if is_one else {})
-    return found.test[: config.eval.max_rows]
+    return replace(found, test=found.test[: config.eval.max_rows])
 
 
 def measure_session(

@@ -25,17 +25,19 @@ def run_page(
     leakage: LeakReport,
     suites: Sequence[SuiteComparison],
     data: str | None,
+    asked: Mapping[str, Any] | None,
     confusion: Path,
 ) -> str:
     """The page as HTML.
 
     Args:
-        contest: base and tuned. data: the file of the user that was asked; None for the run's own test rows.
+        contest: base and tuned. data: the file of the user that was asked, and `asked`, the report of reading it; None
+            for the run's own test rows.
         confusion: picture of what was chosen for what, of labels.
     """
     manifest = run.manifest
     training = manifest["training"]
-    asked = "its own test rows, which no training step has seen" if data is None else Path(data).name
+    rows = "its own test rows, which no training step has seen" if data is None else Path(data).name
     pictures = [
         (title, path.read_bytes())
         for title, path in (
@@ -49,11 +51,16 @@ def run_page(
         title=f"{run.name}: tuned against base" + (f", on {Path(data).name}" if data else ""),
         facts=[
             ("base", manifest["model"]["path"]),
-            ("asked", asked),
+            ("asked", rows),
             ("method", manifest["method"]),
             ("training", f"{training['step']} steps, {training['seconds']:,.0f} s"),
         ],
-        tables=[*map(_suite_table, suites), *_leak_tables(leakage), *_data_tables(manifest["data"])],
+        tables=[
+            *map(_suite_table, suites),
+            *_leak_tables(leakage),
+            *(_data_tables(asked, "What was asked", "What was noticed in it") if asked else ()),
+            *_data_tables(manifest["data"], "What it was trained on", "What was noticed in the training data"),
+        ],
         pictures=pictures,
     )
 
@@ -94,8 +101,8 @@ def _leak_tables(report: LeakReport) -> Iterator[PageTable]:
     yield PageTable("Did it leak", ["row", "is also", "how", "alike"], rows, note=note)
 
 
-def _data_tables(report: Mapping[str, Any]) -> Iterator[PageTable]:
-    """What was read, left out and noticed: the data report of the training, as its manifest has it."""
+def _data_tables(report: Mapping[str, Any], read: str, noticed: str) -> Iterator[PageTable]:
+    """What was read, and what was left out and noticed in it, of a data report as JSON. read, noticed: headings."""
     reports = report.get("tasks") or {"": report}
     files = [
         [
@@ -108,8 +115,8 @@ def _data_tables(report: Mapping[str, Any]) -> Iterator[PageTable]:
         for one in reports.values()
         for file in one["files"]
     ]
-    split = ", ".join(f"{rows} {side}" for side, rows in report["split"].items())
-    yield PageTable("What it was trained on", ["file", "for", "sheets", "rows read", "rows kept"], files, note=split)
+    split = ", ".join(f"{rows} {side}" for side, rows in report["split"].items() if rows)
+    yield PageTable(read, ["file", "for", "sheets", "rows read", "rows kept"], files, note=split)
     facts = []
     for task, one in reports.items():
         head = f"{task}: " if task else ""
@@ -124,7 +131,7 @@ def _data_tables(report: Mapping[str, Any]) -> Iterator[PageTable]:
         ]
     if report.get("labels"):
         facts.append(["training rows", ", ".join(f"{label}: {rows}" for label, rows in report["labels"].items())])
-    yield PageTable("What was noticed in the data", ["what", "found"], facts)
+    yield PageTable(noticed, ["what", "found"], facts)
 
 
 def _places(rows: Sequence[object]) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
-from tunesmith.api.held_out import Progress, encoded_for, examples_of_file, held_out_examples, measure_session
+from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.pages import run_page
 from tunesmith.api.records import answers_file, file_folder
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
+from tunesmith.data import DataReport
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     AnswerLog,
@@ -49,7 +50,8 @@ class Comparison:
 
     leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
     that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
-    `eval.suites`. folder: of its files; data: the file of the user that was asked, None for the run's own test rows.
+    `eval.suites`. folder: of its files. data: the file of the user that was asked, and `asked`, what was read of it;
+    None for the run's own test rows.
     """
 
     run: Run
@@ -58,6 +60,7 @@ class Comparison:
     leakage: LeakReport
     folder: Path
     data: str | None = None
+    asked: DataReport | None = None
     others: tuple[Evaluation, Evaluation] | None = None
     is_excluding: bool = False
     suites: tuple[SuiteComparison, ...] = ()
@@ -77,6 +80,8 @@ class Comparison:
         summary["leakage"] = self.leakage.to_json()
         if self.others:
             summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
+        if self.asked:
+            summary["data"] = self.asked.to_json()
         if self.suites:
             summary["suites"] = {suite.name: suite.to_json() for suite in self.suites}
         return summary
@@ -177,7 +182,8 @@ def evaluate(
     session = open_session(reference, overrides)
     config = session.config
     suites = [(name, read_suite(name)) for name in config.eval.suites]
-    examples = held_out_examples(run, config) if data is None else examples_of_file(run, config, data)
+    given = None if data is None else rows_of_file(run, config, data)
+    examples = held_out_examples(run, config) if given is None else given.test
     folder = run.eval_dir if data is None else file_folder(run, data)
     leakage = find_leaks(run, config, examples, source=data)
     encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
@@ -192,7 +198,7 @@ def evaluate(
         )
         for is_base in (True, False)
     )
-    comparison = Comparison(run, base, tuned, leakage, folder, data)
+    comparison = Comparison(run, base, tuned, leakage, folder, data, given.report if given else None)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, encoded, exclude=config.eval.exclude_leaked)
@@ -207,6 +213,7 @@ def evaluate(
         leakage=leakage,
         suites=comparison.suites,
         data=data,
+        asked=given.report.to_json() if given else None,
         confusion=confusion,
     )
     atomic_write(folder / "report.html", page)

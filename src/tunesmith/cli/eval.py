@@ -112,9 +112,11 @@ def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers (the first, not the best), or the scores of each label."""
     from tunesmith.cli.eval_more import show_leakage, suite_table
     from tunesmith.cli.labels import show_labels
-    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show, tasks_table
+    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, hanging, show, tasks_table, tell
 
     base, tuned = comparison.base, comparison.tuned
+    if comparison.asked is not None:
+        tell("", hanging(comparison.asked.to_text()))
     show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
     if tuned.tasks:
         show(tasks_table(base.tasks, tuned.tasks), "")
