@@ -204,22 +204,28 @@ def evaluate(
         comparison = _with_and_without(comparison, examples, encoded, exclude=config.eval.exclude_leaked)
     found = tuple(_measure_suite(session, name, items, on_progress) for name, items in suites)
     comparison = replace(comparison, suites=found)
+    _write(comparison, lines)
+    if data is None:
+        write_card(run.model_dir, card_facts(run, config))
+    return comparison
+
+
+def _write(comparison: Comparison, lines: Sequence[str]) -> None:
+    """The files of a measurement. lines: of predictions.jsonl, which has all rows."""
+    folder, asked = comparison.folder, comparison.asked
     atomic_write(folder / "predictions.jsonl", "\n".join(lines) + "\n")
     atomic_write(folder / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
     confusion = _write_confusions(comparison)
     page = run_page(
-        run,
+        comparison.run,
         contest(comparison.base, comparison.tuned),
-        leakage=leakage,
+        leakage=comparison.leakage,
         suites=comparison.suites,
-        data=data,
-        asked=given.report.to_json() if given else None,
+        data=comparison.data,
+        asked=asked.to_json() if asked else None,
         confusion=confusion,
     )
     atomic_write(folder / "report.html", page)
-    if data is None:
-        write_card(run.model_dir, card_facts(run, config))
-    return comparison
 
 
 def _write_confusions(comparison: Comparison) -> Path:
