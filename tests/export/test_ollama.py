@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,11 @@ def test_the_smallest_file_that_keeps_its_quality_is_recommended(tmp_path: Path)
     files = [made("f32", 40, 0.5, 2.0), made("q8_0", 10, 0.48, 2.05), made("q4_0", 5, 0.46, 2.0)]
     files.append(made("q5_0", 6, 0.5, 2.2))
     run: Any = None
-    best = Export(run, tmp_path, tuple(files)).recommended
-    assert best is not None
+    (best,) = Export(run, tmp_path, tuple(files)).recommended
     assert best.product.file_type == "q8_0"
-    assert Export(run, tmp_path, tuple(files[:1])).recommended is None
+    assert Export(run, tmp_path, tuple(files[:1])).recommended == ()
+    mlx = [
+        replace(files[0], product=Product("mlx", kind), size_bytes=size) for kind, size in (("8bit", 9), ("4bit", 4))
+    ]
+    found = Export(run, tmp_path, (*files, *mlx)).recommended
+    assert [one.product.name for one in found] == ["gguf-q8_0", "mlx-4bit"]  # nobody runs both

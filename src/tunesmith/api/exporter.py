@@ -71,14 +71,20 @@ class Export:
         return tuple(one for one in self.products if one.verdict.status == "failed")
 
     @property
-    def recommended(self) -> Exported | None:
-        """The smallest verified file that loses at most 0.03 of token F1 and 5 % of perplexity; None of less than two.
+    def recommended(self) -> tuple[Exported, ...]:
+        """Of each target the smallest verified type that loses at most 0.03 of token F1 and 5 % of perplexity.
 
-        A number that was not measured, for want of held-out rows, does not count as lost.
+        None of a target of which fewer than two types were verified. A number that was not measured, for want of
+        held-out rows, does not count as lost.
         """
         sizes = [one for one in self.products if one.product.file_type is not None and one.verdict.status == "verified"]
-        kept = [one for one in sizes if _keeps_quality(one.verdict.numbers)]
-        return min(kept, key=lambda one: one.size_bytes) if len(sizes) > 1 and kept else None
+        best = []
+        for target in dict.fromkeys(one.product.target for one in sizes):
+            mine = [one for one in sizes if one.product.target == target]
+            kept = [one for one in mine if _keeps_quality(one.verdict.numbers)]
+            if len(mine) > 1 and kept:
+                best.append(min(kept, key=lambda one: one.size_bytes))
+        return tuple(best)
 
     def to_json(self) -> dict[str, object]:
         """What `tunesmith export --json` prints."""
@@ -95,7 +101,7 @@ def export(
     reference: str,
     *,
     to: Sequence[str],
-    quantize: Sequence[str] = ("q8_0",),
+    quantize: Sequence[str] = (),
     out: str | Path | None = None,
     prompts: int = PROMPTS,
     create: str | None = None,
@@ -106,7 +112,8 @@ def export(
 
     Args:
         reference: a run's name or folder.
-        to: names of TARGETS. quantize: names of FILE_TYPES, for gguf and ollama.
+        to: names of TARGETS. quantize: how their numbers are stored, where that can be chosen; each target takes the
+            types that it has. Without any: q8_0 of GGUF files, those of the run for mlx.
         out: folder of the exports; without it, exports/ of the run. Each product has a folder there.
         prompts: of the run's own data, to try each product with; 0 tries nothing and leaves them unverified.
         create: name of the model that Ollama makes of the ollama export, NAME:TYPE where there are several; one that

@@ -23,12 +23,15 @@ from tunesmith.export import (
     Check,
     Evidence,
     LlamaCpp,
+    MlxModel,
     Original,
     Product,
     Trained,
     Verdict,
     Workshop,
+    find_layout,
     import_llama_cpp,
+    import_mlx_lm,
     make_cases,
     verify_file,
     verify_modelfile,
@@ -42,6 +45,7 @@ from tunesmith.types import Encoded, Example, Message
 Progress = Callable[[str, int, int], None]
 # Longer answers prove no more: a wrong weight shows in the first tokens.
 _ANSWER_TOKENS = 128
+_ENGINES: Mapping[str, Callable[[], object]] = {"llama.cpp": import_llama_cpp, "mlx-lm": import_mlx_lm}
 _NUMBERS_OF = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
@@ -55,9 +59,9 @@ def verify_all(
     """
     if not prompts:
         return [Verdict(reason="it was not asked for") for _ in made]
-    missing = _missing_llama_cpp() if any(product.is_gguf for product, _ in made) else None
-    if missing and all(product.is_gguf for product, _ in made):
-        return [Verdict(reason=missing) for _ in made]
+    missing = {engine: why for engine in {product.engine for product, _ in made} if (why := _missing(engine))}
+    if all(product.engine in missing for product, _ in made):
+        return [Verdict(reason=missing[product.engine]) for product, _ in made]
     session = open_session(str(run.path), {"model.dtype": "float32"})
     evidence = _evidence(session, run, shop.trained, prompts)
     if not evidence.cases:
@@ -66,16 +70,18 @@ def verify_all(
         original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
         verdicts = []
         for product, path in made:
-            if missing and product.is_gguf:
-                verdicts.append(Verdict(reason=missing))
+            if product.engine in missing:
+                verdicts.append(Verdict(reason=missing[product.engine]))
             else:
                 verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
     return verdicts
 
 
-def _missing_llama_cpp() -> str | None:
+def _missing(engine: str | None) -> str | None:
+    """Why a product cannot be tried with what it is for; None where it can."""
     try:
-        import_llama_cpp()
+        if engine is not None:
+            _ENGINES[engine]()
     except ResourceError as error:
         return f"{error.message}; install it with {error.fix} and export again"
     return None
@@ -137,6 +143,43 @@ def _verify_merged(product: Product, path: Path, shop: Workshop, original: Origi
     return Verdict((*checks, *more), numbers)
 
 
+def _verify_mlx(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    file_type = product.file_type or _NUMBERS_OF[shop.trained.dtype]
+    return _verify_with_mlx(path, None, file_type, shop, original, on_progress)
+
+
+def _verify_mlx_lora(
+    product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
+) -> Verdict:
+    return _verify_with_mlx(shop.mlx_base(path), path, "f32", shop, original, on_progress)
+
+
+def _verify_with_mlx(
+    folder: Path, adapter: Path | None, file_type: str, shop: Workshop, original: Original, on_progress: Progress
+) -> Verdict:
+    try:
+        file = MlxModel(folder, adapter=adapter)
+    except ValueError as error:
+        beside = "" if adapter is None else " beside its base; the whole model can be exported with --to mlx"
+        return Verdict((Check("loading", False, f"mlx-lm cannot load it{beside}: {error}"),))
+    wanted = find_layout(shop.trained.config).config(shop.trained.config)
+    wrong = [
+        f"{name} {file.setting(name)!r}, where the model has {value!r}"
+        for name, value in wanted.items()
+        if file.setting(name) != value
+    ]
+    if wrong:  # anything may come of that
+        where = "its" if adapter is None else "the base's"
+        instead = "" if adapter is None else "; the whole model, exported with --to mlx, says them"
+        detail = f"mlx-lm takes from {where} config.json: {'; '.join(wrong)}{instead}"
+        return Verdict((Check("configuration", False, detail),))
+    settings = Check("configuration", True, f"mlx-lm reads {', '.join(wanted)} as they are")
+    checks = (settings, *verify_file(file, original.evidence))
+    more, numbers = verify_numbers(file, original, file_type=file_type, on_progress=on_progress)
+    numbers["tokens_per_second"] = file.tokens_per_second
+    return Verdict((*checks, *more), numbers)
+
+
 def _verify_adapter(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
     files = [file for file in sorted(shop.trained.folder.iterdir()) if file.is_file()]
     wrong = [file.name for file in files if file.read_bytes() != (path / file.name).read_bytes()]
@@ -151,6 +194,8 @@ _VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress],
     "gguf": _verify_gguf,
     "ollama": _verify_ollama,
     "gguf-lora": _verify_gguf_lora,
+    "mlx": _verify_mlx,
+    "mlx-lora": _verify_mlx_lora,
     "adapter": _verify_adapter,
 }
 

@@ -33,11 +33,16 @@ def export(
     run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
     /,
     *,
-    to: Annotated[str, Parameter(help="Any of merged, gguf, ollama, gguf-lora, adapter; several with commas.")],
+    to: Annotated[
+        str, Parameter(help="Any of merged, gguf, ollama, mlx, gguf-lora, mlx-lora, adapter; several with commas.")
+    ],
     quantize: Annotated[
         str,
-        Parameter(help="Types for gguf and ollama, with commas: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, ..."),
-    ] = "q8_0",
+        Parameter(
+            help="Types, with commas; for gguf and ollama f32, f16, bf16, q8_0 (taken without this), q6_k, q5_k_m, "
+            "q4_k_m, ...; for mlx 8bit, 6bit, 4bit."
+        ),
+    ] = "",
     out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
     verify: Annotated[
         int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
@@ -51,12 +56,14 @@ def export(
     Every export is tried against the model in Python: tokens of prompts, stop
     tokens, logits, answers. One that differs stays, is marked in its
     verification.json, and the exit code is 100. GGUF needs the extra gguf; trying
-    it, and K-quants (q4_k_m, ...), need the extra llamacpp.
+    it, and K-quants (q4_k_m, ...), need the extra llamacpp. Trying mlx, and fewer
+    bits for it, need the extra mlx.
 
         tunesmith export faq --to gguf
         tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m
         tunesmith export faq --to gguf-lora --out exports
         tunesmith export faq --to ollama --create faq
+        tunesmith export faq --to mlx --quantize 4bit
     """
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference
@@ -119,9 +126,9 @@ def show_export(result: Export) -> None:
     tried = [one.verdict.numbers for one in result.products if "reference_ended" in one.verdict.numbers]
     if tried:
         show(_reference_text(tried[0]), "")
-    if result.recommended is not None:
+    for one in result.recommended:
         rule = "the smallest that loses at most 0.03 of token F1 and 5% of perplexity"
-        show(f"recommended: {result.recommended.product.name}, {rule}", "")
+        show(f"recommended: {one.product.name}, {rule}", "")
     for one in result.products:
         for check in one.verdict.faults:
             show(Text(f"{one.product.name}: {check.name}: {plain(check.detail)}", style="red"))

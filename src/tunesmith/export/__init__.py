@@ -1,23 +1,25 @@
 """Ways out of Tunesmith: the model card, other formats, and the proof that they are the trained model."""
 
-from tunesmith.export.card import CardFacts, License, base_kind, card_text, read_license, write_card
+from tunesmith.export.card import card_text, write_card
+from tunesmith.export.card_facts import CardFacts, License, base_kind, read_license
 from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
+from tunesmith.export.mlx_layouts import LAYOUTS, find_layout
+from tunesmith.export.mlx_runner import MlxModel, import_mlx_lm
 from tunesmith.export.modelfile import Modelfile
 from tunesmith.export.ollama import Ollama
+from tunesmith.export.refusals import Trained, make_modelfile
 from tunesmith.export.runner import Answer
 from tunesmith.export.targets import (
     MARK,
     MODELFILE,
     TARGETS,
     Product,
-    Trained,
     Workshop,
     check_wishes,
     make,
-    make_modelfile,
     open_workshop,
     plan,
 )
@@ -25,6 +27,7 @@ from tunesmith.export.verify import Check, Original, Verdict, verify_file, verif
 
 __all__ = [
     "FILE_TYPES",
+    "LAYOUTS",
     "MARK",
     "MODELFILE",
     "TARGETS",
@@ -36,6 +39,7 @@ __all__ = [
     "Frame",
     "License",
     "LlamaCpp",
+    "MlxModel",
     "Modelfile",
     "Ollama",
     "Original",
@@ -47,7 +51,9 @@ __all__ = [
     "card_text",
     "check_wishes",
     "find_frame",
+    "find_layout",
     "import_llama_cpp",
+    "import_mlx_lm",
     "make",
     "make_cases",
     "make_modelfile",

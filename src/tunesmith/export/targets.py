@@ -10,59 +10,48 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
-import torch
-
-from tunesmith.config import METHODS, GenerateConfig
 from tunesmith.errors import SettingsError
-from tunesmith.export.architectures import context_length, find_architecture
-from tunesmith.export.card import CardFacts, write_card
+from tunesmith.export.card import write_card
 from tunesmith.export.gguf import FILE_TYPES, write_adapter, write_model
-from tunesmith.export.go_template import Frame, find_frame
-from tunesmith.export.merged import write_merged
-from tunesmith.export.modelfile import Modelfile, licence_text, make_parameters, require_writable
+from tunesmith.export.go_template import Frame
+from tunesmith.export.merged import copy_speech, write_merged
+from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
+from tunesmith.export.mlx_layouts import find_layout
+from tunesmith.export.mlx_runner import BITS, bits_per_weight, import_mlx_lm, quantise_mlx
 from tunesmith.export.quantise import check_quantiser, quantise
+from tunesmith.export.refusals import (
+    Trained,
+    frame_of,
+    make_modelfile,
+    refuse_adapter,
+    refuse_gguf,
+    refuse_gguf_lora,
+    refuse_merged,
+    refuse_mlx,
+    refuse_mlx_lora,
+    refuse_ollama,
+)
 from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
-from tunesmith.model import TrainedTensors, format_count, open_trained
+from tunesmith.model import TrainedTensors, base_folder, format_count, open_trained
 from tunesmith.optional import need
-from tunesmith.prompts import Template
 from tunesmith.runs import atomic_folder, disk_errors, require_free
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 MARK = "verification.json"
 MODELFILE = "Modelfile"
 Progress = Callable[[str, int, int], None]
+Engine = Literal["llama.cpp", "mlx-lm"]
+_USUAL_TYPE = "q8_0"
+_OF_AN_ADAPTER = ("adapters.safetensors", "adapter_config.json", "README.md", MARK)
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A finished run as its exports need it.
-
-    folder: its model/. dtype: what it computed in. template: what it was trained with.
-    modules_to_save: embeddings or head were trained whole beside an adapter. generate: how it answers. max_length: of
-    a training row, in tokens.
-    """
-
-    folder: Path
-    facts: CardFacts
-    config: Any
-    dtype: torch.dtype
-    tokenizer: PreTrainedTokenizerBase
-    template: Template
-    modules_to_save: bool
-    generate: GenerateConfig
-    max_length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One export: a target, and for GGUF models how numbers are stored. `name` is its folder."""
+    """One export: a target, and how numbers are stored where that can be chosen. `name` is its folder."""
 
     target: str
     file_type: str | None = None
@@ -72,19 +61,23 @@ class Product:
         return self.target if self.file_type is None else f"{self.target}-{self.file_type}"
 
     @property
-    def is_gguf(self) -> bool:
-        """Whether it is written with the package gguf and tried with llama.cpp."""
-        return self.file_type is not None or self.target == "gguf-lora"
+    def engine(self) -> Engine | None:
+        """What it is tried with besides transformers."""
+        return TARGETS[self.target].engine
 
 
 @dataclass(slots=True)
 class Workshop:
-    """What products of one call share: the tensors, the vocabulary, and a float32 GGUF file made at most once."""
+    """What products of one call share: the tensors, the vocabulary, and what others are made from, at most once each.
+
+    float_model: a GGUF file in float32. mlx_model: a folder for mlx-lm in the numbers of the run.
+    """
 
     trained: Trained
     scratch: Path
     on_progress: Progress
     float_model: Path | None = None
+    mlx_model: Path | None = None
     _tensors: TrainedTensors | None = field(default=None, init=False)
 
     @property
@@ -100,7 +93,7 @@ class Workshop:
 
     @property
     def frame(self) -> Frame:
-        return _find_frame(self.trained)
+        return frame_of(self.trained)
 
     def write_gguf(self, path: Path, file_type: str, tensors: TrainedTensors) -> None:
         write_model(
@@ -118,103 +111,35 @@ class Workshop:
         self.write_gguf(path, "f32", open_trained(self.trained.folder, adapter=False))
         return path
 
+    def mlx_base(self, product: Path) -> Path:
+        """The base as mlx-lm finds it beside an exported adapter, whose tokenizer files, if any, lie over its own."""
+        base = base_folder(self.trained.folder)
+        if not (product / "tokenizer_config.json").exists():
+            return base
+        folder = self.scratch / "mlx-base"
+        folder.mkdir(exist_ok=True)
+        files = {file.name: file for file in base.iterdir() if file.is_file()}
+        files |= {file.name: file for file in product.iterdir() if file.name not in _OF_AN_ADAPTER}
+        for name, file in files.items():
+            (folder / name).symlink_to(file.absolute())
+        return folder
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A row of TARGETS.
 
     refuse: problems that a run has with it, none for no problem. write: fills an empty folder and returns its main
-    file, or the folder itself.
+    file, or the folder itself. engine: what it is tried with besides transformers.
+    file_types: how numbers can be stored, where that can be chosen. needs_type: they are never those of the run.
     """
 
     sentence: str
     refuse: Callable[[Trained], list[str]]
     write: Callable[[Workshop, Product, Path], Path]
-    has_file_type: bool = False
-
-
-def _refuse_merged(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    if method.mergeable:
-        return []
-    return [f"merged: {method.title} cannot be put into the base's weights; export it with --to adapter"]
-
-
-def _refuse_gguf(trained: Trained) -> list[str]:
-    problems = [problem.replace("merged: ", "gguf: ", 1) for problem in _refuse_merged(trained)]
-    return problems + [f"gguf: {problem}" for problem in _gguf_problems(trained, vocabulary=True)]
-
-
-def _refuse_ollama(trained: Trained) -> list[str]:
-    problems = [problem.replace("gguf: ", "ollama: ", 1) for problem in _refuse_gguf(trained)]
-    if problems:  # the vocabulary, which says whether BOS is added, cannot be read
-        return problems
-    try:
-        _find_frame(trained)
-        make_modelfile(trained)
-    except SettingsError as error:
-        problems.append("ollama: " + "; ".join(part for part in (error.message, error.cause, error.fix) if part))
-    return problems
-
-
-def _find_frame(trained: Trained) -> Frame:
-    vocabulary = read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
-    return find_frame(trained.template, trained.tokenizer, add_bos=vocabulary.add_bos)
-
-
-def make_modelfile(trained: Trained) -> Modelfile:
-    """What Ollama is told of a run.
-
-    Raises:
-        SettingsError: its template or system prompt cannot be written for Ollama.
-    """
-    parameters = make_parameters(
-        trained.generate,
-        trained.tokenizer,
-        trained.template.stop_ids,
-        context=context_length(trained.config),
-        max_length=trained.max_length,
-    )
-    for what, text in (
-        ("prompt.system", trained.facts.system or ""),
-        ("generate.stop", " ".join(trained.generate.stop)),
-    ):
-        require_writable(text, what=what)
-    return Modelfile(
-        template=_find_frame(trained).source(),
-        parameters=parameters,
-        system=trained.facts.system,
-        licence=licence_text(trained.facts.license),
-    )
-
-
-def _refuse_gguf_lora(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    problems = [f"gguf-lora: {problem}" for problem in _gguf_problems(trained, vocabulary=False)]
-    if method.gguf != "adapter" or trained.modules_to_save:
-        extra = " with method.modules_to_save" if method.gguf == "adapter" else ""
-        wanted = f"{method.title}{extra} has no GGUF adapter; export the whole model with --to gguf"
-        problems.append(f"gguf-lora: {wanted}")
-    return problems
-
-
-def _refuse_adapter(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    return [] if method.is_adapter else [f"adapter: {method.title} has none; export the whole model with --to merged"]
-
-
-def _gguf_problems(trained: Trained, *, vocabulary: bool) -> list[str]:
-    found: list[str] = []
-    try:
-        find_architecture(trained.config)
-    except SettingsError as error:
-        found += error.problems or [error.message]
-    if vocabulary:
-        try:
-            read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
-        except SettingsError as error:
-            found += error.problems
-    return found
+    engine: Engine | None = None
+    file_types: tuple[str, ...] = ()
+    needs_type: bool = False
 
 
 def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -227,13 +152,20 @@ def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
         stop_ids=trained.template.stop_ids,
         on_progress=lambda done, total: shop.on_progress("writing merged weights", done, total),
     )
-    write_card(folder, trained.facts.as_merged())
-    return folder
+    return _with_card(shop, product, folder, folder)
+
+
+def _with_card(shop: Workshop, product: Product, folder: Path, path: Path, *, own_tokenizer: bool = False) -> Path:
+    """Put the model card beside what was written; returns `path`, the main file."""
+    named = None if path == folder else path.name
+    form = {"form": product.target, "file": named, "file_type": product.file_type, "own_tokenizer": own_tokenizer}
+    write_card(folder, replace(shop.trained.facts, **form))  # type: ignore[arg-type]
+    return path
 
 
 def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
     file_type = str(product.file_type)
-    path = folder / f"{shop.trained.facts.name}-{file_type}.gguf"
+    path = _with_card(shop, product, folder, folder / f"{shop.trained.facts.name}-{file_type}.gguf")
     if FILE_TYPES[file_type].tensor_type is not None:
         shop.write_gguf(path, file_type, shop.tensors)
         return path
@@ -258,7 +190,45 @@ def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
     path = folder / f"{shop.trained.facts.name}-lora.gguf"
     write_adapter(path, shop.tensors, shop.trained.facts)
     shop.on_progress(f"writing {path.name}", 1, 1)
-    return path
+    return _with_card(shop, product, folder, path)
+
+
+def _write_mlx(shop: Workshop, product: Product, folder: Path) -> Path:
+    if product.file_type is None:
+        _write_mlx_model(shop, folder)
+        return _with_card(shop, product, folder, folder)
+    if shop.mlx_model is None:
+        shop.mlx_model = shop.scratch / "mlx"
+        shop.mlx_model.mkdir()
+        _write_mlx_model(shop, shop.mlx_model)
+    shop.on_progress(f"writing {product.name}", 0, 1)
+    quantise_mlx(shop.mlx_model, folder, file_type=product.file_type)
+    shop.on_progress(f"writing {product.name}", 1, 1)
+    return _with_card(shop, product, folder, folder)
+
+
+def _write_mlx_model(shop: Workshop, folder: Path) -> None:
+    trained = shop.trained
+    write_merged(
+        folder,
+        shop.tensors,
+        trained.folder,
+        dtype=trained.dtype,
+        stop_ids=trained.template.stop_ids,
+        on_progress=lambda done, total: shop.on_progress("writing weights for mlx-lm", done, total),
+        layout=find_layout(trained.config),
+    )
+
+
+def _write_mlx_lora(shop: Workshop, product: Product, folder: Path) -> Path:
+    trained = shop.trained
+    write_mlx_adapter(folder, shop.tensors)
+    alike = speaks_alike(base_folder(trained.folder), trained.template, trained.tokenizer)
+    if not alike:
+        stop_ids, pad_id = trained.template.stop_ids, trained.config.pad_token_id
+        copy_speech(trained.folder, folder, stop_ids=stop_ids, pad_id=pad_id)
+    shop.on_progress("writing the adapter for mlx-lm", 1, 1)
+    return _with_card(shop, product, folder, folder, own_tokenizer=not alike)
 
 
 def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -269,39 +239,59 @@ def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
     return folder
 
 
-# MLX is planned: a row here, and a verification in api/exporter.py.
+_GGUF = tuple(FILE_TYPES)
 TARGETS: Mapping[str, Target] = {
-    "merged": Target("whole weights as safetensors, for transformers and vLLM", _refuse_merged, _write_merged),
-    "gguf": Target("one file for llama.cpp and what is built on it", _refuse_gguf, _write_gguf, has_file_type=True),
-    "ollama": Target("a GGUF file and its Modelfile, for Ollama", _refuse_ollama, _write_ollama, has_file_type=True),
-    "gguf-lora": Target(
-        "the adapter as a small file for llama.cpp, beside a GGUF file of the base", _refuse_gguf_lora, _write_gguf_lora
+    "merged": Target("whole weights as safetensors, for transformers and vLLM", refuse_merged, _write_merged),
+    "gguf": Target(
+        "one file for llama.cpp and what is built on it", refuse_gguf, _write_gguf, "llama.cpp", _GGUF, needs_type=True
     ),
-    "adapter": Target("the adapter in PEFT's format, as the run has it", _refuse_adapter, _write_adapter),
+    "ollama": Target(
+        "a GGUF file and its Modelfile, for Ollama", refuse_ollama, _write_ollama, "llama.cpp", _GGUF, needs_type=True
+    ),
+    "gguf-lora": Target(
+        "the adapter as a small file for llama.cpp, beside a GGUF file of the base",
+        refuse_gguf_lora,
+        _write_gguf_lora,
+        "llama.cpp",
+    ),
+    "mlx": Target("whole weights in mlx-lm's layout, for Macs", refuse_mlx, _write_mlx, "mlx-lm", tuple(BITS)),
+    "mlx-lora": Target("the adapter in mlx-lm's layout, beside the base", refuse_mlx_lora, _write_mlx_lora, "mlx-lm"),
+    "adapter": Target("the adapter in PEFT's format, as the run has it", refuse_adapter, _write_adapter),
 }
 
 
 def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Product]:
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
+    Each target takes those of the types that it has. Without any, those that need one take q8_0.
+
     Raises:
-        SettingsError: unknown targets and types, all together, or none.
+        SettingsError: unknown targets and types, and types for which there is no target, all together, or none.
     """
     problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
-    problems += [
-        f"unknown type {name!r}; known: {', '.join(FILE_TYPES)}" for name in file_types if name not in FILE_TYPES
-    ]
     if not targets:
         problems.append(f"no target; known: {', '.join(TARGETS)}")
-    typed = [name for name in targets if name in TARGETS and TARGETS[name].has_file_type]
-    if typed and not file_types:
-        problems.append(f"no type for {', '.join(typed)}; known: {', '.join(FILE_TYPES)}")
+    rows = {name: TARGETS[name] for name in targets if name in TARGETS}
+    if not file_types and any(row.needs_type for row in rows.values()):
+        file_types = [_USUAL_TYPE]
+    takes = {name: [kind for kind in dict.fromkeys(file_types) if kind in row.file_types] for name, row in rows.items()}
+    for kind in dict.fromkeys(file_types):
+        homes = [name for name, row in TARGETS.items() if kind in row.file_types]
+        if not homes:
+            known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
+            problems.append(f"unknown type {kind!r}; known: {', '.join(known)}")
+        elif not set(homes) & set(rows):
+            problems.append(f"the type {kind} is for {', '.join(homes)}, and none of them is asked for")
+    problems += [
+        f"no type for {name}; known: {', '.join(row.file_types)}"
+        for name, row in rows.items()
+        if row.needs_type and not takes[name]
+    ]
     if problems:
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
     products: list[Product] = []
-    for target in dict.fromkeys(targets):
-        types = sorted(dict.fromkeys(file_types), key=lambda name: name != "f32")
-        products += [Product(target, name) for name in types] if TARGETS[target].has_file_type else [Product(target)]
+    for name, kinds in takes.items():
+        products += [Product(name, kind) for kind in sorted(kinds, key=lambda kind: kind != "f32")] or [Product(name)]
     return products
 
 
@@ -321,21 +311,27 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
     if problems:
         fix = "leave these targets out, or choose another folder with --out" if occupied else "choose other targets"
         raise SettingsError(f"{trained.facts.name} cannot be exported to this", problems=tuple(problems), fix=fix)
-    if any(product.is_gguf for product in products):
+    if any(product.engine == "llama.cpp" for product in products):
         need("gguf", extra="gguf")
-    from_float = [p for p in products if p.file_type and FILE_TYPES[p.file_type].tensor_type is None]
+    kinds = [product.file_type for product in products if product.file_type is not None]
+    from_float = any(kind in FILE_TYPES and FILE_TYPES[kind].tensor_type is None for kind in kinds)
     if from_float:
         check_quantiser()
-    # float32 files that go again: what K-quants are made from, and the base that an adapter is tried beside
-    passing = 4.0 * (bool(from_float) + any(product.target == "gguf-lora" for product in products))
+    from_mlx = any(kind in BITS for kind in kinds)
+    if from_mlx:
+        import_mlx_lm()
+    # files that go again: what K-quants and mlx-lm's are made from, and the base that an adapter is tried beside
+    passing = 4.0 * (from_float + any(product.target == "gguf-lora" for product in products))
+    passing += from_mlx * trained.dtype.itemsize
     needed = sum(_bytes_for_each(product, trained) for product in products) + passing
     require_free(out, int(needed * parameters), purpose=f"exporting {format_count(parameters)} parameters")
 
 
 def _bytes_for_each(product: Product, trained: Trained) -> float:
-    if product.file_type is not None:
-        return FILE_TYPES[product.file_type].bits / 8
-    return float(trained.dtype.itemsize) if product.target == "merged" else 0.0
+    kind = product.file_type
+    if kind is not None:
+        return (bits_per_weight(kind) if kind in BITS else FILE_TYPES[kind].bits) / 8
+    return float(trained.dtype.itemsize) if product.target in ("merged", "mlx") else 0.0
 
 
 def make(product: Product, shop: Workshop, out: Path) -> Path:
