@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import torch
 
 from tests.conftest import make_tokenizer
 from tunesmith.api import Export, export
+from tunesmith.api.exporter import _trained
+from tunesmith.config import load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export import LAYOUTS, MlxModel, find_layout, mlx, mlx_layouts, targets
 from tunesmith.export.merged import write_merged
-from tunesmith.export.targets import check_wishes
+from tunesmith.export.targets import check_wishes, plan
 from tunesmith.model import load_adapter, merge, open_trained
 from tunesmith.runs import Run
 
@@ -180,7 +182,7 @@ def test_mlx_lm_has_a_model_for_every_architecture_of_the_table() -> None:
 
 
 @pytest.mark.usefixtures("mlx_lm")
-@pytest.mark.parametrize("method", ["full", "lora", "dora"])
+@pytest.mark.parametrize("method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "dora"))])
 def test_whole_weights_and_adapter_are_verified(method: str, tuned: Callable[..., Run], base: Path, out: Path) -> None:
     run = tuned(str(base), **{"method.name": method})
     names = ["mlx", *(["mlx-lora"] if method != "full" else [])]
@@ -254,6 +256,7 @@ def test_the_adapter_is_peft_transposed(tuned: Callable[..., Run], base: Path, t
         torch.testing.assert_close(tensor, ours[f"base_model.model.{path}.lora_{letter.upper()}.weight"].T)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mlx_lm")
 def test_fused_by_mlx_lm_it_is_the_merged_model(tuned: Callable[..., Run], base: Path, tmp_path: Path) -> None:
     """mlx-lm's own reading of the adapter against PEFT's own merge."""
@@ -300,10 +303,6 @@ def planted(mlx_lm: None, tuned: Callable[..., Run], base: Path, out: Path) -> C
     return find
 
 
-def test_nothing_is_found_where_nothing_is_planted(planted: Callable[[str], dict[str, str]]) -> None:
-    assert planted("mlx-lora") == {}
-
-
 @pytest.mark.parametrize("fault", ["untransposed", "unscaled", "swapped"])
 def test_a_wrong_adapter_is_caught(
     fault: str, planted: Callable[[str], dict[str, str]], monkeypatch: pytest.MonkeyPatch
@@ -345,11 +344,12 @@ def test_a_wrong_template_and_a_missing_stop_are_caught(
     assert {"prompts", "stop tokens"} <= set(planted("mlx"))
 
 
+@pytest.mark.slow
 def test_an_unturned_matrix_and_a_forgotten_setting_are_caught(
     mlx_lm: None, tuned: Callable[..., Run], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = {"method.name": "full"}
-    monkeypatch.setitem(LAYOUTS, "gpt2", dataclasses.replace(LAYOUTS["gpt2"], transposed=r"c_attn\.weight$"))  # type: ignore[arg-type]
+    monkeypatch.setitem(LAYOUTS, "gpt2", replace(LAYOUTS["gpt2"], transposed=r"c_attn\.weight$"))  # type: ignore[arg-type]
     result = export(str(tuned("gpt2", **whole).path), out=out, to=["mlx"], prompts=PROMPTS)
     assert "loading" in faults(result)
     monkeypatch.setattr(mlx_layouts.Layout, "config", lambda self, config: {})
@@ -358,6 +358,7 @@ def test_an_unturned_matrix_and_a_forgotten_setting_are_caught(
     assert {"logits", "distribution"} <= set(faults(made))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mlx_lm")
 def test_fewer_bits_are_smaller_and_measured(tuned: Callable[..., Run], tmp_path: Path, out: Path) -> None:
     wide = tiny("llama", hidden_size=64, intermediate_size=128, head_dim=16)
@@ -390,26 +391,25 @@ def test_types_go_to_the_targets_that_have_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "target", "words"),
+    ("method", "whole_head", "target", "words"),
     [
-        ({"method.name": "full"}, "mlx-lora", "full fine-tuning has no adapter in mlx-lm; export the whole model"),
-        ({"method.name": "ia3"}, "mlx-lora", "IA3 has no adapter in mlx-lm; export the whole model with --to mlx"),
-        ({"method.name": "prompt"}, "mlx", "cannot be put into the base's weights; export it with --to adapter"),
-        ({"method.name": "prompt"}, "mlx-lora", "prompt tuning has no adapter in mlx-lm; export with --to adapter"),
-        (
-            {"method.name": "lora", "method.modules_to_save": "head"},
-            "mlx-lora",
-            "LoRA with method.modules_to_save has no adapter in mlx-lm",
-        ),
+        ("full", False, "mlx-lora", "full fine-tuning has no adapter in mlx-lm; export the whole model with --to mlx"),
+        ("ia3", False, "mlx-lora", "IA3 has no adapter in mlx-lm; export the whole model with --to mlx"),
+        ("prompt", False, "mlx", "cannot be put into the base's weights; export it with --to adapter"),
+        ("prompt", False, "mlx-lora", "prompt tuning has no adapter in mlx-lm; export with --to adapter"),
+        ("lora", True, "mlx-lora", "LoRA with method.modules_to_save has no adapter in mlx-lm"),
     ],
 )
 def test_what_cannot_be_made_is_refused(
-    settings: dict[str, Any], target: str, words: str, tuned: Callable[..., Run], base: Path, out: Path
+    method: str, whole_head: bool, target: str, words: str, tuned: Callable[..., Run], base: Path, out: Path
 ) -> None:
-    run = tuned(str(base), **settings)
+    run = tuned(str(base), **{"method.name": "lora"})
+    trained, parameters = _trained(run, load_config(stored=run.config_path))
+    other = replace(trained, facts=replace(trained.facts, method=method), modules_to_save=whole_head)
     with pytest.raises(SettingsError) as caught:
-        export(str(run.path), out=out, to=[target])
+        plan(check_wishes([target], []), other, out, parameters=parameters)
     assert words in caught.value.problems[0]
+    plan(check_wishes(["mlx", "mlx-lora"], []), trained, out, parameters=parameters)
     assert not out.exists()
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.pusher import Push, push
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
@@ -42,6 +43,7 @@ __all__ = [
     "ModelEvaluator",
     "ModelFinetuner",
     "Preview",
+    "Push",
     "Session",
     "SuiteComparison",
     "check_data_file",
@@ -55,6 +57,7 @@ __all__ = [
     "open_session",
     "pretrain",
     "preview",
+    "push",
     "run_config",
     "schedule_curve",
     "train",
@@ -69,6 +72,7 @@ _HOME = {
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Push", "push"), "pusher"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
     **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),

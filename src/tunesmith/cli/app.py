@@ -31,6 +31,7 @@ from tunesmith.cli.layers import layers
 from tunesmith.cli.methods import methods
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
+from tunesmith.cli.push import push
 from tunesmith.cli.quickstart import quickstart
 from tunesmith.cli.rate import rate
 from tunesmith.cli.recipes import recipes
@@ -63,6 +64,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,
+    ("push",): push,
     ("runs",): runs,
     ("recipes",): recipes,
     ("methods",): methods,

@@ -110,7 +110,7 @@ def show_export(result: Export) -> None:
     """A table of what was made, and what to know of each."""
     from rich.text import Text
 
-    from tunesmith.cli.terminal import facts, plain, show, table
+    from tunesmith.cli.terminal import facts, plain, show, size_text, table
 
     made = table(
         *("export", "size", "verdict", "divergence", "perplexity", "same token", "token F1", "ended", "tokens/s"),
@@ -121,7 +121,7 @@ def show_export(result: Export) -> None:
         numbers = one.verdict.numbers
         status = Text(one.verdict.status, style=styles[one.verdict.status])
         cells = [format(numbers[name], style) if name in numbers else "" for name, style in _NUMBERS.items()]
-        made.add_row(one.product.name, _size_text(one.size_bytes), status, *cells)
+        made.add_row(one.product.name, size_text(one.size_bytes), status, *cells)
     show("", made, "")
     tried = [one.verdict.numbers for one in result.products if "reference_ended" in one.verdict.numbers]
     if tried:
@@ -151,7 +151,3 @@ def _reference_text(numbers: Mapping[str, float]) -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip().lower() for name in text.split(",") if name.strip()]
-
-
-def _size_text(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -130,6 +130,13 @@ def count_text(count: float) -> str:
     return f"{count:.0f}"
 
 
+def size_text(size_bytes: int) -> str:
+    """ "2.15 GB", "61.6 MB", "3.4 kB"."""
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.2f} GB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
+
+
 def shell(*words: object) -> str:
     """Words as one types them: shell("ask", "Who is it?") -> ask "Who is it?"."""
     return " ".join(_quoted(str(word)) for word in words)

@@ -5,6 +5,7 @@ from tunesmith.export.card_facts import CardFacts, License, base_kind, read_lice
 from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
+from tunesmith.export.hub import CARD, Upload, check_repo, choose_files, push_files
 from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
 from tunesmith.export.mlx_layouts import LAYOUTS, find_layout
 from tunesmith.export.mlx_runner import MlxModel, import_mlx_lm
@@ -26,6 +27,7 @@ from tunesmith.export.targets import (
 from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_modelfile, verify_numbers
 
 __all__ = [
+    "CARD",
     "FILE_TYPES",
     "LAYOUTS",
     "MARK",
@@ -45,11 +47,14 @@ __all__ = [
     "Original",
     "Product",
     "Trained",
+    "Upload",
     "Verdict",
     "Workshop",
     "base_kind",
     "card_text",
+    "check_repo",
     "check_wishes",
+    "choose_files",
     "find_frame",
     "find_layout",
     "import_llama_cpp",
@@ -59,6 +64,7 @@ __all__ = [
     "make_modelfile",
     "open_workshop",
     "plan",
+    "push_files",
     "read_license",
     "verify_file",
     "verify_modelfile",
