@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from tests.conftest import make_tokenizer
-from tunesmith.api import Export, export
+from tunesmith.api import Export, export, open_session
 from tunesmith.api.exporter import _trained
 from tunesmith.config import load_config
 from tunesmith.errors import ResourceError, SettingsError
@@ -290,6 +292,34 @@ def test_a_base_that_speaks_otherwise_gets_a_tokenizer_beside_the_adapter(
     assert "--adapter-path ." in (out / "mlx-lora" / "README.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("mlx_lm")
+def test_the_example_of_the_card_answers_as_the_model(tuned: Callable[..., Run], base: Path, out: Path) -> None:
+    run = tuned(str(base), **{"method.name": "lora"})
+    export(str(run.path), out=out, to=["mlx"], prompts=0)
+    source = (out / "mlx" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    source = source.replace("max_tokens=128", "max_tokens=8")
+    done = subprocess.run([sys.executable, "-c", source], cwd=out / "mlx", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with open_session(str(run.path), {"model.dtype": "float32"}).engine() as engine:
+        expected = greedy(engine.model, engine.tokenizer, "Your question", 8)
+    assert done.stdout.strip() == expected
+
+
+def greedy(model: Any, tokenizer: Any, question: str, limit: int) -> str:
+    """Decoding written out: one forward pass over everything for each token."""
+    turns = [{"role": "user", "content": question}]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    start = len(ids)
+    with torch.no_grad():
+        while len(ids) - start < limit and (token := int(model(torch.tensor([ids])).logits[0, -1].argmax())) not in (
+            1,
+            3,
+        ):
+            ids.append(token)
+    return str(tokenizer.decode(ids[start:])).strip()
+
+
 @pytest.fixture
 def planted(mlx_lm: None, tuned: Callable[..., Run], base: Path, out: Path) -> Callable[[str], dict[str, str]]:
     """planted("mlx") -> faults that the verification of such an export finds."""
@@ -416,8 +446,6 @@ def test_what_cannot_be_made_is_refused(
 def test_without_mlx_lm_it_is_exported_and_unverified(
     tuned: Callable[..., Run], base: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "mlx_lm", None)
     run = str(tuned(str(base), **{"method.name": "lora"}).path)
     result = export(run, out=out, to=["mlx", "adapter"], prompts=PROMPTS)

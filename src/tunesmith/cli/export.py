@@ -12,6 +12,16 @@ from tunesmith.cli.overrides import Json
 if TYPE_CHECKING:
     from tunesmith.api import Export
 
+To = Annotated[
+    str, Parameter(help="Any of merged, gguf, ollama, mlx, gguf-lora, mlx-lora, adapter; several with commas.")
+]
+Quantize = Annotated[
+    str,
+    Parameter(
+        help="Types, with commas; for gguf and ollama f32, f16, bf16, q8_0 (taken without this), q6_k, q5_k_m, "
+        "q4_k_m, ...; for mlx 8bit, 6bit, 4bit."
+    ),
+]
 Create = Annotated[
     str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
 ]
@@ -33,16 +43,8 @@ def export(
     run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
     /,
     *,
-    to: Annotated[
-        str, Parameter(help="Any of merged, gguf, ollama, mlx, gguf-lora, mlx-lora, adapter; several with commas.")
-    ],
-    quantize: Annotated[
-        str,
-        Parameter(
-            help="Types, with commas; for gguf and ollama f32, f16, bf16, q8_0 (taken without this), q6_k, q5_k_m, "
-            "q4_k_m, ...; for mlx 8bit, 6bit, 4bit."
-        ),
-    ] = "",
+    to: To,
+    quantize: Quantize = "",
     out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
     verify: Annotated[
         int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
