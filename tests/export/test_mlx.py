@@ -312,10 +312,10 @@ def greedy(model: Any, tokenizer: Any, question: str, limit: int) -> str:
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     start = len(ids)
     with torch.no_grad():
-        while len(ids) - start < limit and (token := int(model(torch.tensor([ids])).logits[0, -1].argmax())) not in (
-            1,
-            3,
-        ):
+        while len(ids) - start < limit:
+            token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+            if token in (1, 3):
+                break
             ids.append(token)
     return str(tokenizer.decode(ids[start:])).strip()
 
