@@ -29,6 +29,7 @@ from tunesmith.cli.export import export
 from tunesmith.cli.init import init
 from tunesmith.cli.layers import layers
 from tunesmith.cli.methods import methods
+from tunesmith.cli.ollama import ollama
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
@@ -63,6 +64,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,
+    ("ollama",): ollama,
     ("runs",): runs,
     ("recipes",): recipes,
     ("methods",): methods,

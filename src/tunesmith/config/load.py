@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.config.describe import Setting, settings_by_name
@@ -268,7 +267,7 @@ def _build(values: list[_Value]) -> RunConfig:
     return config
 
 
-def _in_words(detail: ErrorDetails, setting: Setting | None) -> str:
+def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:
     """The validator's sentence, or a better one where its own repeats what is allowed or shows a pattern."""
     if detail["type"] == "literal_error" and setting is not None:
         choices = [choice for choice in setting.type.split(" | ") if choice != "null"]
@@ -276,7 +275,7 @@ def _in_words(detail: ErrorDetails, setting: Setting | None) -> str:
         return "there is no such choice" + (f", did you mean {close[0]!r}?" if close else "")
     if detail["type"] == "string_pattern_mismatch":
         return "takes letters, digits, '_', '.' and '-' only, and begins with a letter, a digit or '_'"
-    return detail["msg"].removeprefix("Value error, ")
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 def _as_text(value: object) -> object:
