@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,14 +94,19 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
 
     Raises:
         Stopped: a second signal asked to stop at once; nothing on disk is half-written.
+        SettingsError: another process trains this run.
     """
+    claim = ExitStack()
+    with processes.together():
+        if processes.is_first:
+            claim.enter_context(run.claimed())
 
     def record(status: str) -> None:
         if processes.is_first:
             run.update_manifest(status=status)
 
-    record("running")
     try:
+        record("running")
         yield
     except Stopped:
         raise
@@ -116,6 +121,8 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
             if processes.is_first:
                 plot_run(run)
         raise
+    finally:
+        claim.close()
 
 
 def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest, processes: Processes) -> None:
