@@ -107,6 +107,11 @@ MODES: dict[str, dict[str, Any]] = {
     "EWC on all weights": {"ewc": 30.0, "method.name": "full", "train.learning_rate": 1e-3},
     "replay and EWC": {"replay": 0.5, "ewc": 30.0, "train.batch_size": 3},
     "side by side": {"train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
+    "GPT-2 side by side": {
+        **{"arch": "gpt2", "method.name": "full", "train.learning_rate": 1e-3},  # it drops in layers and in attention
+        **{"train.tokens_per_batch": 40, "lanes": 2},
+    },
+    "recomputed": {"train.gradient_checkpointing": True, "method.dropout": 0.3},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
 }
@@ -125,17 +130,21 @@ def make_rows(seed: int, count: int = 21) -> list[Encoded]:
 class Harness:
     """Runs of one mode: the model is loaded once and set back to its first weights for every start."""
 
-    def __init__(self, mode: str, model_dir: Path) -> None:
+    def __init__(self, mode: str, model_dir: Callable[[str], Path]) -> None:
         overrides = {**COMMON, **MODES[mode]}
+        folder = model_dir(overrides.pop("arch", "llama"))
         self.lanes = Lanes(overrides.pop("lanes", 1))
         share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
         if quantize != "none":
             pytest.importorskip("bitsandbytes")
-        base = load_base(str(model_dir), dtype="float32", device="cpu", quantize=quantize)
+        base = load_base(str(folder), dtype="float32", device="cpu", quantize=quantize)
         torch.manual_seed(0)
-        self.model = apply_method(base.model, self.config.method, dtype=torch.float32)
+        recomputed = self.config.train.gradient_checkpointing
+        self.model = apply_method(
+            base.model, self.config.method, dtype=torch.float32, gradient_checkpointing=recomputed
+        )
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
         self.config = resolve.with_curriculum_settings(self.config)
         self.rows, self.held_out = make_rows(3), make_rows(4, 5)
@@ -246,7 +255,7 @@ def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.Temp
 
     def get(mode: str) -> tuple[Harness, dict[str, Any]]:
         if mode not in made:
-            one = Harness(mode, tiny_model_dir("llama"))
+            one = Harness(mode, tiny_model_dir)
             folder = tmp_path_factory.mktemp("whole")
             made[mode] = one, contents(folder, one.start(folder))
         return made[mode]

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tunesmith.model.dropout import seeded_layers
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.lanes import Lanes
 from tunesmith.model.packing import base_of, packing
@@ -37,7 +38,7 @@ def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[N
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))  # its default is in /tmp
     # the backward pass is compiled with the forward pass, under the compiler's lock: passes run side by side
     eager_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
-    with packing(model), fused_adapters(model), eager_backward, lanes:
+    with packing(model), fused_adapters(model), seeded_layers(model), eager_backward, lanes:
         for layer in layers:
             layer.compile(dynamic=True)
         try:
