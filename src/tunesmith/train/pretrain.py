@@ -268,8 +268,10 @@ def _finish(
     """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
     held_out_bytes = sum(len(text.encode()) for text in texts)
     bits_per_byte = nll / math.log(2) / held_out_bytes
+    for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
+        parameter.data = parameter.data.bfloat16()
     with atomic_folder(run.model_dir) as folder:
-        model.bfloat16().save_pretrained(folder)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")
     run.update_manifest(
