@@ -174,7 +174,10 @@ def test_pretraining(project: Project, optimizer: str, sharding: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_torchrun_itself_with_compiled_layers(project: Project, command: str) -> None:
-    """The commands of docs/distributed.md as they are typed. A compiler does not start in a forked process."""
+    """The commands of docs/distributed.md as they are typed, with whole and with divided weights.
+
+    A compiler does not start in a forked process as the crew's are.
+    """
     flags = {"train.compile": "on", "train.max_steps": 3, "model.device": "cpu", "model.dtype": "float32"}
     if command == "train":
         flags |= {"method.name": "full", "train.batch_size": 8, "train.eval_steps": 3}
@@ -192,4 +195,7 @@ def test_torchrun_itself_with_compiled_layers(project: Project, command: str) ->
             [*start, *words, "--output-dir", name, *written], cwd=project.folder, env=environment(), check=True
         )
         runs.append(project.run(name))
-    assert_equal_within_rounding(*runs, of_weights=1e-2 if command == "pretrain" else 2e-5)
+    of_weights = 1e-2 if command == "pretrain" else 2e-5  # saved in bfloat16
+    for several in runs[1:]:
+        assert_equal_within_rounding(several, runs[0], of_losses=1e-4, of_weights=of_weights)
+        assert "compile: on" in several.config_path.read_text() or "compile: 'on'" in several.config_path.read_text()

@@ -71,4 +71,5 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     base = base_of(model)
     names = set(base._no_split_modules or ())
     blocks = [child for module in base.modules() if isinstance(module, nn.ModuleList) for child in module]
-    return [block for block in blocks if type(block).__name__ in names]
+    # of any class that it inherits from: dividing the weights gives a block one of its own
+    return [block for block in blocks if names & {kind.__name__ for kind in type(block).__mro__}]
