@@ -24,7 +24,7 @@ from tunesmith.train.device import ALONE
 from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.ewc import Ewc, diagonal_fisher
 from tunesmith.train.observe import Event, Observer, log_metrics
-from tunesmith.train.signals import StopRequest
+from tunesmith.train.signals import PutOff, StopRequest
 from tunesmith.types import Encoded
 
 STEPS = 30
@@ -177,9 +177,18 @@ class Harness:
         return plan.paced(curriculum_of(self.config.train, self.rows, losses))
 
     def start(
-        self, folder: Path, *, stop_after: int | None = None, stop_in_validation: int | None = None
+        self,
+        folder: Path,
+        *,
+        stop_after: int | None = None,
+        stop_in_validation: int | None = None,
+        put_off: bool = False,
     ) -> TrainingState:
-        """From the checkpoints in `folder`, or from the beginning; `stop_...`: where a signal arrives."""
+        """From the checkpoints in `folder`, or from the beginning.
+
+        stop_after, stop_in_validation: the step after which a signal arrives, at once or while it validates; put_off:
+        the validation is left then.
+        """
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 parameter.data.copy_(self.first[name])
@@ -197,6 +206,8 @@ class Harness:
         def validate() -> float:
             if seen.step == stop_in_validation:
                 stop.signal_number = 15
+                if put_off:
+                    raise PutOff
             return self.validation_loss()
 
         with accelerated(self.model, compiled=False, lanes=self.lanes):

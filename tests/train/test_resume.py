@@ -59,10 +59,13 @@ def test_a_plateau_lowers_the_rate_of_the_schedule_and_is_told(harness: Callable
     assert whole["state"]["rate_factor"] == 0.3
 
 
+@pytest.mark.parametrize("put_off", [False, True])
 @pytest.mark.parametrize("step", [4, 28, 30])
-def test_stopped_while_it_validates(step: int, harness: Callable[[str], Any], tmp_path: Path) -> None:
+def test_stopped_while_it_validates(step: int, put_off: bool, harness: Callable[[str], Any], tmp_path: Path) -> None:
     one, whole = harness("dropout")
-    assert one.start(tmp_path, stop_in_validation=step).step == step
+    state = one.start(tmp_path, stop_in_validation=step, put_off=put_off)
+    assert (state.step, state.validation_pending) == (step, put_off)
+    assert (tmp_path / "checkpoints" / f"step-{step:06d}").exists()
     assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
 
 
