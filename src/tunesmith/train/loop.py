@@ -104,7 +104,8 @@ def fit(
     )
     state = checkpoints.restore(model, optimizer) or TrainingState()
     most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
-    micro = MicroBatches(most, longest=max(map(len, rows)), lanes=settings.lanes.count)
+    lanes = 1 if state.one_lane else settings.lanes.count
+    micro = MicroBatches(most, longest=max(map(len, rows)), lanes=lanes)
 
     def tell(kind: EventKind, **values: float | int | str | None) -> None:
         for observe in observers:
@@ -134,7 +135,7 @@ def fit(
             return _accumulate(model, rows, window, settings=settings, sizes=micro, step=state.step, seed=seed)
 
         def halved() -> None:
-            state.tokens_per_batch = micro.limit
+            state.tokens_per_batch, state.one_lane = micro.limit, micro.lanes < settings.lanes.count
             tell(
                 "memory", message=f"out of memory: at most {micro.limit} tokens at once from here on, in the same steps"
             )
@@ -338,7 +339,7 @@ def _rolled_back(
     earlier = checkpoints.roll_back(model, optimizer, step=state.anchor or 0)
     if earlier is None:
         raise problem
-    earlier.skipped, earlier.tokens_per_batch = state.skipped, state.tokens_per_batch
+    earlier.skipped, earlier.tokens_per_batch, earlier.one_lane = state.skipped, state.tokens_per_batch, state.one_lane
     earlier.rollbacks, earlier.rate_factor = state.rollbacks + 1, earlier.rate_factor / 2
     return earlier
 
