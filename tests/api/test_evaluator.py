@@ -9,7 +9,6 @@ import pytest
 
 from tunesmith import EvaluationMetric, MetricType, ModelEvaluator
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import EVALUATORS
 
 ROWS = [{"question": f"what is {number}?", "answer": f"it is {number}"} for number in range(12)]
 
@@ -18,10 +17,9 @@ def parrot(question: str) -> str:
     return f"it is {question.removeprefix('what is ').rstrip('?')}" if "3" not in question else "please ask again"
 
 
-def test_every_score_that_ships_is_measured_without_asking() -> None:
+def test_scores_that_suit_the_data_are_measured_without_asking() -> None:
     report = ModelEvaluator().evaluate_model(model_name="parrot", generate_func=parrot, dataset=ROWS)
-    assert list(report.metrics) == list(EVALUATORS)
-    assert [kind.value for kind in MetricType] == [*EVALUATORS, "custom"]
+    assert list(report.metrics) == ["exact_match", "token_f1", "chrf", "repetition", "words"]
     found = report.metrics["exact_match"]
     assert found.value == pytest.approx(11 / 12)
     assert found.low < found.value < found.high <= 1
@@ -37,7 +35,7 @@ def test_a_function_of_ones_own_and_a_metric_without_one() -> None:
     evaluator.add_metric(EvaluationMetric("polite", MetricType.CUSTOM, function=lambda answer, _: "please" in answer))
     evaluator.add_metric(EvaluationMetric("overlap", MetricType.TOKEN_F1))
     report = evaluator.evaluate_model(model_name="parrot", generate_func=parrot, dataset=ROWS)
-    assert report.not_measured == ("perplexity",)
+    assert list(report.not_measured) == ["perplexity"]
     assert list(report.metrics) == ["polite", "overlap"]
     assert report.metrics["polite"].value == pytest.approx(1 / 12)
     assert report.to_text().splitlines()[0] == "parrot, 12 rows"

@@ -13,14 +13,19 @@ from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
-from tunesmith.evaluate.likelihood import perplexity_of
+from tunesmith.evaluate.evaluators import Rows
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
 
 CONFIG = load_config(overrides={"eval.batch_size": 2, "seed": 7})
 SETTINGS = CONFIG.generate
-METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
+OF_REFERENCES = ["exact_match", "token_f1", "chrf"]
+METRICS = ["perplexity", "bits_per_byte", *OF_REFERENCES, "ended", "repetition", "words"]
+
+
+def perplexity_of(nll):
+    return EVALUATORS["perplexity"].measure(Rows(nll=nll))
 
 
 def pair(question, answer, row, sheet=None, context=None):
@@ -74,8 +79,8 @@ def test_metrics_rows_and_what_was_asked(engine):
     assert list(found.metrics) == METRICS
     nll = mean_nll(engine.model, encoded(EXAMPLES, engine), tokens_per_batch=1)
     assert found.metrics["perplexity"] == pytest.approx(nll.perplexity, rel=1e-5)
-    for name, score in EVALUATORS.items():
-        assert found.metrics[name] == score(scripted.answers, [example.answer for example in EXAMPLES])
+    for name in OF_REFERENCES:
+        assert found.metrics[name] == EVALUATORS[name](scripted.answers, [example.answer for example in EXAMPLES])
     assert found.metrics["exact_match"] == pytest.approx(1 / 3)
 
     assert found.rows[1] == {
@@ -87,7 +92,8 @@ def test_metrics_rows_and_what_was_asked(engine):
         "finish_reason": "stop",
         "exact_match": 1.0,
         "token_f1": 1.0,
-        "rougeL": 1.0,
+        "repetition": 0.0,
+        "words": 1.0,
     }
     assert [(row["row"], row["sheet"]) for row in found.rows] == [(2, "FAQ"), (3, "FAQ"), (2, "More")]
     assert found.row_count == 3
@@ -119,10 +125,10 @@ def test_of_a_conversation_the_last_answer_counts(engine):
     assert scripted.calls[0][0] == [conversation.messages[:3]]
 
 
-def test_plain_text_has_perplexity_alone(engine):
+def test_plain_text_has_its_likelihood_alone(engine):
     texts = [Example(text="The quick brown fox jumps over the lazy dog.", row=4), Example(text="Hello world!", row=5)]
     found = measure(scripted := Scripted(engine, []), texts)
-    assert list(found.metrics) == ["perplexity"]
+    assert list(found.metrics) == ["perplexity", "bits_per_byte"]
     assert found.rows == []
     assert found.row_count == 2
     assert found.tokens_per_second == 0
@@ -205,8 +211,14 @@ def test_summary_and_predictions(engine):
         "sheet": "FAQ",
         "question": "Where?\nThe press stands in Paris.",
         "reference": "Paris",
-        "base": {"prediction": "nö", "finish_reason": "stop", "exact_match": 0, "token_f1": 0, "rougeL": 0},
-        "tuned": {"prediction": "Paris", "finish_reason": "stop", "exact_match": 1, "token_f1": 1, "rougeL": 1},
+        "base": {
+            **{"prediction": "nö", "finish_reason": "stop"},
+            **{"exact_match": 0, "token_f1": 0, "repetition": 0, "words": 1},
+        },
+        "tuned": {
+            **{"prediction": "Paris", "finish_reason": "stop"},
+            **{"exact_match": 1, "token_f1": 1, "repetition": 0, "words": 1},
+        },
     }
 
 

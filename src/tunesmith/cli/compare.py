@@ -86,7 +86,7 @@ def _report(result: Compared) -> list[RenderableType]:
         if name in contest.matches:
             match = contest.matches[name]
             first, rows = contest.names[0], len(contest.rows)
-            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name)))
+            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name), why=result.why))
             parts.append(f"better on {match.wins} questions, worse on {match.losses}, equal on {match.ties}")
         parts += [contest.verdict(name), ""]
     parts += [_side_by_side(result), ""]

@@ -67,9 +67,9 @@ def show_comparison(comparison: Comparison) -> None:
     from tunesmith.cli.terminal import answers_side_by_side, comparison_table, show, tasks_table
 
     base, tuned = comparison.base, comparison.tuned
-    show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    show("", comparison_table(comparison.changes, rows=tuned.row_count, why=tuned.why), "")
     if tuned.tasks:
-        show(tasks_table(base.tasks, tuned.tasks), "")
+        show(tasks_table(base.tasks, tuned.tasks, comparison.changes, deciding=tuned.deciding), "")
     show_leakage(comparison)
     for suite in comparison.suites:
         show(suite_table(suite), "")
