@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,13 @@ from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.evaluate.paired import Floats
 from tunesmith.optional import need
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 _BATCH = 64
 
 
 class Encoder:
-    """A sentence-transformers model. Each text is encoded once, however often it is compared."""
+    """A SentenceTransformer. Each text is encoded once, however often it is compared."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
         self._known: dict[str, Floats] = {}
 
