@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith import EvaluationMetric, MetricType, ModelEvaluator
+from tunesmith import EvaluationMetric, FinetuningConfig, MetricType, ModelEvaluator, ModelFinetuner
+from tunesmith.api.held_out import encoded_for
+from tunesmith.api.rows import examples_of
 from tunesmith.errors import DataError, SettingsError
+from tunesmith.evaluate import mean_nll
 
 ROWS = [{"question": f"what is {number}?", "answer": f"it is {number}"} for number in range(12)]
 
@@ -69,7 +72,7 @@ report = evaluator.evaluate_model(
 """
 
 
-def test_the_guides_own_snippet_runs(tiny_model_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_own_snippet_runs(tiny_model_dir: Callable[[str], Path]) -> None:
     """As written but for its import. Perplexity needs the model: measured through ModelFinetuner, else listed."""
     space = {
         **{"ModelEvaluator": ModelEvaluator, "EvaluationMetric": EvaluationMetric, "MetricType": MetricType},
@@ -101,7 +104,7 @@ def test_settings_and_scores_that_need_them() -> None:
     with pytest.raises(SettingsError) as caught:
         bare.evaluate_model(model_name="x", generate_func=parrot, dataset=ROWS)
     assert caught.value.problems[0].startswith("judge_pass needs eval.judge")
-    with pytest.raises(SettingsError, match="unknown setting 'eval.juge'"):
+    with pytest.raises(SettingsError, match=r"unknown setting 'eval\.juge'"):
         ModelEvaluator(juge="ollama:x")
 
 
