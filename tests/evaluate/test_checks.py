@@ -11,7 +11,8 @@ import pytest
 from tunesmith.config import EvalConfig, load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
 from tunesmith.evaluate.checks import CHECKS, build_check
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows, Tools
+from tunesmith.evaluate.evaluators import EVALUATORS
+from tunesmith.evaluate.material import Rows, Tools
 
 SCHEMA = {
     "type": "object",

@@ -10,7 +10,8 @@ import pytest
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.contests import hold
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows
+from tunesmith.evaluate.evaluators import EVALUATORS
+from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.paired import mean_of
 from tunesmith.evaluate.style import repetition
 from tunesmith.types import Example, Message

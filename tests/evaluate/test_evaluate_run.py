@@ -13,7 +13,7 @@ from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
-from tunesmith.evaluate.evaluators import Rows
+from tunesmith.evaluate.material import Rows
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message

@@ -14,8 +14,9 @@ from tunesmith import MetricType
 from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, select
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows, check_names
+from tunesmith.evaluate.evaluators import EVALUATORS, check_names
 from tunesmith.evaluate.labels import report_labels
+from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.style import length_ratio
 from tunesmith.evaluate.titles import metric_title, written
 from tunesmith.export import card

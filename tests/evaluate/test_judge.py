@@ -14,8 +14,9 @@ from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError, ResourceError, SettingsError
 from tunesmith.evaluate.answers import Answer, AnswerLog
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows, Tools, preference_sums
+from tunesmith.evaluate.evaluators import EVALUATORS, preference_sums
 from tunesmith.evaluate.judge import Judge, prompt, read_reply
+from tunesmith.evaluate.material import Rows, Tools
 from tunesmith.evaluate.paired import difference
 
 QUESTIONS = [f"question {number}" for number in range(12)]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows
+from tunesmith.evaluate.evaluators import EVALUATORS
+from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.semantic import Encoder, load_encoder
 
 TEXTS = [

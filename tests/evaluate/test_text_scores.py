@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS
-from tunesmith.evaluate.evaluators import Rows
+from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.text import exact_match, normalize, token_f1, words
 
 ORDER = ["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]

@@ -16,17 +16,15 @@ if TYPE_CHECKING:
         EVALUATORS,
         Evaluator,
         Need,
-        Rows,
-        Tools,
         check_names,
         is_likelihood,
         measure,
         preference_sums,
-        rows_of,
     )
     from tunesmith.evaluate.judge import PREFERENCE, Judge
     from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
     from tunesmith.evaluate.likelihood import mean_nll
+    from tunesmith.evaluate.material import Rows, Tools, rows_of
     from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
     from tunesmith.evaluate.rating import (
         Tally,
@@ -115,14 +113,11 @@ _HOME = {
     **dict.fromkeys(("Contest", "hold", "knowable", "references_of", "score_all"), "contests"),
     **dict.fromkeys(("ClassScores", "LabelReport", "report_labels"), "labels"),
     **dict.fromkeys(
-        (
-            *("EVALUATORS", "Evaluator", "Need", "Rows", "Tools", "check_names", "is_likelihood"),
-            *("measure", "preference_sums", "rows_of"),
-        ),
-        "evaluators",
+        ("EVALUATORS", "Evaluator", "Need", "check_names", "is_likelihood", "measure", "preference_sums"), "evaluators"
     ),
     **dict.fromkeys(("PREFERENCE", "Judge"), "judge"),
     **dict.fromkeys(("mean_nll",), "likelihood"),
+    **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
     **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any
 
 from tunesmith.evaluate.checks import CHECKS, build_check, nearest
-from tunesmith.evaluate.evaluators import Tools
 from tunesmith.evaluate.judge import Judge
+from tunesmith.evaluate.material import Tools
 from tunesmith.evaluate.semantic import load_encoder
 from tunesmith.evaluate.suite_file import check_keys, read_items
 from tunesmith.evaluate.text import token_f1

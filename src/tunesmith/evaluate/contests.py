@@ -16,8 +16,9 @@ from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.choosing import Selection, select
-from tunesmith.evaluate.evaluators import Need, Tools, measure, preference_sums, rows_of
+from tunesmith.evaluate.evaluators import Need, measure, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE
+from tunesmith.evaluate.material import Tools, rows_of
 from tunesmith.evaluate.paired import Difference, Interval, Sums, difference, finite, interval
 from tunesmith.evaluate.titles import MetricChange, metric_title, written
 from tunesmith.types import Example

@@ -7,26 +7,22 @@ A score is made of sums over rows (`Sums`), so each has an interval by the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate.answers import Answer, AnswerLog, Progress
-from tunesmith.evaluate.checks import build_check, nearest
+from tunesmith.evaluate.checks import nearest
 from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import accuracy, calibration_error, log_loss, macro_f1, micro_f1
+from tunesmith.evaluate.material import Rows, built_check
 from tunesmith.evaluate.paired import Floats, Sums, mean_of, ratio
 from tunesmith.evaluate.semantic import load_encoder
 from tunesmith.evaluate.style import length_ratio, mean_words, repetition
 from tunesmith.evaluate.text import exact_match, mean_of_rows, of_corpus, rouge, sacre_bleu, sacre_chrf, token_f1
-from tunesmith.types import Example
-
-if TYPE_CHECKING:
-    from tunesmith.config import EvalConfig
 
 # likelihood     the model itself, and right answers
 # probabilities  the model chose among labels
@@ -36,52 +32,6 @@ if TYPE_CHECKING:
 # pair           the answers of another model to the same questions
 Need = Literal["likelihood", "probabilities", "references", "ending", "writing", "pair"]
 Better = Literal["higher", "lower", "neither"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What some scores need besides rows: settings of `eval`, and the judge."""
-
-    encoder: str = "auto"
-    checks: Mapping[str, object] = field(default_factory=dict)
-    judge: Judge | None = None
-
-    @staticmethod
-    def of(settings: EvalConfig, *, log: AnswerLog | None = None, on_progress: Progress | None = None) -> Tools:
-        """Those of the settings. log: of the judge's replies, else they are not kept.
-
-        Raises:
-            SettingsError: `eval.judge` names no model of a server, or a check is wrong.
-        """
-        for name, wanted in settings.checks.items():
-            _built(name, wanted)
-        judge = settings.judge and Judge.of(
-            settings.judge,
-            log=log,
-            criteria=settings.judge_criteria,
-            timeout_seconds=settings.judge_timeout,
-            on_progress=on_progress,
-        )
-        return Tools(encoder=settings.encoder, checks=settings.checks, judge=judge or None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """What is scored, a row each; a score that needs what is empty here is not to be measured.
-
-    nll: (n, 3), nats, supervised tokens and bytes of the right answers; its rows need not be those of the answers.
-    labels: further ones than occur. probabilities: of what was chosen; reference_probabilities: of the right label.
-    """
-
-    questions: Sequence[str] = ()
-    predictions: Sequence[str] = ()
-    references: Sequence[str] = ()
-    ended: Sequence[bool] = ()
-    labels: Collection[str] = ()
-    probabilities: Sequence[float] = ()
-    reference_probabilities: Sequence[float | None] = ()
-    nll: Floats = field(default_factory=lambda: np.zeros((0, 3)))
-    tools: Tools = field(default_factory=Tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +67,6 @@ class Evaluator:
             DataError: there are no answers.
         """
         return self.measure(Rows(predictions=predictions, references=references)).value
-
-
-def rows_of(asked: Sequence[Example], answers: Sequence[Answer]) -> Rows:
-    """What written answers are scored by."""
-    return Rows(
-        questions=[example.question for example in asked],
-        predictions=[answer.text for answer in answers],
-        references=[example.answer for example in asked],
-        ended=[answer.ended for answer in answers],
-    )
 
 
 def perplexity_of(nll: Floats) -> Sums:
@@ -168,15 +108,8 @@ def _repetition(rows: Rows) -> Sums:
 
 
 def _check(name: str, rows: Rows) -> Sums:
-    passes = _built(name, rows.tools.checks[name])
+    passes = built_check(name, rows.tools.checks[name])
     return mean_of(np.array([float(passes(text)) for text in rows.predictions]))
-
-
-def _built(name: str, wanted: object) -> Callable[[str], bool]:
-    try:
-        return build_check(name, wanted)
-    except ValueError as error:
-        raise SettingsError(f"eval.checks: {error}", fix="docs/evaluation.md has an example of each check") from error
 
 
 def _judged(kind: str, rows: Rows) -> Sums:

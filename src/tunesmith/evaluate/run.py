@@ -19,10 +19,11 @@ from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
 from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, select
-from tunesmith.evaluate.evaluators import EVALUATORS, Rows, Tools, measure, rows_of
+from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.labels import LabelReport, report_labels
 from tunesmith.evaluate.likelihood import row_nll
+from tunesmith.evaluate.material import Rows, Tools, rows_of
 from tunesmith.evaluate.paired import Floats, Sums, finite
 from tunesmith.evaluate.tasks import TaskScores, task_scores
 from tunesmith.generate import Choice, choose
@@ -104,12 +105,7 @@ def evaluate(
     started = time.perf_counter()
     asked, prompts, texts, skipped = _sort(examples, engine, labels or {})
     if not asked and not texts:
-        found = f"none of the {len(examples)} test rows can be asked" if examples else "the test set is empty"
-        raise DataError(
-            found,
-            cause="a row needs a question and an answer that fit the model's context" if examples else None,
-            fix="raise data.split.test, or name a file with questions and answers in data.test_path",
-        )
+        raise _nothing_to_measure(len(examples))
     can = OF_LABELS if asked and labels else OF_WRITTEN if asked else OF_TEXT
     files = [Path(path).stem for path in config.data.files]
     selection = select(config.eval, asked or texts, can=can, is_labels=bool(asked and labels), names=files)
@@ -123,9 +119,7 @@ def evaluate(
         answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
     scores = measure(selection.names, replace(answered.measured, nll=nll, tools=tools))
     if asked and not labels:
-        _note_scores(answered.rows, scores)
-        _note_replies(answered, selection.names, tools.judge)
-    tasks = [[row.task for row in rows] for rows in (encoded, asked, texts)]
+        _note_scores(answered, scores, tools.judge)
     return Evaluation(
         scores=scores,
         rows=answered.rows,
@@ -137,9 +131,17 @@ def evaluate(
         by_label=answered.by_label,
         asked=asked,
         answers=answered.answers,
-        tasks=task_scores(scores, tasks[0], tasks[1], tasks[2]),
+        tasks=task_scores(scores, *([row.task for row in rows] for rows in (encoded, asked, texts))),
         deciding=selection.deciding,
         why=selection.why,
+    )
+
+
+def _nothing_to_measure(rows: int) -> DataError:
+    return DataError(
+        f"none of the {rows} test rows can be asked" if rows else "the test set is empty",
+        cause="a row needs a question and an answer that fit the model's context" if rows else None,
+        fix="raise data.split.test, or name a file with questions and answers in data.test_path",
     )
 
 
@@ -191,20 +193,15 @@ def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
     return _Answers(measured, rows, answers, sum(answer.tokens for answer in answers) / seconds)
 
 
-def _note_scores(rows: list[dict[str, Any]], scores: Mapping[str, Sums]) -> None:
-    """Put into each row the scores that it has by itself."""
+def _note_scores(answered: _Answers, scores: Mapping[str, Sums], judge: Judge | None) -> None:
+    """Put into each row the scores that it has by itself, and what a judge said of it."""
+    of = answered.measured
     for name, sums in scores.items():
         if EVALUATORS[name].of_row and EVALUATORS[name].needs in ("references", "writing"):
-            for row, value in zip(rows, sums.by_row.tolist(), strict=True):
+            for row, value in zip(answered.rows, sums.by_row.tolist(), strict=True):
                 row[name] = finite(value)
-
-
-def _note_replies(answered: _Answers, names: Sequence[str], judge: Judge | None) -> None:
-    """Put into each row what the judge said of it."""
-    of = answered.measured
-    for name in names:
         if judge is not None and name in ("judge_score", "judge_pass"):
-            _, replies = judge.scores(name, of.questions, of.references, of.predictions)  # known by now
+            _, replies = judge.scores(name, of.questions, of.references, of.predictions)  # asked before: from the log
             for row, reply in zip(answered.rows, replies, strict=True):
                 row[f"{name}_reply"] = reply
 

@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tunesmith.evaluate.contests import Contest, hold
-from tunesmith.evaluate.evaluators import preference_sums, rows_of
+from tunesmith.evaluate.evaluators import preference_sums
 from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import LabelReport
+from tunesmith.evaluate.material import rows_of
 from tunesmith.evaluate.paired import difference, finite
 from tunesmith.evaluate.run import Evaluation
 from tunesmith.evaluate.titles import MetricChange
