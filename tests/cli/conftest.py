@@ -248,6 +248,7 @@ class FakeApi(ModuleType):
                 parameters=50_000,
                 steps=20,
                 device="cpu",
+                memory=SimpleNamespace(weights_bytes=2e8, training_bytes=6e8, free_bytes=3e8, fits=False),
                 tasks=[
                     SimpleNamespace(task=task, rows=40, seen=60, passes=1.5, share=0.5) for task in config.data.weights
                 ],

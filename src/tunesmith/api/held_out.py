@@ -34,7 +34,9 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
     rows = spread_over_tasks(prepared.test, config.eval.max_rows)
     if not rows:
         raise DataError(
-            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
+            f"{run.name} has no test rows",
+            cause="all rows were trained on: there were too few to keep some, or data.split.test was 0",
+            fix="give other rows with --data.test_path FILE, or train with more rows",
         )
     return rows
 

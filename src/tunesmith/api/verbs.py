@@ -105,7 +105,7 @@ def train(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    config = _with_absolute_paths(config if resume is not None else training.continued(config))
+    config = with_absolute_paths(config if resume is not None else training.continued(config))
     result = training.train(
         config,
         destination=destination,
@@ -290,7 +290,7 @@ def _measure_suite(session: Session, name: str, items: Sequence[Item], on_progre
     return SuiteComparison(Path(name).stem, base, tuned, session.config.seed)
 
 
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
+def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Local files by their full path, so that a run can be measured and loaded from any working directory."""
     for name, path in (
         ("model.path", config.model.path),

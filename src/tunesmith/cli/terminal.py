@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,11 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size_text(size_bytes: float) -> str:
+    """950.0 MB, 1.23 GB."""
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
 def count_text(count: float) -> str:
     """950, 12.3 k, 1.4 M, 2.7 B."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -162,8 +168,20 @@ def hanging(text: str) -> RenderableType:
     return grid
 
 
+def activation() -> str | None:
+    """What makes `tunesmith` a command of this shell, where it was started by its path (make does) and is none yet."""
+    started = Path(sys.argv[0])
+    script = Path(sys.prefix) / "bin" / "activate"
+    if started.name != "tunesmith" or shutil.which("tunesmith") or not script.is_file():
+        return None
+    return shell("source", script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
 def commands(rows: Sequence[tuple[str, str]]) -> RenderableType:
     """What to type next, and what it does. A command is never broken, so that it can be copied."""
+    first = activation()
+    if first is not None:
+        rows = [(first, "makes tunesmith a command of this shell"), *rows]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, overflow="ignore", style="cyan")
     grid.add_column(style="dim")

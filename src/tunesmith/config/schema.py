@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 
 from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig
+from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_problems
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
@@ -284,6 +285,7 @@ class RunConfig(_Section):
     continual: ContinualConfig = Field(default_factory=ContinualConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -213,7 +213,7 @@ def _refuse_occupied(folder: Path) -> None:
         if (folder / _MANIFEST).exists():
             raise SettingsError(
                 f"there is already a run at {folder}",
-                fix="continue it with --resume, or start another with --name or --output-dir",
+                fix=f"take another --name or --output-dir; to go on with that one: tunesmith train --resume {folder}",
             )
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if names:

@@ -13,7 +13,7 @@ from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, EncodeReport, groups
 from tunesmith.errors import ResourceError, Stopped
 from tunesmith.runs import Run, plot_run
-from tunesmith.train.budget import MicroBatches, within_memory
+from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
 from tunesmith.train.device import Processes
 from tunesmith.train.observe import Event, Observer
@@ -56,7 +56,7 @@ class TaskPlan:
 class Plan:
     """What a run is about to do, for printing before it starts. `findings` are about template and tokenizer.
 
-    tasks: what it sees of each of several data sets.
+    tasks: what it sees of each of several data sets. memory: None where the weights are divided among processes.
     """
 
     run: Run
@@ -70,6 +70,7 @@ class Plan:
     resumed_from: int
     device: str
     tasks: tuple[TaskPlan, ...] = ()
+    memory: MemoryNeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
