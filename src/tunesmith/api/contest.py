@@ -62,14 +62,14 @@ class CaseResult:
 class Compared:
     """What came of it. `folder` holds contest.json, rows.jsonl, report.html and the answers.
 
-    why: these scores were measured. cases: of a case file.
+    cases: of a case file. why: these scores were measured.
     """
 
     folder: Path
     contest: Contest
     findings: tuple[Finding, ...]
-    why: str = ""
     cases: tuple[CaseResult, ...] = ()
+    why: str = ""
 
     @property
     def failed(self) -> list[CaseResult]:
@@ -133,7 +133,8 @@ def compare(
     scores = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
     contest = hold(asked.examples, answers, scores=scores, deciding=selection.deciding, seed=config.seed)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
-    result = Compared(folder, contest, tuple(_strangers(references, first_run, asked)), selection.why, tuple(cases))
+    findings = tuple(_strangers(references, first_run, asked))
+    result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
     return result
 

@@ -39,7 +39,8 @@ def compare(
     Without --questions and --data: the test rows of the first run. Scores come
     with intervals and a verdict, which may be that there is no evidence of a
     difference. When a check of a question fails on the last model, the exit
-    code is 100. Answers are kept: a second call asks only what is new.
+    code is 100. Answers are kept: a second call asks only what is new. A judge
+    (--eval.judge ollama:NAME) scores answers, and those without a right one too.
 
         tunesmith compare base faq
         tunesmith compare faq faq-2 --data other.csv

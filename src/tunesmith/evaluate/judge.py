@@ -195,7 +195,7 @@ class Judge:
             raise DataError(
                 f"none of the {len(replies)} replies of the judge {self.endpoint.model} ends as it was asked to",
                 cause=f"the first one: {replies[0][-200:]!r}" if replies else "there are no answers to judge",
-                fix=f"take a judge that follows this: {_FORMS[kind].asked}",
+                fix=f"take a judge that follows what it is asked: {_FORMS[kind].asked}",
             )
         return scores
 
