@@ -222,7 +222,8 @@ def _match(
         Slice(name, len(rows), difference(before.only(rows), after.only(rows), seed=seed))
         for name, rows in groups.items()
     ]
-    return Match(changes, wins, losses, len(gain) - wins - losses, slices)
+    ties = int((gain == 0).sum())  # a row that one of the two has no score for is none of them
+    return Match(changes, wins, losses, ties, slices)
 
 
 def _groups(asked: Sequence[Example]) -> dict[str, list[int]]:
