@@ -158,5 +158,5 @@ def test_any_flag_text_is_taken_or_refused_with_a_settings_error(text: str) -> N
 @pytest.mark.parametrize("value", ["q8_0,Q4_K_M", ["Q8_0", "q4_k_m"], "[q8_0, q4_k_m]"])
 def test_types_are_written_in_any_way(name: str, value: object) -> None:
     assert load_config(overrides={name: value}).export.quantize == ["q8_0", "q4_k_m"]
-    with pytest.raises(SettingsError, match="quantize = "):
-        load_config(overrides={name: {"a": 1}})
+    with pytest.raises(SettingsError, match="quantize = 4"):
+        load_config(overrides={name: 4})
