@@ -410,14 +410,13 @@ def test_fewer_bits_are_smaller_and_measured(tuned: Callable[..., Run], tmp_path
 def test_types_go_to_the_targets_that_have_them() -> None:
     names = [product.name for product in check_wishes(["gguf", "mlx"], ["q8_0", "4bit", "f32"])]
     assert names == ["gguf-f32", "gguf-q8_0", "mlx-4bit"]
-    assert [product.name for product in check_wishes(["mlx", "gguf"], [])] == ["mlx", "gguf-q8_0"]
+    assert [product.name for product in check_wishes(["mlx", "gguf"], ["q8_0"])] == ["mlx", "gguf-q8_0"]
+    weighed = check_wishes(["mlx", "gguf"], ["4bit", "q4_0"], imatrix=True)
+    assert [product.name for product in weighed] == ["mlx-4bit", "gguf-q4_0-imatrix"]
     with pytest.raises(SettingsError) as caught:
         check_wishes(["mlx", "gguf"], ["4bit", "3bit"])
     assert caught.value.problems[0].startswith("unknown type '3bit'; known: f32, ")
     assert caught.value.problems[1].startswith("no type for gguf; known: f32, ")
-    with pytest.raises(SettingsError) as caught:
-        check_wishes(["mlx"], ["q8_0"])
-    assert caught.value.problems == ("the type q8_0 is for gguf, ollama, and none of them is asked for",)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ class MlxModel:
         self._generated_tokens = 0
         self._seconds = 0.0
 
+    positions: int | None = None  # one pass answers for all
+
     @property
     def tokens_per_second(self) -> float:
         """Of all answers so far, prompts not counted; 0 before the first."""
@@ -112,10 +114,10 @@ class MlxModel:
         """Token ids of a prompt that a template wrote."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """(T, V) for each position of a sequence."""
-        found = self._model(self._core.array([list(ids)]))[0].astype(self._core.float32)
-        return np.array(found, dtype=np.float32)
+    def logits(self, ids: Sequence[int], at: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """(P, V) for the positions `at` of a sequence, or (T, V) for each."""
+        found = np.array(self._model(self._core.array([list(ids)]))[0].astype(self._core.float32))
+        return found if at is None else found[list(at)]
 
     def answers(
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]

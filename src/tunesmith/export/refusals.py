@@ -6,45 +6,15 @@ it cannot be told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
-import torch
-
-from tunesmith.config import METHODS, GenerateConfig
+from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import context_length, find_architecture
-from tunesmith.export.card_facts import CardFacts
-from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.mlx_layouts import find_layout
 from tunesmith.export.modelfile import Modelfile, licence_text, make_parameters, require_writable
 from tunesmith.export.vocabulary import read_vocabulary
-from tunesmith.prompts import Template
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A finished run as its exports need it.
-
-    folder: its model/. dtype: what it computed in. template: what it was trained with.
-    modules_to_save: embeddings or head were trained whole beside an adapter. generate: how it answers. max_length: of
-    a training row, in tokens.
-    """
-
-    folder: Path
-    facts: CardFacts
-    config: Any
-    dtype: torch.dtype
-    tokenizer: PreTrainedTokenizerBase
-    template: Template
-    modules_to_save: bool
-    generate: GenerateConfig
-    max_length: int
+from tunesmith.export.workshop import Trained, trained_frame
 
 
 def refuse_merged(trained: Trained) -> list[str]:
@@ -64,23 +34,21 @@ def refuse_ollama(trained: Trained) -> list[str]:
     if problems:  # the vocabulary, which says whether BOS is added, cannot be read
         return problems
     try:
-        frame_of(trained)
+        trained_frame(trained)
         make_modelfile(trained)
     except SettingsError as error:
         problems.append("ollama: " + "; ".join(part for part in (error.message, error.cause, error.fix) if part))
     return problems
 
 
-def frame_of(trained: Trained) -> Frame:
-    vocabulary = read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
-    return find_frame(trained.template, trained.tokenizer, add_bos=vocabulary.add_bos)
-
-
-def make_modelfile(trained: Trained) -> Modelfile:
+def make_modelfile(trained: Trained, examples: Sequence[tuple[str, str]] = ()) -> Modelfile:
     """What Ollama is told of a run.
 
+    Args:
+        examples: questions and answers to put before every conversation.
+
     Raises:
-        SettingsError: its template or system prompt cannot be written for Ollama.
+        SettingsError: its template, system prompt or an example cannot be written for Ollama.
     """
     parameters = make_parameters(
         trained.generate,
@@ -95,10 +63,11 @@ def make_modelfile(trained: Trained) -> Modelfile:
     ):
         require_writable(text, what=what)
     return Modelfile(
-        template=frame_of(trained).source(),
+        template=trained_frame(trained).source(),
         parameters=parameters,
         system=trained.facts.system,
         licence=licence_text(trained.facts.license),
+        messages=tuple(turn for asked, answered in examples for turn in (("user", asked), ("assistant", answered))),
     )
 
 

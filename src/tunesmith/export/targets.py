@@ -5,27 +5,24 @@ Everything that can be refused is refused by `plan`, all problems together, befo
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
+from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
-from tunesmith.export.gguf import FILE_TYPES, write_adapter, write_model
-from tunesmith.export.go_template import Frame
+from tunesmith.export.gguf import FILE_TYPES, write_adapter
 from tunesmith.export.merged import copy_speech, write_merged
 from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
 from tunesmith.export.mlx_layouts import find_layout
 from tunesmith.export.mlx_runner import BITS, bits_per_weight, import_mlx_lm, quantise_mlx
 from tunesmith.export.quantise import check_quantiser, quantise
 from tunesmith.export.refusals import (
-    Trained,
-    frame_of,
     make_modelfile,
     refuse_adapter,
     refuse_gguf,
@@ -35,94 +32,15 @@ from tunesmith.export.refusals import (
     refuse_mlx_lora,
     refuse_ollama,
 )
-from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
-from tunesmith.model import TrainedTensors, base_folder, format_count, open_trained
+from tunesmith.export.workshop import Product, Trained, Workshop
+from tunesmith.model import base_folder, format_count
 from tunesmith.optional import need
-from tunesmith.runs import atomic_folder, disk_errors, require_free
+from tunesmith.runs import atomic_folder, require_free
 
 MARK = "verification.json"
 MODELFILE = "Modelfile"
-Progress = Callable[[str, int, int], None]
-Engine = Literal["llama.cpp", "mlx-lm"]
-_USUAL_TYPE = "q8_0"
-_OF_AN_ADAPTER = ("adapters.safetensors", "adapter_config.json", "README.md", MARK)
+MATRIX = "importance.gguf"
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One export: a target, and how numbers are stored where that can be chosen. `name` is its folder."""
-
-    target: str
-    file_type: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.target if self.file_type is None else f"{self.target}-{self.file_type}"
-
-    @property
-    def engine(self) -> Engine | None:
-        """What it is tried with besides transformers."""
-        return TARGETS[self.target].engine
-
-
-@dataclass(slots=True)
-class Workshop:
-    """What products of one call share: the tensors, the vocabulary, and what others are made from, at most once each.
-
-    float_model: a GGUF file in float32. mlx_model: a folder for mlx-lm in the numbers of the run.
-    """
-
-    trained: Trained
-    scratch: Path
-    on_progress: Progress
-    float_model: Path | None = None
-    mlx_model: Path | None = None
-    _tensors: TrainedTensors | None = field(default=None, init=False)
-
-    @property
-    def tensors(self) -> TrainedTensors:
-        if self._tensors is None:
-            self._tensors = open_trained(self.trained.folder)
-        return self._tensors
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        size = self.trained.config.vocab_size
-        return read_vocabulary(self.trained.tokenizer, self.trained.template, size=size)
-
-    @property
-    def frame(self) -> Frame:
-        return frame_of(self.trained)
-
-    def write_gguf(self, path: Path, file_type: str, tensors: TrainedTensors) -> None:
-        write_model(
-            path,
-            tensors,
-            self.vocabulary,
-            self.trained.facts,
-            file_type=file_type,
-            on_progress=lambda done, total: self.on_progress(f"writing {path.name}", done, total),
-        )
-
-    def float_base(self) -> Path:
-        """The untuned base as a float32 GGUF file: what an adapter is tried beside."""
-        path = self.scratch / "base-f32.gguf"
-        self.write_gguf(path, "f32", open_trained(self.trained.folder, adapter=False))
-        return path
-
-    def mlx_base(self, product: Path) -> Path:
-        """The base as mlx-lm finds it beside an exported adapter, whose tokenizer files, if any, lie over its own."""
-        base = base_folder(self.trained.folder)
-        if not (product / "tokenizer_config.json").exists():
-            return base
-        folder = self.scratch / "mlx-base"
-        folder.mkdir(exist_ok=True)
-        files = {file.name: file for file in base.iterdir() if file.is_file()}
-        files |= {file.name: file for file in product.iterdir() if file.name not in _OF_AN_ADAPTER}
-        for name, file in files.items():
-            (folder / name).symlink_to(file.absolute())
-        return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +48,13 @@ class Target:
     """A row of TARGETS.
 
     refuse: problems that a run has with it, none for no problem. write: fills an empty folder and returns its main
-    file, or the folder itself. engine: what it is tried with besides transformers.
+    file, or the folder itself.
     file_types: how numbers can be stored, where that can be chosen. needs_type: they are never those of the run.
     """
 
     sentence: str
     refuse: Callable[[Trained], list[str]]
     write: Callable[[Workshop, Product, Path], Path]
-    engine: Engine | None = None
     file_types: tuple[str, ...] = ()
     needs_type: bool = False
 
@@ -165,25 +82,32 @@ def _with_card(shop: Workshop, product: Product, folder: Path, path: Path, *, ow
 
 def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
     file_type = str(product.file_type)
-    path = _with_card(shop, product, folder, folder / f"{shop.trained.facts.name}-{file_type}.gguf")
-    if FILE_TYPES[file_type].tensor_type is not None:
+    path = _with_card(shop, product, folder, folder / _file_name(product, shop))
+    if not product.needs_llama_cpp:
         shop.write_gguf(path, file_type, shop.tensors)
         return path
     if shop.float_model is None:
         shop.float_model = shop.scratch / "f32.gguf"
         shop.write_gguf(shop.float_model, "f32", shop.tensors)
+    matrix = folder / MATRIX if product.weighed else None
+    if matrix is not None:
+        shop.write_importance(matrix)
     shop.on_progress(f"writing {path.name}", 0, 1)
-    quantise(shop.float_model, path, file_type=file_type)
+    quantise(shop.float_model, path, file_type=file_type, matrix=matrix)
     shop.on_progress(f"writing {path.name}", 1, 1)
     return path
 
 
 def _write_ollama(shop: Workshop, product: Product, folder: Path) -> Path:
     path = _write_gguf(shop, product, folder)
-    facts = shop.trained.facts
-    text = make_modelfile(shop.trained).text(path.name, origin=f"{facts.name}, tuned with Tunesmith from {facts.base}")
-    (folder / MODELFILE).write_text(text, encoding="utf-8")
+    (folder / MODELFILE).write_text(_modelfile_text(shop, path.name), encoding="utf-8")
     return path
+
+
+def _modelfile_text(shop: Workshop, file_name: str) -> str:
+    facts = shop.trained.facts
+    origin = f"{facts.name}, tuned with Tunesmith from {facts.base}"
+    return make_modelfile(shop.trained, shop.examples).text(file_name, origin=origin)
 
 
 def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -242,46 +166,33 @@ def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
 _GGUF = tuple(FILE_TYPES)
 TARGETS: Mapping[str, Target] = {
     "merged": Target("whole weights as safetensors, for transformers and vLLM", refuse_merged, _write_merged),
-    "gguf": Target(
-        "one file for llama.cpp and what is built on it", refuse_gguf, _write_gguf, "llama.cpp", _GGUF, needs_type=True
-    ),
-    "ollama": Target(
-        "a GGUF file and its Modelfile, for Ollama", refuse_ollama, _write_ollama, "llama.cpp", _GGUF, needs_type=True
-    ),
+    "gguf": Target("one file for llama.cpp and what is built on it", refuse_gguf, _write_gguf, _GGUF, needs_type=True),
+    "ollama": Target("a GGUF file and its Modelfile, for Ollama", refuse_ollama, _write_ollama, _GGUF, needs_type=True),
     "gguf-lora": Target(
-        "the adapter as a small file for llama.cpp, beside a GGUF file of the base",
-        refuse_gguf_lora,
-        _write_gguf_lora,
-        "llama.cpp",
+        "the adapter as a small file for llama.cpp, beside a GGUF file of the base", refuse_gguf_lora, _write_gguf_lora
     ),
-    "mlx": Target("whole weights in mlx-lm's layout, for Macs", refuse_mlx, _write_mlx, "mlx-lm", tuple(BITS)),
-    "mlx-lora": Target("the adapter in mlx-lm's layout, beside the base", refuse_mlx_lora, _write_mlx_lora, "mlx-lm"),
+    "mlx": Target("whole weights in mlx-lm's layout, for Macs", refuse_mlx, _write_mlx, tuple(BITS)),
+    "mlx-lora": Target("the adapter in mlx-lm's layout, beside the base", refuse_mlx_lora, _write_mlx_lora),
     "adapter": Target("the adapter in PEFT's format, as the run has it", refuse_adapter, _write_adapter),
 }
 
 
-def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Product]:
+def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: bool = False) -> list[Product]:
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
-    Each target takes those of the types that it has. Without any, those that need one take q8_0.
+    Args:
+        file_types: each target takes those that it has. imatrix: weigh those below 8 bits by the importance of columns.
 
     Raises:
-        SettingsError: unknown targets and types, and types for which there is no target, all together, or none.
+        SettingsError: unknown targets and types, all together, or none; nothing to weigh.
     """
     problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
+    known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
+    problems += [f"unknown type {name!r}; known: {', '.join(known)}" for name in file_types if name not in known]
     if not targets:
         problems.append(f"no target; known: {', '.join(TARGETS)}")
     rows = {name: TARGETS[name] for name in targets if name in TARGETS}
-    if not file_types and any(row.needs_type for row in rows.values()):
-        file_types = [_USUAL_TYPE]
     takes = {name: [kind for kind in dict.fromkeys(file_types) if kind in row.file_types] for name, row in rows.items()}
-    for kind in dict.fromkeys(file_types):
-        homes = [name for name, row in TARGETS.items() if kind in row.file_types]
-        if not homes:
-            known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
-            problems.append(f"unknown type {kind!r}; known: {', '.join(known)}")
-        elif not set(homes) & set(rows):
-            problems.append(f"the type {kind} is for {', '.join(homes)}, and none of them is asked for")
     problems += [
         f"no type for {name}; known: {', '.join(row.file_types)}"
         for name, row in rows.items()
@@ -290,9 +201,37 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Prod
     if problems:
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
     products: list[Product] = []
-    for name, kinds in takes.items():
-        products += [Product(name, kind) for kind in sorted(kinds, key=lambda kind: kind != "f32")] or [Product(name)]
+    for name, taken in takes.items():
+        kinds = sorted(taken, key=lambda kind: kind != "f32")
+        products += [Product(name, kind, _can_be_weighed(kind) and imatrix) for kind in kinds] or [Product(name)]
+    if imatrix and not any(product.weighed for product in products):
+        small = ", ".join(name for name, kind in FILE_TYPES.items() if kind.bits < 8)
+        raise SettingsError("an importance matrix has nothing to weigh here", fix=f"add a type below 8 bits: {small}")
     return products
+
+
+def _can_be_weighed(kind: str) -> bool:
+    return kind in FILE_TYPES and FILE_TYPES[kind].bits < 8
+
+
+def refuse_early(products: Sequence[Product], *, method: str, config: Any) -> None:
+    """Refuse what no run of this method and base can be made, before hours of training.
+
+    Args:
+        method: a name of METHODS, or auto. config: transformers' own of the base.
+
+    Raises:
+        SettingsError: the method cannot be merged, or llama.cpp does not have the architecture.
+        ResourceError: a package is missing.
+    """
+    kind = METHODS.get(method)
+    if kind is not None and not kind.mergeable:
+        able = ", ".join(name for name, one in METHODS.items() if one.mergeable)
+        raise SettingsError(f"{kind.title} cannot be put into the base's weights", fix=f"method.name: one of {able}")
+    find_architecture(config)
+    need("gguf", extra="gguf")
+    if any(product.needs_llama_cpp for product in products):
+        check_quantiser()
 
 
 def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters: int) -> None:
@@ -311,17 +250,16 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
     if problems:
         fix = "leave these targets out, or choose another folder with --out" if occupied else "choose other targets"
         raise SettingsError(f"{trained.facts.name} cannot be exported to this", problems=tuple(problems), fix=fix)
-    if any(product.engine == "llama.cpp" for product in products):
+    if any(product.is_gguf for product in products):
         need("gguf", extra="gguf")
-    kinds = [product.file_type for product in products if product.file_type is not None]
-    from_float = any(kind in FILE_TYPES and FILE_TYPES[kind].tensor_type is None for kind in kinds)
+    from_float = [product for product in products if product.needs_llama_cpp]
     if from_float:
         check_quantiser()
-    from_mlx = any(kind in BITS for kind in kinds)
+    from_mlx = any(product.file_type in BITS for product in products)
     if from_mlx:
         import_mlx_lm()
     # files that go again: what K-quants and mlx-lm's are made from, and the base that an adapter is tried beside
-    passing = 4.0 * (from_float + any(product.target == "gguf-lora" for product in products))
+    passing = 4.0 * (bool(from_float) + any(product.target == "gguf-lora" for product in products))
     passing += from_mlx * trained.dtype.itemsize
     needed = sum(_bytes_for_each(product, trained) for product in products) + passing
     require_free(out, int(needed * parameters), purpose=f"exporting {format_count(parameters)} parameters")
@@ -334,32 +272,52 @@ def _bytes_for_each(product: Product, trained: Trained) -> float:
     return float(trained.dtype.itemsize) if product.target in ("merged", "mlx") else 0.0
 
 
-def make(product: Product, shop: Workshop, out: Path) -> Path:
+def make(
+    product: Product,
+    shop: Workshop,
+    out: Path,
+    *,
+    keep: bool = False,
+    on_stage: Callable[[str, Product, bool], None] = lambda stage, product, is_done: None,
+) -> tuple[Path, bool]:
     """Write one product into its folder under `out`, whole or not at all, marked as not tried yet.
 
+    Args:
+        keep: leave one that is there as it is; with another Modelfile than would be written now it is made anew.
+        on_stage: called before with ("made", product, whether it is there).
+
     Returns:
-        Its main file, or its folder.
+        Its main file, or its folder; and whether it was there.
 
     Raises:
         ResourceError: the disk refuses. TrainingError: a weight that is not finite.
     """
+    found = _find_made(product, shop, out) if keep else None
+    on_stage("made", product, found is not None)
+    path = found or _make(product, shop, out)
+    if product.file_type == "f32":
+        shop.float_model = path
+    return path, found is not None
+
+
+def _make(product: Product, shop: Workshop, out: Path) -> Path:
     with atomic_folder(out / product.name) as folder:
         path = TARGETS[product.target].write(shop, product, folder)
         record = {"schema_version": 1, "target": product.target, "file_type": product.file_type, **_UNTRIED}
         (folder / MARK).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    made = out / product.name / path.relative_to(folder)
-    if product.file_type == "f32":
-        shop.float_model = made
-    return made
+    return out / product.name / path.relative_to(folder)
 
 
-@contextlib.contextmanager
-def open_workshop(trained: Trained, out: Path, on_progress: Progress) -> Iterator[Workshop]:
-    """A workshop with a scratch folder in `out`, which goes when the block ends."""
-    scratch = out / f".tmp-export.{secrets.token_hex(4)}"
-    with disk_errors(out):
-        scratch.mkdir(parents=True)
-    try:
-        yield Workshop(trained, scratch, on_progress)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
+    folder = out / product.name
+    if not (folder / MARK).exists():
+        return None
+    if not product.is_gguf or product.file_type is None:
+        return folder
+    path = folder / _file_name(product, shop)
+    is_same = product.target != "ollama" or _modelfile_text(shop, path.name) == (folder / MODELFILE).read_text("utf-8")
+    return path if path.exists() and is_same else None
+
+
+def _file_name(product: Product, shop: Workshop) -> str:
+    return f"{shop.trained.facts.name}-{product.type_name}.gguf"
