@@ -15,7 +15,9 @@ import pytest
 from tests.conftest import make_tokenizer
 from tunesmith.runs import Run
 
-SHARE = 0.25  # of the model, in memory beside what was there: a shard of a tenth, and the largest layer merged
+# Of the model, in memory beside what was there: a shard of a tenth twice, since safetensors lays it out in bytes before it
+# writes, and some layers of a seventieth while one is merged.
+SHARE = 0.3
 
 
 @pytest.mark.slow
