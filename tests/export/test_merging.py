@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import make_tokenizer
 from tunesmith.runs import Run
 
-# Of the model, in memory beside what was there: a shard of a tenth twice, since safetensors lays it out in bytes before it
-# writes, and some layers of a seventieth while one is merged.
+# Of the model, in memory beside what was there: a shard of a tenth twice, since safetensors lays it out in bytes
+# before it writes, and some layers of a seventieth while one is merged.
 SHARE = 0.3
 
 
