@@ -8,7 +8,7 @@ from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
 from tunesmith.data import encode, prepare, spread_over_tasks
 from tunesmith.errors import DataError
-from tunesmith.evaluate import AnswerLog, Evaluation
+from tunesmith.evaluate import AnswerLog, Evaluation, Tools
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
@@ -49,10 +49,11 @@ def measure_session(
     base: bool,
     on_progress: Progress,
     log: AnswerLog | None = None,
+    tools: Tools | None = None,
 ) -> Evaluation:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not asked again.
+    log: of this model with these settings; what is in it is not asked again. tools: as in `evaluate`.
     """
     who = "the base model" if base else "the tuned model"
     with session.engine(base=base) as engine:
@@ -64,6 +65,7 @@ def measure_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
+            tools=tools,
         )
 
 

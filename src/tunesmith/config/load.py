@@ -34,8 +34,9 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
-# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B.
-MAPPINGS = ("data.columns", "train.learning_rates")
+# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B,
+# eval.checks.regex.
+MAPPINGS = ("data.columns", "train.learning_rates", "eval.checks")
 
 
 @dataclass(frozen=True, slots=True)

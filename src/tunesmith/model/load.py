@@ -41,6 +41,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
     "int8": {"load_in_8bit": True},
 }
+_LAYS_OUT_ANEW = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,11 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
             cause=f"missing: {', '.join(missing[:4])}",
             fix="copy or download the model again; config.json and weights must belong together",
         )
+    for module in model.modules():
+        # On a CPU with avx512_bf16 bitsandbytes would lay 4-bit weights out anew in the first validation, for products
+        # that have no gradient, and round their scales: all training after it would be wrong.
+        if hasattr(module, _LAYS_OUT_ANEW):
+            setattr(module, _LAYS_OUT_ANEW, False)
     return model
 
 

@@ -225,7 +225,7 @@ def _train(
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
 
     def losses_before() -> list[float]:
         most = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
