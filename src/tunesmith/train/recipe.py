@@ -206,7 +206,7 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits, *rates),
+                findings=(*filter(None, [padding]), *template.findings, *padded, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,
