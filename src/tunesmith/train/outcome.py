@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, EncodeReport, groups
 from tunesmith.errors import ResourceError, Stopped
 from tunesmith.runs import Run, plot_run
-from tunesmith.train.budget import MicroBatches, within_memory
+from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
 from tunesmith.train.device import Processes
 from tunesmith.train.observe import Event, Observer
@@ -56,7 +56,7 @@ class TaskPlan:
 class Plan:
     """What a run is about to do, for printing before it starts. `findings` are about template and tokenizer.
 
-    tasks: what it sees of each of several data sets.
+    tasks: what it sees of each of several data sets. memory: None where the weights are divided among processes.
     """
 
     run: Run
@@ -70,6 +70,7 @@ class Plan:
     resumed_from: int
     device: str
     tasks: tuple[TaskPlan, ...] = ()
+    memory: MemoryNeed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +94,19 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
 
     Raises:
         Stopped: a second signal asked to stop at once; nothing on disk is half-written.
+        SettingsError: another process trains this run.
     """
+    claim = ExitStack()
+    with processes.together():
+        if processes.is_first:
+            claim.enter_context(run.claimed())
 
     def record(status: str) -> None:
         if processes.is_first:
             run.update_manifest(status=status)
 
-    record("running")
     try:
+        record("running")
         yield
     except Stopped:
         raise
@@ -115,6 +121,8 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
             if processes.is_first:
                 plot_run(run)
         raise
+    finally:
+        claim.close()
 
 
 def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest, processes: Processes) -> None:

@@ -12,7 +12,6 @@ import torch
 
 from tunesmith.config import RunConfig, dump_config, quantize_of
 from tunesmith.data import ReplayPlan, encode, prepare
-from tunesmith.errors import DataError
 from tunesmith.model import (
     accelerated,
     apply_method,
@@ -29,7 +28,7 @@ from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.budget import MicroBatches
+from tunesmith.train.budget import MicroBatches, memory_need
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes, joined
@@ -141,7 +140,7 @@ def _train(
         held_out, _ = encoded(prepared.validation)
         old, _ = encoded(past.examples(config) if past else ())
         if not rows:
-            raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
+            raise resolve.nothing_fits(encoding, max_length=max_length, context=context)
 
         # the method, and the settings that depend on all of the above
         config = resolve.resolve_settings(
@@ -218,6 +217,7 @@ def _train(
                 resumed_from=checkpoints.latest_step(),
                 device=processes.on(base.device),
                 tasks=task_plans(plan),
+                memory=None if processes.sharded else memory_need(model, config.train.optimizer, base.device),
             )
         )
 
