@@ -30,7 +30,8 @@ def tables(content: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            f"{runs[0]['trainable']:,} ({runs[0]['trainable'] / base:.2%})",
+            f"{runs[0]['trainable']:,}",
+            f"{runs[0]['trainable'] / base:.2%}",
             _range([last_loss(run) for run in runs], 3),
             _range([run["scores"]["token_f1"] for run in runs], 2),
             f"{milliseconds(runs):.0f}",
@@ -39,7 +40,7 @@ def tables(content: Mapping[str, Any]) -> str:
         ]
         for name, runs in grouped(content["runs"]).items()
     ]
-    columns = ["method", "trained", "validation loss", "token F1", "ms a step", "MiB added", "peak MiB"]
+    columns = ["method", "trained", "of all", "validation loss", "token F1", "ms a step", "MiB added", "peak MiB"]
     return "\n".join(
         [
             f"Measured {content['date']} with `{content['command']}`, {content['threads']} thread, torch "

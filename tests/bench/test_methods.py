@@ -41,8 +41,8 @@ def test_every_method_is_measured_at_its_own_rate() -> None:
 def test_what_the_page_says() -> None:
     text = methods_report.tables(content())
     assert "the built-in model (15 M parameters)" in text
-    assert "| lora | 600,000 (4.00%) | 3.000 (2.000–4.000) | 0.50 (0.50–0.50) | 200 | 202 | 702 |" in text
-    assert "| full | 15,000,000 (100.00%) |" in text
+    assert "| lora | 600,000 | 4.00% | 3.000 (2.000–4.000) | 0.50 (0.50–0.50) | 200 | 202 | 702 |" in text
+    assert "| full | 15,000,000 | 100.00% |" in text
 
 
 def test_a_failed_run_ends_it_and_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

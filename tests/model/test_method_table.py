@@ -180,6 +180,23 @@ def test_a_base_in_four_bits(tiny_model_dir: Callable[[str], Path], batch: Batch
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_answering_between_two_steps_changes_no_gradient(tiny_model_dir: Callable[[str], Path], batch: Batch) -> None:
+    """bitsandbytes rearranges a base in 4 bits when it answers, on CPUs with avx512_bf16; that passes no gradient."""
+
+    def gradients(model: Any) -> list[Any]:
+        model.train().zero_grad()
+        token_nll(model, batch).sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.requires_grad]
+
+    _, model = prepared(tiny_model_dir("llama"), "qlora")
+    before = gradients(moved(model))
+    with torch.no_grad():
+        token_nll(model.eval(), batch)
+    assert all(torch.equal(*pair) for pair in zip(before, gradients(model), strict=True))
+    assert all(gradient.abs().max() > 0 for gradient in before)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_rates_that_do_not_rise_with_size(name: str) -> None:
     sizes, rates = zip(*METHODS[name].rates, strict=True)
