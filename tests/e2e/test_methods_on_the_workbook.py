@@ -1,4 +1,4 @@
-"""`tunesmith train examples/presscrafters_faq.xlsx --method NAME` for every name of `tunesmith methods`, as a user has it."""
+"""`tunesmith train examples/presscrafters_faq.xlsx --method NAME` for every name of `tunesmith methods`."""
 
 from __future__ import annotations
 
