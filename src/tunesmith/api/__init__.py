@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
     from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
+    from tunesmith.api.pusher import Push, push
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
@@ -44,6 +45,7 @@ __all__ = [
     "ModelFinetuner",
     "Pipeline",
     "Preview",
+    "Push",
     "Session",
     "Stage",
     "SuiteComparison",
@@ -59,6 +61,7 @@ __all__ = [
     "open_session",
     "pretrain",
     "preview",
+    "push",
     "run_config",
     "schedule_curve",
     "to_ollama",
@@ -74,6 +77,7 @@ _HOME = {
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Push", "push"), "pusher"),
     **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),

@@ -81,8 +81,9 @@ class Export:
 
     @property
     def sizes(self) -> tuple[Measured, ...]:
-        """GGUF models that were tried, whatever was found: size against quality."""
+        """GGUF models that were tried, or without any models for mlx-lm, whatever was found: size against quality."""
         tried = [one for one in self.products if one.product.file_type is not None and one.verdict.numbers]
+        tried = [one for one in tried if one.product.is_gguf] or tried
         return tuple(
             Measured(one.product.name, one.size_bytes, one.verdict.status, one.verdict.numbers) for one in tried
         )

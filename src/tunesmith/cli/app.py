@@ -33,6 +33,7 @@ from tunesmith.cli.methods import methods
 from tunesmith.cli.ollama import ollama
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
+from tunesmith.cli.push import push
 from tunesmith.cli.quickstart import quickstart
 from tunesmith.cli.rate import rate
 from tunesmith.cli.recipes import recipes
@@ -65,6 +66,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,
+    ("push",): push,
     ("ollama",): ollama,
     ("runs",): runs,
     ("recipes",): recipes,

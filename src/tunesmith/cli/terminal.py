@@ -124,8 +124,10 @@ def seconds_text(seconds: float) -> str:
 
 
 def size_text(size_bytes: float) -> str:
-    """950.0 MB, 1.23 GB."""
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+    """1.23 GB, 950.0 MB, 3.4 kB."""
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.2f} GB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def count_text(count: float) -> str:

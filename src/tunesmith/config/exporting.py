@@ -11,7 +11,9 @@ class ExportConfig(Section):
     """What exports are made as, tried with and sent to (docs/export.md)."""
 
     quantize: list[str] = setting(
-        ["q8_0"], "Types of the files for gguf and ollama: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, ..."
+        ["q8_0"],
+        "Types of the files for gguf and ollama: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, ...; "
+        "for mlx 8bit, 6bit, 4bit.",
     )
     imatrix: bool = setting(
         False, "Weigh the columns of types below 8 bits by how much the run's training rows use them (extra llamacpp)."

@@ -30,7 +30,7 @@ from tunesmith.model.size import (
 from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
-from tunesmith.model.stream import TrainedTensors, open_trained
+from tunesmith.model.stream import TrainedTensors, base_folder, open_trained
 
 __all__ = [
     "END_OF_TEXT",
@@ -43,6 +43,7 @@ __all__ = [
     "accelerated",
     "apply_method",
     "autocast",
+    "base_folder",
     "base_of",
     "begun_cache",
     "check_method",
