@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from tunesmith.config import RunConfig, load_config, quantize_of
+from tunesmith.config import METHODS, RunConfig, load_config, quantize_of
 from tunesmith.data import ReplayPlan, RowPlan
 from tunesmith.errors import SettingsError
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
@@ -65,6 +65,7 @@ MODES: dict[str, dict[str, Any]] = {
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
     "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},
+    "linear": {"train.schedule": "linear", "train.min_lr_ratio": 0.2, "train.warmup_steps": 3},
     "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
     "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
     "polynomial": {"train.schedule": "polynomial", "train.power": 3, "train.warmup_steps": 2},
@@ -252,6 +253,15 @@ def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.Temp
         return made[mode]
 
     return get
+
+
+def test_every_method_and_every_schedule_is_a_mode() -> None:
+    own = ("lanes", "replay", "ewc")
+    modes = [{key: value for key, value in {**COMMON, **mode}.items() if key not in own} for mode in MODES.values()]
+    configs = [load_config(overrides=mode) for mode in modes]
+    assert {config.method.name for config in configs} == {*METHODS}
+    schedules = get_args(type(configs[0].train).model_fields["schedule"].annotation)
+    assert {config.train.schedule for config in configs} == {*schedules}
 
 
 @pytest.mark.parametrize("mode", MODES)
