@@ -8,6 +8,8 @@ SHELL := /bin/bash
 export PYTHON
 BIN := .venv/bin
 ARGS ?=
+# Tests share the cores; ARGS="-n 0" runs them in one process, as a debugger needs it.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,10 +21,10 @@ quickstart: ready ## tune the built-in model on the sample workbook and show wha
 	@$(BIN)/tunesmith quickstart $(ARGS)
 
 test: ready ## the quick tests
-	@$(BIN)/pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: ready ## every test
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: ready ## lint, format, types, architecture, generated pages
 	$(BIN)/ruff check

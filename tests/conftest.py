@@ -11,6 +11,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",

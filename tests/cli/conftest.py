@@ -248,6 +248,7 @@ class FakeApi(ModuleType):
                 parameters=50_000,
                 steps=20,
                 device="cpu",
+                memory=SimpleNamespace(weights_bytes=2e8, training_bytes=6e8, free_bytes=3e8, fits=False),
                 tasks=[
                     SimpleNamespace(task=task, rows=40, seen=60, passes=1.5, share=0.5) for task in config.data.weights
                 ],
@@ -294,6 +295,8 @@ class FakeApi(ModuleType):
             row_count=1,
             by_label=None,
             tasks=tasks,
+            deciding="exact_match",
+            why="answers of 1 words (median) are facts, codes or names",
         )
         for who in ("the base model", "the tuned model"):
             on_progress(who, 1, 1)
@@ -303,6 +306,7 @@ class FakeApi(ModuleType):
             tuned=tuned,
             changes=[
                 SimpleNamespace(
+                    metric="perplexity",
                     title="perplexity",
                     is_share=False,
                     base=80.0,
@@ -313,6 +317,7 @@ class FakeApi(ModuleType):
                     verdict="better",
                 ),
                 SimpleNamespace(
+                    metric="exact_match",
                     title="exact match",
                     is_share=True,
                     base=0.0,

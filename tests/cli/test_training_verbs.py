@@ -75,6 +75,7 @@ def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
         "train.epochs                       3.0  flag",
         "train.batch_size                   8  recipe quickstart",
         "warning: the template is odd; take another",
+        "200.0 MB of weights, 600.0 MB to train them, and activations; 300.0 MB are free: too little",
     ):
         assert text in messages
     assert messages.index("plan") < messages.index("step")
@@ -95,6 +96,12 @@ def test_train_ends_with_files_and_next_commands_on_standard_output(cli, api) ->
         'tunesmith ask faq "your question"',
         "tunesmith chat faq",
     ]
+
+
+def test_a_run_without_test_rows_is_not_sent_to_eval(cli, api, monkeypatch) -> None:
+    make = api.make_run
+    monkeypatch.setattr(api, "make_run", lambda config: make(config, data={"split": {"train": 1, "test": 0}}))
+    assert "tunesmith eval" not in cli("train", "faq.xlsx").out
 
 
 def test_next_commands_name_a_run_elsewhere_by_its_folder(cli, api) -> None:
@@ -128,16 +135,29 @@ def test_progress_in_a_pipe_is_a_line_at_every_validation(cli, api, make_events)
 
 
 @pytest.mark.parametrize(
-    ("total", "expected"), [(100, list(range(10, 101, 10))), (3, [1, 2, 3]), (25, [3, 6, 9, 12, 15, 18, 21, 24, 25])]
+    ("total", "expected"),
+    [(100, [2, *range(10, 101, 10)]), (3, [1, 2, 3]), (25, [2, 3, 6, 9, 12, 15, 18, 21, 24, 25])],
 )
 def test_progress_in_a_pipe_without_validation_is_about_ten_lines(total, expected, cli, api, make_events) -> None:
     api.events = make_events(total)
     assert steps_shown(cli("train", "faq.xlsx").err) == expected
 
 
+def test_commands_work_where_tunesmith_was_started_by_its_path(cli, api, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", [".venv/bin/tunesmith", "train"])
+    monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    assert "source .venv/bin/activate" in cli("train", "faq.xlsx").out
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "tunesmith").touch(mode=0o755)
+    assert "activate" not in cli("train", "faq.xlsx").out
+
+
 def test_progress_of_a_resumed_run_counts_from_where_it_resumes(cli, api, make_events) -> None:
     api.events = make_events(100, first=55)
-    assert steps_shown(cli("train", "faq.xlsx").err) == [65, 75, 85, 95, 100]
+    assert steps_shown(cli("train", "faq.xlsx").err) == [57, 65, 75, 85, 95, 100]
 
 
 def test_early_stopping_and_resuming_are_said(cli, api, make_events) -> None:

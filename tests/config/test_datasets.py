@@ -79,7 +79,7 @@ def test_all_problems_of_a_list_are_told_together() -> None:
         ({"data.sets": [{"path": "a.csv", "wight": 2}]}, "item 1, wight"),
         ({"train.curriculum_by": "loss"}, "train.order is random"),
         ({"train.order": "bucketed", "train.curriculum_start": 0.2}, "train.order is bucketed"),
-        ({"train.order": "curriculum", "train.curriculum_pacing": "square"}, "'linear', 'root' or 'steps'"),
+        ({"train.order": "curriculum", "train.curriculum_pacing": "square"}, "(allowed: linear | root | steps"),
         ({"train.order": "curriculum", "train.curriculum_start": 0}, "greater than 0"),
         ({"train.order": "curriculum", "train.curriculum_until": 1.5}, "less than or equal to 1"),
         ({"train.order": "curriculum", "train.curriculum_by": "column"}, "name the column here"),

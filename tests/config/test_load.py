@@ -152,3 +152,27 @@ def test_any_flag_text_is_taken_or_refused_with_a_settings_error(text: str) -> N
     except SettingsError:
         return
     assert config.prompt.system is None or isinstance(config.prompt.system, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("method.name", "lroa", "no such choice, did you mean 'lora'?"),
+        ("model.dtype", "bf16", "no such choice, did you mean 'bfloat16'?"),
+        ("model.dtype", "int4", "no such choice (allowed: auto"),
+        ("name", "a/b", "takes letters, digits"),
+    ],
+)
+def test_a_wrong_choice_is_answered_with_the_nearest(name: str, value: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config(overrides={name: value})
+    assert words in str(caught.value)
+    assert "Input should" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["export.quantize", "quantization_method", "outtype"])
+@pytest.mark.parametrize("value", ["q8_0,Q4_K_M", ["Q8_0", "q4_k_m"], "[q8_0, q4_k_m]"])
+def test_types_are_written_in_any_way(name: str, value: object) -> None:
+    assert load_config(overrides={name: value}).export.quantize == ["q8_0", "q4_k_m"]
+    with pytest.raises(SettingsError, match="quantize = 4"):
+        load_config(overrides={name: 4})

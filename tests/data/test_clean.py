@@ -229,6 +229,12 @@ def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Ex
         ("end_marker", "x", "Yes.</s>"),
         ("template_inside", "Below is ..\n\n### Instruction:\nSay hi", "y"),
         ("escaped_newlines", "x", "One.\\nTwo."),
+        ("no_answer", "x", "TBD"),
+        ("no_answer", "x", "n/a."),
+        ("no_answer", "x", "(see above)"),
+        ("no_answer", "x", "???"),
+        ("html", "x", "<p class='a'>Yes</p>"),
+        ("html", "x&nbsp;y", "Yes"),
     ],
 )
 def test_oddities_are_told_with_rows(code: str, question: str, answer: str) -> None:

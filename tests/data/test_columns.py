@@ -48,6 +48,13 @@ def named(*names: str) -> Table:
         (["Nr", "Frage", "Antwort"], "qa", {"question": "Frage", "answer": "Antwort"}),
         (["Réponse", "Question"], "qa", {"question": "Question", "answer": "Réponse"}),
         (["Pregunta", "Respuesta"], "qa", {"question": "Pregunta", "answer": "Respuesta"}),
+        (["Domanda", "Risposta"], "qa", {"question": "Domanda", "answer": "Risposta"}),
+        (["Pytanie", "Odpowiedź"], "qa", {"question": "Pytanie", "answer": "Odpowiedź"}),
+        (["Вопрос", "Ответ"], "qa", {"question": "Вопрос", "answer": "Ответ"}),
+        (["问题", "答案"], "qa", {"question": "问题", "answer": "答案"}),
+        (["質問", "回答"], "qa", {"question": "質問", "answer": "回答"}),
+        (["Kundenfrage", "Musterantwort"], "qa", {"question": "Kundenfrage", "answer": "Musterantwort"}),
+        (["Question", "Bot answer", "Corrected answer"], "qa", {"question": "Question", "answer": "Corrected answer"}),
         (["Q", "A"], "qa", {"question": "Q", "answer": "A"}),
         (["user", "assistant"], "qa", {"question": "user", "answer": "assistant"}),
         (["Question text", "Answer (EN)"], "qa", {"question": "Question text", "answer": "Answer (EN)"}),
@@ -281,3 +288,39 @@ def test_every_part_of_every_shape_has_names() -> None:
 @given(st.permutations(["Id", "Question", "Answer", "Source", "Date"]))
 def test_the_order_of_columns_does_not_matter(names: list[str]) -> None:
     assert dict(detect_columns(named(*names), DataConfig()).columns) == {"question": "Question", "answer": "Answer"}
+
+
+def codes(table: Table) -> dict[str, str]:
+    return {finding.code: finding.message for finding in detect_columns(table, DataConfig()).findings}
+
+
+def test_the_text_below_the_subject_is_the_question() -> None:
+    columns = {"Subject": ["Press", "Ink", "Paper", "Shop"], "Body": QUESTIONS, "Resolution": ANSWERS}
+    assert detect_columns(table_of(columns), DataConfig()).columns == {"question": "Body", "answer": "Resolution"}
+    as_set = DataConfig(columns={"question": "Subject"})
+    assert detect_columns(table_of(columns), as_set).columns == {"question": "Subject", "answer": "Resolution"}
+
+
+def test_a_category_beside_question_and_answer_is_no_label() -> None:
+    columns = {
+        "Category": ["Shop", "", ""] * 10,
+        "Customer asks": [f"the press number {index} is stuck" for index in range(30)],
+        "Our reply": [f"turn the press number {index} off" for index in range(30)],
+    }
+    assert detect_columns(table_of(columns), DataConfig()).shape == "qa"
+    del columns["Our reply"]
+    columns["Category"] = ["Shop", "Ink", "Paper"] * 10
+    assert detect_columns(table_of(columns), DataConfig()).shape == "label"
+
+
+def test_codes_and_times_are_no_answers() -> None:
+    columns = {"Message": [*QUESTIONS] * 5, "Time": ["2024-01-01T10:00:00", "2024-01-01T10:01:00"] * 10}
+    assert "answer" not in detect_columns(table_of(columns), DataConfig()).columns
+
+
+def test_columns_that_are_not_trained_on_are_told() -> None:
+    found = codes(named("Nr", "Question EN", "Answer EN", "Question DE", "Answer DE", "Empty"))
+    assert '"Question EN"; column "Question DE" could be it too' in found["other_question"]
+    assert '"Answer EN"; column "Answer DE" could be it too' in found["other_answer"]
+    assert found["columns_left_out"] == 'not trained on: columns "Nr", "Empty"'
+    assert codes(two("Question", "Answer")) == {}

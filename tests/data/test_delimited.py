@@ -72,6 +72,23 @@ def test_stray_quotes_do_not_swallow_rows() -> None:
     assert "quotes" in [finding.code for finding in table.findings]
 
 
+def test_a_stray_quote_does_not_undo_the_quoting_of_other_rows() -> None:
+    lines = [f'"Where, {index}?","Here, there"' for index in range(9)] + ['Why?,"Say "hi, you", please"']
+    table = parse("\n".join(["question,answer", *lines]) + "\n")
+    assert rows_of(table)[0] == ("Where, 0?", "Here, there")
+
+
+def test_commas_of_prose_without_quotes_do_not_cut_answers() -> None:
+    table = parse("question,answer\nHow, then?,Open it, press F5, wait.\nWho?,Me\nWhat?,a,b\n")
+    assert rows_of(table) == [("How, then?", "Open it, press F5, wait."), ("Who?", "Me")]
+    assert {finding.code: finding.rows for finding in table.findings} == {"unquoted": (2,), "long_rows": (4,)}
+
+
+def test_spaces_after_every_delimiter_are_no_prose() -> None:
+    table = parse("question, answer\na?, b\nc?, d, e\nf?, g\n")
+    assert [finding.code for finding in table.findings] == ["long_rows"]
+
+
 def test_text_after_a_closing_quote_is_told_but_rows_are_kept() -> None:
     table = parse('question,answer\n"a" b?,"x\ny"\nc?,d\n')
     assert [record.row for record in table.records] == [2, 4]

@@ -64,6 +64,11 @@ def test_answer_too_long_for_prompt_policy_is_dropped_and_counted(tiny_tokenizer
     rows, report = encode([chat("Q?", LONG), chat("Q?", "ok", row=8)], template, tiny_tokenizer, max_length=40)
     assert [row.row for row in rows] == [8]
     assert report.dropped == {"answer alone is too long": (7,)}
+    whole = len(render(chat("Q?", LONG), template, tiny_tokenizer))
+    text = report.to_text(40)
+    assert "1 left out (answer alone is too long: row 7)" in text
+    assert text.endswith(f"whole, the longest would have {report.longest_whole}")
+    assert report.longest_whole == whole
 
 
 def test_answer_policy_keeps_the_stop_token(tiny_tokenizer: Any, template: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
-from tunesmith.data.readers.jsons import read_jsonl
+from tunesmith.data.readers.jsons import read_json, read_jsonl
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
 
@@ -38,6 +38,11 @@ def cells(table: Table) -> list[dict[str, object]]:
         {"data": {"train": ROWS}},
         {"question": ["a?", "c?"], "answer": ["b", "d"]},
         {"question": {"0": "a?", "1": "c?"}, "answer": {"0": "b", "1": "d"}},
+        {"meta": {"by": "us"}, "faqs": ROWS},
+        [["question", "answer"], ["a?", "b"], ["c?", "d"]],
+        {"a?": "b", "c?": "d"},
+        "\n".join(json.dumps(row, indent=2) for row in ROWS),
+        ",\n".join(map(json.dumps, ROWS)),
     ],
 )
 def test_nestings_that_mean_the_same(tmp_path: Path, value: Any) -> None:
@@ -45,6 +50,77 @@ def test_nestings_that_mean_the_same(tmp_path: Path, value: Any) -> None:
     assert cells(table) == ROWS
     assert table.columns == ("question", "answer")
     assert [record.row for record in table.records] == [1, 2]
+
+
+def test_rows_at_any_depth_come_with_what_is_above_them(tmp_path: Path) -> None:
+    topics = [{"name": "first", "sections": [{"faqs": ROWS[:1]}]}, {"name": "second", "sections": [{"faqs": ROWS[1:]}]}]
+    assert cells(load(tmp_path, {"meta": {"by": "us"}, "topics": topics})) == [
+        {"name": "first", **ROWS[0]},
+        {"name": "second", **ROWS[1]},
+    ]
+
+
+def test_every_question_of_an_intent_with_every_answer(tmp_path: Path) -> None:
+    intents = {"intents": [{"tag": "t", "patterns": ["Hi", "Hello"], "responses": ["Hey", "Yes?"]}]}
+    found = cells(load(tmp_path, intents))
+    pairs = [(row["patterns"], row["responses"]) for row in found]
+    assert pairs == [("Hi", "Hey"), ("Hi", "Yes?"), ("Hello", "Hey"), ("Hello", "Yes?")]
+
+
+def test_lists_that_cannot_all_belong_together_are_refused(tmp_path: Path) -> None:
+    listed = {"id": 1, "question": [str(number) for number in range(50)], "answer": ["a"] * 50}
+    with pytest.raises(DataError, match="cannot all belong together") as caught:
+        load(tmp_path, [listed, listed])
+    assert "question 50, answer 50" in str(caught.value.cause)
+
+
+NAMES = st.sampled_from(["question", "answer", "answers", "patterns", "data", "faqs", "messages", "id", "0", "title"])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY_JSON)
+def test_any_json_is_rows_or_a_data_error(value: Any) -> None:
+    source = Source(Path("a.json"), json.dumps(value).encode())
+    try:
+        table = read_json(source)
+    except DataError:
+        return
+    assert table.records
+    assert {name for record in table.records for name in record.cells} == set(table.columns)
+
+
+def test_listed_answers_stay_together_beside_the_best_one(tmp_path: Path) -> None:
+    row = {"question": "a?", "best_answer": "b", "correct_answers": ["b", "c"]}
+    assert cells(load(tmp_path, [row])) == [row]
+
+
+def test_objects_inside_become_columns(tmp_path: Path) -> None:
+    item = {"id": 1, "data": {"q": {"text": "a?"}, "a": {"text": "b"}}}
+    assert cells(load(tmp_path, [item])) == [{"id": "1", "data.q.text": "a?", "data.a.text": "b"}]
+
+
+def test_lists_of_cells_without_names(tmp_path: Path) -> None:
+    assert cells(load(tmp_path, [["a?", "b"], ["c?", "d"]]))[1] == {"column1": "c?", "column2": "d"}
+
+
+def test_a_few_damaged_lines_are_left_out_and_told(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": f"{number}?", "answer": "b"}) for number in range(20)]
+    lines[7] = lines[7][:-4]
+    table = load(tmp_path, "\n".join(lines), "a.jsonl")
+    assert (len(table.records), table.rows_read) == (19, 20)
+    assert table.unreadable == {"not valid JSON": (8,)}
+    assert [(finding.level, finding.rows) for finding in table.findings] == [("warning", (8,))]
+
+
+def test_json_written_by_str_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, str(ROWS))
+    assert "json.dump" in str(caught.value.fix)
 
 
 def test_objects_by_id(tmp_path: Path) -> None:
@@ -114,7 +190,7 @@ def test_columns_are_all_that_occur(tmp_path: Path) -> None:
         ("3", "one number"),
         ('"text"', "one text"),
         ([1, 2], "row 1 is a int"),
-        ([["a", "b"]], "row 1 is a list"),
+        ([["a", ["b"]]], "row 1 is a list"),
         ({"question": ["a"], "answer": ["b", "c"]}, "not equally long"),
         ({"train": ROWS, "test": ROWS[:1]}, "several lists of rows"),
         ('[{"a": 1}\n, {"b": }]', "not valid JSON"),

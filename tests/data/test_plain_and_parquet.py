@@ -97,3 +97,10 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"abc\xf1\xffegh"))
     with pytest.raises(DataError, match="not a readable parquet file"):
         read(DataConfig(), path)
+
+
+def test_a_table_called_txt_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("What?\tThat.\nWho?\tMe.\n")
+    assert "--data.format tsv" in str(read(DataConfig(), tmp_path / "a.txt").findings[0].fix)
+    (tmp_path / "b.txt").write_text("\tWhat?\nNo tab here\n")
+    assert read(DataConfig(), tmp_path / "b.txt").findings == ()

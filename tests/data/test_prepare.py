@@ -276,7 +276,7 @@ def test_an_empty_held_out_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_with_too_many_cells_are_in_the_report(tmp_path: Path) -> None:
-    report = prepare(config_for(csv_file(tmp_path, [*numbered(5), ("Why?", "Well, because")]))).report
+    report = prepare(config_for(csv_file(tmp_path, [*numbered(5), ("Why?", "Well,because")]))).report
     assert report.dropped == {"too many cells": (7,)}
     assert report.rows_read == 6
 
@@ -307,3 +307,30 @@ def test_names_of_the_part_are_there() -> None:
         assert getattr(part, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = part.nonsense
+
+
+def test_rows_that_repeat_the_header_are_dropped(tmp_path: Path) -> None:
+    rows = [*numbered(4), ("question", "answer"), ("question", "What is a question?"), ("Q", "")]
+    report = prepare(config_for(csv_file(tmp_path, rows))).report
+    assert report.dropped == {"repeats the header": (6,), "empty answer": (8,)}
+
+
+def test_a_column_that_is_mostly_empty_is_told_with_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"What is {index}?,{'That' if index < 2 else ''},See page {index} of it" for index in range(10)]
+    path.write_text("\n".join(["question,answer,hint", *rows]))
+    found = {finding.code: finding for finding in prepare(config_for(path)).report.findings}
+    assert "8 of 10 rows have nothing" in found["many_empty_answer"].message
+    assert '--data.columns.answer "hint"' in str(found["many_empty_answer"].fix)
+
+
+def test_a_test_file_may_be_marked_text_like_the_training_file(tmp_path: Path) -> None:
+    for name, start in (("train", 0), ("test", 20)):
+        pairs = [f"Q: What is {index}?\nA: Number {index}.\n" for index in range(start, start + 8)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(pairs))
+    config = RunConfig.model_validate(
+        {"data": {"path": str(tmp_path / "train.txt"), "test_path": str(tmp_path / "test.txt")}}
+    )
+    prepared = prepare(config)
+    assert prepared.report.shape == "qa"
+    assert [example.answer for example in prepared.test] == [f"Number {index}." for index in range(20, 28)]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import io
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
 from tunesmith.data import READERS, read
+from tunesmith.data.readers.western import odd_word
 from tunesmith.errors import DataError, SettingsError
 
 CSV = "question,answer\nWhat is a press?,A machine.\nWho prints?,We do.\n"
@@ -73,7 +79,8 @@ def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("a.cvs", "did you mean .csv?"), ("a.xls", "save as .xlsx"), ("a", "missing")]
+    ("name", "hint"),
+    [("a.cvs", "did you mean .csv?"), ("a.xls", "may be text"), ("a.xlsx", "may be text"), ("a", "missing")],
 )
 def test_unknown_ending(tmp_path: Path, name: str, hint: str) -> None:
     error = failure(write(tmp_path, name, CSV))
@@ -152,6 +159,35 @@ def test_damaged_utf8_is_not_taken_for_cp1252(tmp_path: Path) -> None:
     assert "line 22" in str(failure(write(tmp_path, "a.csv", content)).cause)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "question", "shown"),
+    [
+        ("cp1251", "Как изменить пароль?", "Как"),
+        ("cp1250", "Jak zmienić hasło źdźbła?", "zmienić"),
+        ("shift_jis", "パスワードを変更する方法", "パスワード"),
+        ("gb18030", "如何更改密码", "如何"),
+        ("cp1253", "Πώς αλλάζω τον κωδικό;", "Πώς"),
+    ],
+)
+def test_other_alphabets_are_not_read_as_western(tmp_path: Path, encoding: str, question: str, shown: str) -> None:
+    content = f"question,answer\n{question},ok\n".encode(encoding)
+    error = failure(write(tmp_path, "a.csv", content))
+    assert f"{encoding}: {shown}" in str(error.cause)
+    assert "--data.encoding" in str(error.fix)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("aeinrst éèàçüöäßñ'’-–.,?!0123456789€°²½"), max_size=300))
+def test_what_western_languages_write_is_not_odd(text: str) -> None:
+    words = [word for word in text.split() if not re.search(r"[éèàçüöäßñ]{3}|[^\W\d_][€°²½]", word)]
+    assert odd_word(" ".join(words)) is None
+
+
+def test_words_of_western_text_are_shown(tmp_path: Path) -> None:
+    table = read(DataConfig(), write(tmp_path, "a.csv", "question,answer\nWo?,Über Köln\n".encode("cp1252")))
+    assert '"Über", "Köln"' in table.findings[0].message
+
+
 def test_bytes_of_no_encoding(tmp_path: Path) -> None:
     assert "neither UTF-8 nor cp1252" in failure(write(tmp_path, "a.csv", b"question,answer\na,\x81\n")).message
 
@@ -162,6 +198,50 @@ def test_bytes_of_no_encoding(tmp_path: Path) -> None:
 )
 def test_binary_content_is_no_text(tmp_path: Path, content: bytes, named: str) -> None:
     assert named in failure(write(tmp_path, "a.csv", content)).message
+
+
+def archive_of(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return stream.getvalue()
+
+
+OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_called", "fix"),
+    [
+        ("a.xlsx", b"%PDF-1.7", "a PDF", "two columns"),
+        ("a.docx", archive_of("word/document.xml"), "a Word document", "two columns"),
+        ("a.numbers", archive_of("Index/Document.iwa"), "an Apple Numbers", "Export To > Excel"),
+        ("a.ods", archive_of("mimetype", "content.xml"), "an OpenDocument file", "save it as .xlsx"),
+        ("a.zip", archive_of("b.xlsx", "c.csv"), "a zip archive with b.xlsx, c.csv", "unpack it"),
+        ("a.xlsx", b"PK\x03\x04cut", "damaged or cut off", "again"),
+        ("a.xlsx", OLE + "EncryptedPackage".encode("utf-16-le"), "a workbook with a password", "without the password"),
+        ("a.xls", OLE, "an old workbook (.xls)", "save it as .xlsx"),
+        ("a.xls", b"<html><table>", "an HTML page", "save it as .xlsx"),
+        ("~$faq.xlsx", b"\x06Sabine" + b" " * 50, "beside an open file", "name faq.xlsx itself"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, is_called: str, fix: str) -> None:
+    error = failure(write(tmp_path, name, content))
+    assert is_called in error.message
+    assert fix in str(error.fix)
+
+
+def test_content_decides_where_the_name_is_wrong(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["Question", "Answer"], ["What?", "That."]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "a.xlsx").rename(tmp_path / "a.csv")
+    table = read(DataConfig(), tmp_path / "a.csv")
+    assert (table.format, table.rows_read) == ("xlsx", 1)
 
 
 def test_sha256_is_that_of_the_file_on_disk(tmp_path: Path) -> None:

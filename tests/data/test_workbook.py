@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data import Table, prepare, read
+from tunesmith.data.readers.layout import column_letters
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.workbook import read_xlsx
 from tunesmith.data.readers.workbook_guard import check_workbook
@@ -163,13 +164,13 @@ def test_workbook_with_only_hidden_sheets_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(b"question,answer\n", "no zip archive"), (b"\xd0\xcf\x11\xe0" + b"x" * 600, "old .xls or password-protected")],
+    [(b"question,answer\n", "may be text"), (b"\xd0\xcf\x11\xe0" + b"x" * 600, "an old workbook (.xls)")],
 )
 def test_not_a_workbook(tmp_path: Path, content: bytes, named: str) -> None:
     path = tmp_path / "a.xlsx"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"is not an \.xlsx workbook") as caught:
-        read(DataConfig(), path)
+        read(DataConfig(format="xlsx"), path)
     assert named in str(caught.value.cause)
 
 
@@ -362,3 +363,82 @@ def test_a_skipped_sheet_of_many_rows_is_a_warning(rows: int, level: str) -> Non
     (finding,) = (finding for finding in table.findings if finding.code == "notes_sheet")
     assert finding.level == level
     assert f"({rows} rows)" in finding.message
+
+
+def test_headings_over_two_rows_become_one() -> None:
+    rows: Rows = [
+        ["Nr", "Question", None, "Answer", None],
+        [None, "EN", "DE", "EN", "DE"],
+        [1, "What?", "Was?", "A.", "B."],
+    ]
+    book = workbook({"S": rows})
+    for area in ("B1:C1", "D1:E1"):
+        book["S"].merge_cells(area)
+    table = parse(book)
+    assert table.columns == ("Nr", "Question EN", "Question DE", "Answer EN", "Answer DE")
+    assert rows_of(table) == [("1", "What?", "Was?", "A.", "B.")]
+
+
+def test_a_band_above_the_header_is_no_heading() -> None:
+    rows: Rows = [["Customer", None, "Us"], ["Question", "Channel", "Answer"], ["What?", "mail", "That."]]
+    book = workbook({"S": rows})
+    book["S"].merge_cells("A1:B1")
+    assert parse(book).columns == ("Question", "Channel", "Answer")
+
+
+def test_tables_side_by_side_are_read_one_below_the_other() -> None:
+    rows: Rows = [
+        ["Question", "Answer", None, "Question", "Answer"],
+        ["a?", "b", None, "c?", "d"],
+        ["e?", "f", None, None, None],
+        [None] * 5,
+        ["g?", "h", None, None, None],
+    ]
+    table = parse(workbook({"S": rows}))
+    assert rows_of(table) == [("a?", "b"), ("e?", "f"), ("", ""), ("g?", "h"), ("c?", "d")]
+    assert [record.row for record in table.records] == [2, 3, 4, 5, 2]
+    assert "A to B, D to E" in table.findings[0].message
+
+
+@pytest.mark.parametrize(
+    "headings",
+    [["Question", "Answer", "Question"], ["Text", "x", "Text", "x"], ["Question", "Answer", "Question", "Note"]],
+)
+def test_columns_that_repeat_otherwise_are_one_table(headings: list[str]) -> None:
+    assert len(parse(workbook({"S": [headings, ["a", "b", "c", "d"]]})).records) == 1
+
+
+@settings(deadline=None)
+@given(st.integers(0, 16_383))
+def test_column_letters_are_those_of_openpyxl(column: int) -> None:
+    assert column_letters(column) == openpyxl.utils.get_column_letter(column + 1)
+
+
+def test_what_the_cells_do_not_show_is_told() -> None:
+    rows: Rows = [["Question", "Answer"], *([f"q{index}?", f"a{index}"] for index in range(6))]
+    book = workbook({"Other": FAQ, "S": rows})
+    sheet = book["S"]
+    sheet["B3"] = "=1+1"  # openpyxl stores no values of formulas
+    sheet["B4"].data_type, sheet["B4"]._value = "e", "#N/A"
+    sheet["B5"] = 0.19
+    sheet.row_dimensions[6].hidden = True
+    book.move_sheet("S", -1)  # so that the order of the sheets is not that of the entries
+    found = {finding.code: (finding.message, finding.rows) for finding in parse(book).findings}
+    assert {code: rows for code, (_, rows) in found.items()} == {
+        "hidden_rows": (6,),
+        "formulas": (3,),
+        "error_cells": (4,),
+        "numbers_among_texts": (5,),
+    }
+    assert all(message.startswith('sheet "S"') for message, _ in found.values())
+    assert '"0.19"' in found["numbers_among_texts"][0]
+
+
+def test_a_formula_that_gives_an_empty_text_is_computed() -> None:
+    row = b'<row r="9"><c r="A9" t="str"><f>""</f><v></v></c><c r="B9"><f>1+1</f><v>2</v></c></row></sheetData>'
+    marks = check_workbook(Path("a.xlsx"), changed_archive({SHEET: sheet_xml(b"</sheetData>", row)}))
+    assert marks["FAQ"].uncomputed == ()
+    marks = check_workbook(
+        Path("a.xlsx"), changed_archive({SHEET: sheet_xml(b"</sheetData>", row.replace(b' t="str"', b""))})
+    )
+    assert marks["FAQ"].uncomputed == (9,)

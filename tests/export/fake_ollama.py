@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(201, None)
 
     def _create(self, wanted: dict[str, Any]) -> None:
-        unknown = set(wanted) - {"model", "files", "template", "system", "license", "parameters", "stream"}
+        unknown = set(wanted) - {"model", "files", "template", "system", "license", "parameters", "messages", "stream"}
         if unknown or not re.fullmatch(r"[\w./-]+(:[\w.-]+)?", wanted.get("model", "")):
             self._answer(400, {"error": f"invalid request {sorted(unknown)}"})
         elif not wanted.get("files"):

@@ -158,7 +158,7 @@ def test_base_and_tuned_side_by_side():
     lines = card_text(FACTS).splitlines()
     assert "| Perplexity (lower is better) | 31.50 | 3.25 | -28.25 |" in lines
     assert "| Token F1 | 0.125 | 0.750 | +0.625 |" in lines
-    assert "On 10 rows that were never trained on; scores run from 0 to 1, perplexity from 1 up." in lines
+    assert "On 10 rows that were never trained on; shares run from 0 to 1, perplexity from 1 up." in lines
     assert "- 10 test rows are few: small differences may be chance." in lines
     assert "are few" not in card_text(replace(FACTS, test_rows=100))
     assert "| Token F1 |  | 0.750 |  |" in card_text(replace(FACTS, base_metrics={})).splitlines()

@@ -14,7 +14,7 @@ import torch
 
 from tunesmith.api import Export, export
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export import architectures, gguf, targets
+from tunesmith.export import architectures, gguf, workshop
 from tunesmith.export.merged import write_merged
 from tunesmith.model import load_adapter, load_base, merge, open_trained
 from tunesmith.runs import Run
@@ -106,17 +106,29 @@ def test_merged_weights_in_several_shards_load_as_one(tuned: Callable[..., Run],
     assert found.generation_config.eos_token_id == [1, 3]
 
 
-@pytest.fixture
-def planted(llama_cpp: None, tuned: Callable[..., Run], own_stops: Path, out: Path) -> Callable[[], dict[str, str]]:
-    """planted() -> faults that the verification of a float32 export of a tuned llama finds."""
-    run = tuned(str(own_stops), **{"method.name": "full"})
+Planted = Callable[[], tuple[int, dict[str, str]]]
 
-    def find() -> dict[str, str]:
-        result = export(str(run.path), out=out, to=["gguf"], quantize=["f32"], prompts=PROMPTS)
+
+@pytest.fixture
+def planted(
+    llama_cpp: None, tuned: Callable[..., Run], own_stops: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> Planted:
+    """planted() -> exit code of an export of a tuned llama in float32, and the checks that failed."""
+    from tunesmith.cli import main
+
+    run = tuned(str(own_stops), **{"method.name": "full"})
+    command = ["export", str(run.path), "--to", "gguf", "--quantize", "f32", "--verify", str(PROMPTS), "--json"]
+
+    def find() -> tuple[int, dict[str, str]]:
+        capsys.readouterr()
+        code = main([*command, "--out", str(out)])
+        printed = capsys.readouterr()
+        (product,) = json.loads(printed.out)["products"]
         recorded = json.loads((out / "gguf-f32" / "verification.json").read_text())
-        assert recorded["status"] == result.products[0].verdict.status
-        assert result.products[0].path.exists()
-        return faults(result)
+        assert recorded["status"] == product["status"] == ("failed" if code else "verified")
+        assert Path(product["path"]).exists()  # nothing is deleted
+        assert ("not the trained model: gguf-f32" in printed.err) == bool(code)
+        return code, {check["name"]: check["detail"] for check in product["checks"] if not check["passed"]}
 
     return find
 
@@ -124,80 +136,59 @@ def planted(llama_cpp: None, tuned: Callable[..., Run], own_stops: Path, out: Pa
 def with_vocabulary(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], dict[str, Any]]) -> None:
     import dataclasses
 
-    read = targets.read_vocabulary
+    read = workshop.read_vocabulary
 
     def changed(*arguments: Any, **named: Any) -> Any:
         vocabulary = read(*arguments, **named)
         return dataclasses.replace(vocabulary, **change(vocabulary))
 
-    monkeypatch.setattr(targets, "read_vocabulary", changed)
+    monkeypatch.setattr(workshop, "read_vocabulary", changed)
 
 
-def test_nothing_is_found_where_nothing_is_planted(planted: Callable[[], dict[str, str]]) -> None:
-    assert planted() == {}
+def test_nothing_is_found_where_nothing_is_planted(planted: Planted) -> None:
+    assert planted() == (0, {})
 
 
-def test_a_wrong_template_is_caught(planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_template_is_caught(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     with_vocabulary(monkeypatch, lambda v: {"chat_template": v.chat_template.replace("assistant", "model")})
-    assert set(planted()) == {"prompts"}
+    code, found = planted()
+    assert (code, set(found)) == (100, {"prompts"})
 
 
 @pytest.mark.parametrize("role", ["eos", "eot"])
-def test_a_missing_stop_token_is_caught(
-    role: str, planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_stop_token_is_caught(role: str, planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(vocabulary: Any) -> dict[str, Any]:
         return {"ids": {**vocabulary.ids, role: vocabulary.ids["padding"]}}
 
     with_vocabulary(monkeypatch, forget)
-    assert "stop tokens" in planted()
+    code, found = planted()
+    assert code == 100
+    assert "stop tokens" in found
 
 
-def test_an_unpermuted_query_is_caught(planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unpermuted_query_is_caught(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     change = gguf.change
 
     def unpermuted(tensor: Any, name: str, *rest: Any) -> Any:
         return tensor if name.endswith("q_proj.weight") else change(tensor, name, *rest)
 
     monkeypatch.setattr(gguf, "change", unpermuted)
-    assert {"logits", "distribution"} <= set(planted())
+    code, found = planted()
+    assert code == 100
+    assert {"logits", "distribution"} <= set(found)
 
 
-def test_a_swapped_vocabulary_entry_is_caught(
-    planted: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_swapped_vocabulary_entry_is_caught(planted: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     def swap(vocabulary: Any) -> dict[str, Any]:
         tokens = list(vocabulary.tokens)
         tokens[300], tokens[301] = tokens[301], tokens[300]
         return {"tokens": tuple(tokens)}
 
     with_vocabulary(monkeypatch, swap)
-    assert "vocabulary" in planted()
-
-
-def test_the_command_line_answers_a_failed_check_with_100(
-    tuned: Callable[..., Run],
-    llama_cpp: None,
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from tunesmith.cli import main
-
-    run = str(tuned("llama", **{"method.name": "full"}).path)
-    command = ["export", run, "--to", "gguf", "--quantize", "f32", "--verify", "3", "--out", str(out)]
-    capsys.readouterr()
-    assert main(command) == 0
-    printed = capsys.readouterr()
-    assert "gguf-f32" in printed.out
-    assert "verified" in printed.out
-    monkeypatch.setattr(architectures, "permute", lambda tensor, heads: tensor)
-    assert main([*command, "--json"]) == 100
-    printed = capsys.readouterr()
-    document = json.loads(printed.out)
-    assert document["products"][0]["status"] == "failed"
-    assert Path(document["products"][0]["path"]).exists()
-    assert "not the trained model: gguf-f32" in printed.err
+    code, found = planted()
+    assert code == 100
+    assert "vocabulary" in found
+    assert "300 is" in found["vocabulary"]
 
 
 def test_without_llama_cpp_it_is_exported_and_unverified(
@@ -210,7 +201,7 @@ def test_without_llama_cpp_it_is_exported_and_unverified(
     run = str(tuned("llama").path)
     result = export(run, out=out, to=["gguf", "adapter"], quantize=["q8_0"], prompts=PROMPTS)
     assert statuses(result) == {"gguf-q8_0": "unverified", "adapter": "verified"}
-    assert 'pip install "tunesmith[llamacpp]"' in str(result.products[0].verdict.reason)
+    assert '"tunesmith[llamacpp]"' in str(result.products[0].verdict.reason)
     with pytest.raises(ResourceError, match="K-quants need"):
         export(run, out=out, to=["gguf"], quantize=["q4_k_m"])
 

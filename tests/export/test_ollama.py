@@ -12,10 +12,9 @@ import pytest
 from tests.export.fake_ollama import FakeOllama, fake_ollama
 from tests.export.go_template import ask_ollama, execute
 from tests.prompts.conftest import FAMILIES, build_tokenizer
-from tunesmith.api import Export, export
-from tunesmith.api.exporter import Exported
-from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export import Modelfile, Ollama, Product, Verdict, find_frame
+from tunesmith.api import export
+from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.export import Modelfile, Ollama, find_frame, is_writable
 from tunesmith.prompts import check_template, prompt_text
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -144,6 +143,23 @@ def make_files(folder: Path) -> tuple[Path, Modelfile]:
     return path, Modelfile(template="{{ .Prompt }}", parameters=parameters, system="Hi", licence="mit")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:llama_cpp")
+def test_training_rows_are_examples_where_they_are_asked_for(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    run = str(tuned("llama").path)
+    (one,) = export(run, out=tmp_path, to=["ollama"], quantize=["f32"], prompts=0, messages=2).products
+    lines = (one.path.parent / "Modelfile").read_text(encoding="utf-8").splitlines()
+    told = [line for line in lines if line.startswith("MESSAGE")]
+    assert [line.split()[1] for line in told] == ["user", "assistant"] * 2
+    asked = int(told[0].removesuffix('?"').split()[-1])
+    assert told[1] == f'MESSAGE assistant "The code is {asked * 7}."'
+    assert lines[-4:] == told  # after everything else
+    with pytest.raises(DataError, match="is 99, and") as caught:
+        export(run, out=tmp_path, to=["ollama"], quantize=["f32"], prompts=0, messages=99)
+    assert "or less" in str(caught.value.fix)
+    assert not is_writable("a row with \u200b in it is no example")
+
+
 def no_progress(what: str, done: int, total: int) -> None:
     """Nobody looks."""
 
@@ -216,17 +232,3 @@ def test_the_command_line_makes_models(
     text = (tmp_path / "ollama-q8_0" / "Modelfile").read_text(encoding="utf-8")
     assert server.models["faq:q8_0"]["template"] in text
     assert server.models["faq:q8_0"]["parameters"]["stop"] == ["<|endoftext|>", "<|im_end|>"]
-
-
-def test_the_smallest_file_that_keeps_its_quality_is_recommended(tmp_path: Path) -> None:
-    def made(name: str, size: int, f1: float, perplexity: float) -> Exported:
-        numbers = {"token_f1": f1, "reference_token_f1": 0.5, "perplexity": perplexity, "reference_perplexity": 2.0}
-        return Exported(Product("gguf", name), tmp_path, size, Verdict(numbers=numbers))
-
-    files = [made("f32", 40, 0.5, 2.0), made("q8_0", 10, 0.48, 2.05), made("q4_0", 5, 0.46, 2.0)]
-    files.append(made("q5_0", 6, 0.5, 2.2))
-    run: Any = None
-    best = Export(run, tmp_path, tuple(files)).recommended
-    assert best is not None
-    assert best.product.file_type == "q8_0"
-    assert Export(run, tmp_path, tuple(files[:1])).recommended is None

@@ -31,6 +31,15 @@ def test_the_program_makes_the_file(program: Path, tmp_path: Path) -> None:
     assert (tmp_path / "small.gguf").read_text() == "weights\nq4_k_m\n"
 
 
+def test_the_program_is_given_the_importance_matrix(program: Path, tmp_path: Path) -> None:
+    program.write_text('#!/bin/sh\necho "$@" > "$4"\n')
+    quantising.quantise(
+        tmp_path / "f32.gguf", tmp_path / "small.gguf", file_type="q4_k_m", matrix=tmp_path / "importance.gguf"
+    )
+    given = (tmp_path / "small.gguf").read_text().split()
+    assert given == ["--imatrix", *(f"{tmp_path}/{name}.gguf" for name in ("importance", "f32", "small")), "q4_k_m"]
+
+
 def test_its_own_words_are_the_cause(program: Path, tmp_path: Path) -> None:
     (tmp_path / "f32.gguf").write_text("weights\n")
     with pytest.raises(ResourceError, match="code 3") as caught:

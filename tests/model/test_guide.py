@@ -33,7 +33,7 @@ def test_every_parameter_is_in_it_once_and_every_layer_has_a_role(
 
 @pytest.mark.parametrize("arch", ["gpt2", "llama", "phi3"])
 @pytest.mark.parametrize("layers", [None, "1"])
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.is_adapter])
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.is_adapter and not m.is_soft_prompt])
 def test_the_cost_is_that_of_the_adapter(
     tiny_model_dir: Callable[[str], Path], name: str, layers: str | None, arch: str
 ) -> None:
@@ -42,6 +42,16 @@ def test_the_cost_is_that_of_the_adapter(
     guide = layer_guide(load_skeleton(str(tiny_model_dir(arch))), method)
     model = apply_method(load_base(str(tiny_model_dir(arch))).model, method, dtype=torch.float32)
     assert guide.chosen_parameters == count_parameters(model)[0]
+
+
+@pytest.mark.parametrize("name", ["full", *(n for n, m in METHODS.items() if m.is_soft_prompt)])
+def test_a_method_that_puts_nothing_beside_layers_gets_the_cost_of_lora(
+    tiny_model_dir: Callable[[str], Path], name: str
+) -> None:
+    skeleton = load_skeleton(str(tiny_model_dir("llama")))
+    guide = layer_guide(skeleton, MethodConfig(name=name, r=3))  # type: ignore[arg-type]
+    assert guide == layer_guide(skeleton, MethodConfig(name="lora", r=3))
+    assert guide.chosen_parameters > 0
 
 
 def test_tied_weights_are_said_to_be_one(tiny_model_dir: Callable[[str], Path]) -> None:

@@ -16,10 +16,11 @@ from tunesmith.data import StepPlan
 from tunesmith.errors import ResourceError
 from tunesmith.model import Lanes, load_base, token_nll
 from tunesmith.train import fit, loop
-from tunesmith.train.budget import MicroBatches, is_out_of_memory, within_memory
+from tunesmith.train.budget import MemoryNeed, MicroBatches, free_bytes, is_out_of_memory, memory_need, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.loop import LoopSettings
 from tunesmith.train.observe import Event
+from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.signals import StopRequest
 from tunesmith.types import Batch, Encoded
 
@@ -124,9 +125,12 @@ def test_lanes_take_the_same_steps_and_the_last_resort_is_one(machine: Callable[
     roomy.fit()
     small = machine("small", 21)  # the two longest rows have 20 and 21 tokens
     small.lanes = Lanes(2)
-    small.fit()
-    assert small.losses() == pytest.approx(roomy.losses(), rel=1e-5)
+    assert small.fit(stop_after=2).one_lane
     assert len(small.told()) == 4  # 84, 42, 21 tokens in two lanes, and 21 in one
+    small.lanes = Lanes(2)
+    small.fit()
+    assert len(small.told()) == 4  # and what fits is found once
+    assert small.losses() == pytest.approx(roomy.losses(), rel=1e-5)
 
 
 def test_memory_runs_out_before_the_first_step_or_not_at_all(machine: Callable[..., Machine]) -> None:
@@ -175,3 +179,32 @@ def test_the_words_of_this_torch_are_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_need_is_what_a_step_allocates(dtype: torch.dtype) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 8)).to(dtype)
+    model[0].requires_grad_(False)
+    need = memory_need(model, "adamw", torch.device("cpu"))
+    optimizer = build_optimizer(model, "adamw", weight_decay=0.1, betas=(0.9, 0.95))
+    model(torch.ones(4, 16, dtype=dtype)).sum().backward()
+    optimizer.step()
+    moments = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.ndim]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert need.training_bytes == sum(tensor.nbytes for tensor in [*moments, *gradients])
+    assert need.weights_bytes == sum(parameter.nbytes for parameter in model.parameters())
+    assert need.fits
+
+
+def test_free_memory_is_no_more_than_the_machine_has() -> None:
+    import os
+
+    free = free_bytes(torch.device("cpu"))
+    assert free is not None
+    assert 0 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert free_bytes(torch.device("meta")) is None
+
+
+def test_what_cannot_fit_is_known() -> None:
+    assert not MemoryNeed(1, 10, 9).fits
+    assert MemoryNeed(1, 10, None).fits

@@ -11,7 +11,7 @@ import torch
 
 from tunesmith.config import RunConfig, commented_yaml, load_config
 from tunesmith.data import EncodeReport
-from tunesmith.train.resolve import default_epochs, plan_steps, resolve_settings
+from tunesmith.train.resolve import default_epochs, nothing_fits, plan_steps, resolve_settings
 
 NANO, LARGE = 15_300_000, 1_100_000_000
 
@@ -94,3 +94,11 @@ def test_phases_bring_their_own_peak() -> None:
     config = resolved({}, recipe="three-phases")
     assert config.train.learning_rate == 5e-4
     assert config.origin("train.learning_rate") == "detected: the highest of train.phases"
+
+
+@pytest.mark.parametrize(("context", "fix"), [(2048, "--data.max_length to 900"), (512, "the model reads 512 tokens")])
+def test_rows_that_are_all_too_long_are_answered_with_what_helps(context: int, fix: str) -> None:
+    report = EncodeReport(longest_whole=900, dropped={"too long": (2, 3)})
+    error = nothing_fits(report, max_length=256, context=context)
+    assert fix in str(error.fix)
+    assert "2 left out (too long: rows 2, 3)" in str(error.cause)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
@@ -41,9 +42,12 @@ __all__ = [
     "MetricType",
     "ModelEvaluator",
     "ModelFinetuner",
+    "Pipeline",
     "Preview",
     "Session",
+    "Stage",
     "SuiteComparison",
+    "Watch",
     "check_data_file",
     "compare",
     "create_mlx_compatible_scheduler",
@@ -57,6 +61,7 @@ __all__ = [
     "preview",
     "run_config",
     "schedule_curve",
+    "to_ollama",
     "train",
 ]
 
@@ -69,6 +74,7 @@ _HOME = {
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
     **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, TypedDict, Unpack
 
 import torch
 from transformers import AutoTokenizer
 
 from tunesmith.api.facts import card_facts
+from tunesmith.api.sizes import RULE, Measured, recommend, write_report
+from tunesmith.api.training_rows import TrainingRows
 from tunesmith.api.verifiers import verify_all
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError
@@ -26,15 +29,14 @@ from tunesmith.export import (
     make_modelfile,
     open_workshop,
     plan,
+    read_verdict,
 )
 from tunesmith.model import count_parameters, load_skeleton
 from tunesmith.prompts import check_template
-from tunesmith.runs import Run, atomic_write
+from tunesmith.runs import Run, atomic_write, recover
 
 Progress = Callable[[str, int, int], None]
-PROMPTS = 200
-# What a smaller file may lose and still be recommended: token F1, and the factor of perplexity on held-out rows.
-LOST_F1, GROWN_PERPLEXITY = 0.03, 1.05
+OnStage = Callable[[str, Product, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Exported:
             "schema_version": 1,
             "target": self.product.target,
             "file_type": self.product.file_type,
+            "weighed": self.product.weighed,
             "path": self.path.name,
             "bytes": self.size_bytes,
             **self.verdict.to_json(),
@@ -59,26 +62,35 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What `export` made. `failed`: products that are not the trained model. `created`: models that Ollama made."""
+    """What `export` made.
 
+    failed: products that are not the trained model. created: models that Ollama made. reports: table and picture of
+    size against quality, where there are several sizes.
+    """
+
+    RULE: ClassVar[str] = RULE
     run: Run
     out: Path
     products: tuple[Exported, ...]
     created: tuple[str, ...] = ()
+    reports: tuple[Path, ...] = ()
 
     @property
     def failed(self) -> tuple[Exported, ...]:
         return tuple(one for one in self.products if one.verdict.status == "failed")
 
     @property
-    def recommended(self) -> Exported | None:
-        """The smallest verified file that loses at most 0.03 of token F1 and 5 % of perplexity; None of less than two.
+    def sizes(self) -> tuple[Measured, ...]:
+        """GGUF models that were tried, whatever was found: size against quality."""
+        tried = [one for one in self.products if one.product.file_type is not None and one.verdict.numbers]
+        return tuple(
+            Measured(one.product.name, one.size_bytes, one.verdict.status, one.verdict.numbers) for one in tried
+        )
 
-        A number that was not measured, for want of held-out rows, does not count as lost.
-        """
-        sizes = [one for one in self.products if one.product.file_type is not None and one.verdict.status == "verified"]
-        kept = [one for one in sizes if _keeps_quality(one.verdict.numbers)]
-        return min(kept, key=lambda one: one.size_bytes) if len(sizes) > 1 and kept else None
+    @property
+    def recommended(self) -> str | None:
+        """Name of the smallest product that keeps its quality (`recommend`)."""
+        return recommend(self.sizes)
 
     def to_json(self) -> dict[str, object]:
         """What `tunesmith export --json` prints."""
@@ -87,68 +99,133 @@ class Export:
             "run": str(self.run.path),
             "out": str(self.out),
             "created": list(self.created),
+            "recommended": self.recommended,
+            "reports": [str(path) for path in self.reports],
             "products": [{**one.to_json(), "path": str(one.path)} for one in self.products],
         }
+
+
+class Wishes(TypedDict, total=False):
+    """Settings of the section export (docs/settings.md), in place of the run's own."""
+
+    quantize: Sequence[str]
+    imatrix: bool
+    prompts: int
+    messages: int
+    server: str | None
+    create: str | None
+    host: str | None
 
 
 def export(
     reference: str,
     *,
     to: Sequence[str],
-    quantize: Sequence[str] = ("q8_0",),
     out: str | Path | None = None,
-    prompts: int = PROMPTS,
-    create: str | None = None,
-    host: str | None = None,
     on_progress: Progress = lambda what, done, total: None,
+    **wishes: Unpack[Wishes],
 ) -> Export:
     """Write a run in other formats and try each against the trained model.
 
     Args:
         reference: a run's name or folder.
-        to: names of TARGETS. quantize: names of FILE_TYPES, for gguf and ollama.
+        to: names of TARGETS.
         out: folder of the exports; without it, exports/ of the run. Each product has a folder there.
-        prompts: of the run's own data, to try each product with; 0 tries nothing and leaves them unverified.
-        create: name of the model that Ollama makes of the ollama export, NAME:TYPE where there are several; one that
-            is not the trained model is not sent. host: URL of that Ollama; without it OLLAMA_HOST, else this machine.
+        wishes: types, what to try with, what to tell Ollama; those that are not given are the run's. A model of the
+            name `create` is made of the ollama export, NAME:TYPE where there are several; one that is not the trained
+            model is not sent. With `server`, files that are there are tried and not made again.
 
     Returns:
         Every product with its verdict; one that failed stays where it is, marked in its verification.json.
 
     Raises:
         SettingsError: an unknown wish, or one that this run cannot fulfil; all problems together.
+        DataError: rows are needed and the file has changed since training.
         ResourceError: a package, a model or room on the disk is missing.
     """
-    products = check_wishes(to, quantize)
-    names = _model_names(create, products)
-    server = Ollama(host) if names else None
-    if server is not None:
-        server.version()  # before hours of work, whether there is one
     run = Run.open(reference)
+    changes = {f"export.{name}": value for name, value in wishes.items()}
+    config = load_config(stored=run.config_path, overrides=changes)
+    products = check_wishes(to, config.export.quantize, imatrix=config.export.imatrix)
+    return export_products(
+        run, config, products, out=out, on_progress=on_progress, keep=config.export.server is not None
+    )
+
+
+def export_products(
+    run: Run,
+    config: RunConfig,
+    products: Sequence[Product],
+    *,
+    out: str | Path | None = None,
+    on_progress: Progress = lambda what, done, total: None,
+    keep: bool = False,
+    on_stage: OnStage = lambda stage, product, is_done: None,
+) -> Export:
+    """Make, try and hand over products; `export` has the rest of the contract.
+
+    Args:
+        config: the run's, with what is wished for in `export`.
+        keep: products that are there stay, and those that were tried before are not tried again.
+        on_stage: called before a product is "made", "tried" and "created"; is_done: it was so in an earlier call.
+    """
+    settings = config.export
+    names = _model_names(settings.create, products)
+    server = _reach(settings.host) if names else None
+    _refuse_unfinished(run)
+    trained, parameters = _trained(run, config)
+    folder = Path(out) if out is not None else run.exports_dir
+    if out is None:
+        recover(folder)  # what a killed export left
+    missing = [one for one in products if not (keep and (folder / one.name / MARK).exists())]
+    plan(missing, trained, folder, parameters=parameters)
+    rows = TrainingRows(run, config, trained)
+    examples = rows.pairs(settings.messages) if any(one.target == "ollama" for one in products) else ()
+    with open_workshop(
+        trained,
+        folder,
+        on_progress,
+        measure=lambda: rows.importance(on_progress),
+        examples=examples,
+        server=settings.server,
+    ) as shop:
+        found = []
+        for product in products:
+            path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
+            is_known = is_there and settings.server is None  # with a server it is that one's answers that count
+            found.append((product, path, read_verdict(folder / product.name / MARK) if is_known else None))
+        verdicts = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
+    exported = tuple(
+        Exported(product, path, _size(path), verdict)
+        for (product, path, _), verdict in zip(found, verdicts, strict=True)
+    )
+    for one in exported:
+        text = json.dumps(one.to_json(), indent=2, ensure_ascii=False)
+        atomic_write(folder / one.product.name / MARK, text + "\n")
+    result = Export(run, folder, exported)
+    reports = write_report(result.sizes, result.recommended, folder, title=run.name)
+    made_of = [(name, one) for one in exported if (name := names.get(one.product)) and one.verdict.status != "failed"]
+    if server is not None:
+        modelfile = make_modelfile(trained, examples)
+        for name, one in made_of:
+            on_stage("created", one.product, False)
+            server.create(name, one.path, modelfile, on_progress=on_progress)
+    return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
+
+
+def _reach(host: str | None) -> Ollama:
+    server = Ollama(host)
+    server.version()  # before hours of work, whether there is one
+    return server
+
+
+def _refuse_unfinished(run: Run) -> None:
     if run.manifest.get("kind") == "pretrain":
         raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
     if not run.model_dir.is_dir():
         raise ResourceError(
             f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
         )
-    config = load_config(stored=run.config_path)
-    trained, parameters = _trained(run, config)
-    folder = Path(out) if out is not None else run.exports_dir
-    plan(products, trained, folder, parameters=parameters)
-    with open_workshop(trained, folder, on_progress) as shop:
-        made = [(product, make(product, shop, folder)) for product in products]
-        verdicts = verify_all(made, shop, run, prompts=prompts, on_progress=on_progress)
-    found = []
-    for (product, path), verdict in zip(made, verdicts, strict=True):
-        one = Exported(product, path, _size(path), verdict)
-        atomic_write(folder / product.name / MARK, json.dumps(one.to_json(), indent=2, ensure_ascii=False) + "\n")
-        found.append(one)
-    made_of = [(name, one) for one in found if (name := names.get(one.product)) and one.verdict.status != "failed"]
-    if server is not None:
-        modelfile = make_modelfile(trained)
-        for name, one in made_of:
-            server.create(name, one.path, modelfile, on_progress=on_progress)
-    return Export(run, folder, tuple(found), tuple(name for name, _ in made_of))
 
 
 def _model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
@@ -170,9 +247,9 @@ def _model_names(create: str | None, products: Sequence[Product]) -> dict[Produc
         name = create.partition(":")[0]
         raise SettingsError(
             f"--create {create} names one model, and there are {len(mine)} types",
-            fix=f"--create {name}, which makes {', '.join(f'{name}:{product.file_type}' for product in mine)}",
+            fix=f"--create {name}, which makes {', '.join(f'{name}:{product.type_name}' for product in mine)}",
         )
-    return {product: f"{create}:{product.file_type}" for product in mine}
+    return {product: f"{create}:{product.type_name}" for product in mine}
 
 
 def _trained(run: Run, config: RunConfig) -> tuple[Trained, int]:
@@ -194,12 +271,6 @@ def _trained(run: Run, config: RunConfig) -> tuple[Trained, int]:
         max_length=config.data.max_length,
     )
     return trained, count_parameters(skeleton)[1]
-
-
-def _keeps_quality(numbers: Mapping[str, float]) -> bool:
-    lost = numbers.get("reference_token_f1", 0.0) - numbers.get("token_f1", 0.0)
-    grown = numbers.get("perplexity", 1.0) / numbers.get("reference_perplexity", 1.0)
-    return lost <= LOST_F1 and grown <= GROWN_PERPLEXITY
 
 
 def _size(path: Path) -> int:

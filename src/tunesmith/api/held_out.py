@@ -8,7 +8,7 @@ from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
 from tunesmith.data import encode, prepare, spread_over_tasks
 from tunesmith.errors import DataError
-from tunesmith.evaluate import AnswerLog, Evaluation
+from tunesmith.evaluate import AnswerLog, Evaluation, Tools
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
@@ -34,7 +34,9 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
     rows = spread_over_tasks(prepared.test, config.eval.max_rows)
     if not rows:
         raise DataError(
-            f"{run.name} has no test rows", fix="train with data.split.test above 0, or give --data.test_path FILE"
+            f"{run.name} has no test rows",
+            cause="all rows were trained on: there were too few to keep some, or data.split.test was 0",
+            fix="give other rows with --data.test_path FILE, or train with more rows",
         )
     return rows
 
@@ -47,10 +49,11 @@ def measure_session(
     base: bool,
     on_progress: Progress,
     log: AnswerLog | None = None,
+    tools: Tools | None = None,
 ) -> Evaluation:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not asked again.
+    log: of this model with these settings; what is in it is not asked again. tools: as in `evaluate`.
     """
     who = "the base model" if base else "the tuned model"
     with session.engine(base=base) as engine:
@@ -62,6 +65,7 @@ def measure_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
+            tools=tools,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tunesmith import train as training
@@ -15,16 +16,18 @@ from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
 from tunesmith.api.leaks import LeakReport, find_leaks, without
-from tunesmith.api.records import answers_file
+from tunesmith.api.records import answers_file, tools_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
+    PREFERENCE,
     AnswerLog,
     Evaluation,
     Item,
     MetricChange,
     SuiteComparison,
+    check_names,
     compare_table,
     confusions,
     contest,
@@ -34,6 +37,7 @@ from tunesmith.evaluate import (
     read_suite,
     report_html,
     summarise,
+    with_preference,
 )
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
@@ -101,7 +105,7 @@ def train(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    config = _with_absolute_paths(config if resume is not None else training.continued(config))
+    config = with_absolute_paths(config if resume is not None else training.continued(config))
     result = training.train(
         config,
         destination=destination,
@@ -165,10 +169,15 @@ def evaluate(
 
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
+        SettingsError: a score of `eval.metrics` is unknown or needs what is not there. ResourceError: a judge does not
+            answer; what it has said, and all answers, are kept.
     """
     run = Run.open(reference)
+    check_names(run_config(reference, overrides).eval.metrics)  # before a model is loaded
     session = open_session(reference, overrides)
     config = session.config
+    kept = run.eval_dir / "answers"
+    tools = tools_of(config, kept, partial(on_progress, "the judge"))
     suites = [(name, read_suite(name)) for name in config.eval.suites]
     examples = held_out_examples(run, config)
     leakage = find_leaks(run, config, examples)
@@ -179,11 +188,14 @@ def evaluate(
             examples,
             encoded,
             base=is_base,
-            log=AnswerLog(answers_file(run.eval_dir / "answers", "base" if is_base else "tuned", config, session)),
+            log=AnswerLog(answers_file(kept, "base" if is_base else "tuned", config, session)),
+            tools=tools,
             on_progress=on_progress,
         )
         for is_base in (True, False)
     )
+    if PREFERENCE in config.eval.metrics and tools.judge is not None:
+        base, tuned = with_preference(base, tuned, tools.judge)
     comparison = Comparison(run, base, tuned, leakage)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
@@ -234,6 +246,7 @@ def _report(comparison: Comparison) -> str:
             ("base", manifest["model"]["path"]),
             ("data", ", ".join(Path(file["path"]).name for file in data["files"])),
             ("rows", ", ".join(f"{rows} {side}" for side, rows in data["split"].items())),
+            ("scores", comparison.tuned.why),
             ("training", f"{manifest['training']['step']} steps, {manifest['training']['seconds']:.0f} s"),
         ],
         pictures=pictures,
@@ -277,7 +290,7 @@ def _measure_suite(session: Session, name: str, items: Sequence[Item], on_progre
     return SuiteComparison(Path(name).stem, base, tuned, session.config.seed)
 
 
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
+def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Local files by their full path, so that a run can be measured and loaded from any working directory."""
     for name, path in (
         ("model.path", config.model.path),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,15 @@ from tunesmith.export import (
     Check,
     Evidence,
     LlamaCpp,
+    LlamaServer,
     Original,
     Product,
     Trained,
     Verdict,
     Workshop,
-    import_llama_cpp,
+    is_installed,
     make_cases,
+    start_server,
     verify_file,
     verify_modelfile,
     verify_numbers,
@@ -40,70 +44,104 @@ from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example, Message
 
 Progress = Callable[[str, int, int], None]
+OnStage = Callable[[str, Product, bool], None]
 # Longer answers prove no more: a wrong weight shows in the first tokens.
 _ANSWER_TOKENS = 128
 _NUMBERS_OF = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
 def verify_all(
-    made: Sequence[tuple[Product, Path]], shop: Workshop, run: Run, *, prompts: int, on_progress: Progress
+    found: Sequence[tuple[Product, Path, Verdict | None]],
+    shop: Workshop,
+    run: Run,
+    config: RunConfig,
+    *,
+    on_progress: Progress,
+    on_stage: OnStage,
 ) -> list[Verdict]:
     """A verdict for each product.
 
     Args:
-        made: products and their main files. prompts: of the run's own data; 0 tries nothing.
+        found: products, their main files, and what was found out about them before.
+        config: `export.prompts` of the run's own data are tried; with 0 nothing is. `export.server` has the file.
     """
-    if not prompts:
-        return [Verdict(reason="it was not asked for") for _ in made]
-    missing = _missing_llama_cpp() if any(product.is_gguf for product, _ in made) else None
-    if missing and all(product.is_gguf for product, _ in made):
-        return [Verdict(reason=missing) for _ in made]
-    session = open_session(str(run.path), {"model.dtype": "float32"})
-    evidence = _evidence(session, run, shop.trained, prompts)
-    if not evidence.cases:
-        return [Verdict(reason="the model's context has no room for a prompt and an answer") for _ in made]
-    with session.engine() as engine:
-        original = Original(_PythonRunner(engine, session.config), evidence, on_progress)
-        verdicts = []
-        for product, path in made:
-            if missing and product.is_gguf:
-                verdicts.append(Verdict(reason=missing))
-            else:
-                verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
+    untried = [product for product, _, known in found if known is None]
+    why = _why_not(untried, config)
+    evidence, session = None, None
+    if any(product not in why for product in untried):
+        session = open_session(str(run.path), {"model.dtype": "float32"})
+        evidence = _evidence(session, run, shop.trained, config.export.prompts)
+        if not evidence.cases:
+            why = dict.fromkeys(untried, "the model's context has no room for a prompt and an answer")
+    verdicts: list[Verdict] = []
+    with contextlib.ExitStack() as stack:
+        original: Original | None = None
+        for product, path, known in found:
+            on_stage("tried", product, known is not None)
+            if known is not None or product in why:
+                verdicts.append(known or Verdict(reason=why[product]))
+                continue
+            assert session is not None
+            assert evidence is not None
+            if original is None:
+                runner = _PythonRunner(stack.enter_context(session.engine()), session.config)
+                original = Original(runner, evidence, on_progress)
+            verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
     return verdicts
 
 
+def _why_not(products: Sequence[Product], config: RunConfig) -> dict[Product, str]:
+    """Products that cannot be tried, and why."""
+    if not config.export.prompts:
+        return dict.fromkeys(products, "it was not asked for")
+    missing = None if config.export.server else _missing_llama_cpp()
+    why = {product: missing for product in products if missing and product.is_gguf}
+    if not missing and not config.export.server and not is_installed():
+        why |= {one: "a server of xllamacpp takes no adapter" for one in products if one.target == "gguf-lora"}
+    return why
+
+
 def _missing_llama_cpp() -> str | None:
-    try:
-        import_llama_cpp()
-    except ResourceError as error:
-        return f"{error.message}; install it with {error.fix} and export again"
-    return None
+    if is_installed() or importlib.util.find_spec("xllamacpp") is not None:
+        return None
+    return (
+        'llama.cpp is not installed; pip install "tunesmith[xllamacpp]" (wheels) or "tunesmith[llamacpp]" (also makes '
+        "K-quants), and export again"
+    )
 
 
 def _verify_gguf(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
-    return _verify_model(product, path, original, on_progress, tell=verify_file)
+    return _verify_model(product, path, shop, original, on_progress, tell=verify_file)
 
 
 def _verify_ollama(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
-    def tell(file: LlamaCpp, evidence: Evidence) -> tuple[Check, ...]:
+    def tell(file: LlamaCpp | LlamaServer, evidence: Evidence) -> tuple[Check, ...]:
         return verify_modelfile(file, evidence, shop.frame, (path.parent / MODELFILE).read_text(encoding="utf-8"))
 
-    return _verify_model(product, path, original, on_progress, tell=tell)
+    return _verify_model(product, path, shop, original, on_progress, tell=tell)
+
+
+def _open_file(path: Path, shop: Workshop, context: int) -> LlamaCpp | LlamaServer:
+    if shop.server:
+        return LlamaServer(shop.server, path)
+    return LlamaCpp(path, context=context) if is_installed() else start_server(path, context=context)
 
 
 def _verify_model(
     product: Product,
     path: Path,
+    shop: Workshop,
     original: Original,
     on_progress: Progress,
     *,
-    tell: Callable[[LlamaCpp, Evidence], tuple[Check, ...]],
+    tell: Callable[[LlamaCpp | LlamaServer, Evidence], tuple[Check, ...]],
 ) -> Verdict:
     try:
-        file = LlamaCpp(path, context=original.evidence.context)
+        file = _open_file(path, shop, original.evidence.context)
     except ValueError as error:
         return Verdict((Check("loading", False, f"llama.cpp cannot load it: {error}"),))
+    except ResourceError as error:  # of a server
+        return Verdict(reason=f"{error.message}; {error.fix}, then export again")
     try:
         checks = tell(file, original.evidence)
         more, numbers = verify_numbers(file, original, file_type=str(product.file_type), on_progress=on_progress)
@@ -116,6 +154,8 @@ def _verify_model(
 def _verify_gguf_lora(
     product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
 ) -> Verdict:
+    if shop.server:
+        return Verdict(reason="a llama-server does not tell which adapter it uses; export again without --server")
     try:
         file = LlamaCpp(shop.float_base(), context=original.evidence.context, adapter=path)
     except (ValueError, RuntimeError) as error:
@@ -217,11 +257,13 @@ class _PythonRunner:
         """Another model run in the same way."""
         return _PythonRunner(engine, self._config)
 
+    positions: int | None = None  # one pass answers for all
+
     @torch.inference_mode()
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def logits(self, ids: Sequence[int], at: Sequence[int] | None = None) -> NDArray[np.float32]:
         inputs = torch.tensor([list(ids)], device=self._engine.device)
         found: NDArray[np.float32] = self._engine.model(input_ids=inputs).logits[0].float().cpu().numpy()
-        return found
+        return found if at is None else found[list(at)]
 
     def answers(
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]
@@ -245,7 +287,7 @@ class _Folder:
         model: Any = loaded.model
         self._stops = set(np.atleast_1d(model.generation_config.eos_token_id).tolist())
         runner = original.on(Engine(loaded.model, loaded.tokenizer, trained.template))
-        self.logits, self.answers = runner.logits, runner.answers
+        self.logits, self.answers, self.positions = runner.logits, runner.answers, runner.positions
         words = {token_id: token for token, token_id in self._tokenizer.get_vocab().items()}
         self.tokens = [words.get(token_id, "") for token_id in range(model.config.vocab_size)]
 

@@ -6,6 +6,7 @@ Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM,
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from tunesmith.cli.export import export
 from tunesmith.cli.init import init
 from tunesmith.cli.layers import layers
 from tunesmith.cli.methods import methods
+from tunesmith.cli.ollama import ollama
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
 from tunesmith.cli.quickstart import quickstart
@@ -37,7 +39,7 @@ from tunesmith.cli.recipes import recipes
 from tunesmith.cli.runs import runs
 from tunesmith.cli.schedule import schedule
 from tunesmith.cli.settings import settings
-from tunesmith.cli.terminal import console, live
+from tunesmith.cli.terminal import activation, console, live
 from tunesmith.cli.train import train
 from tunesmith.errors import SettingsError, Stopped, TunesmithError
 from tunesmith.runs import is_writer
@@ -63,6 +65,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,
+    ("ollama",): ollama,
     ("runs",): runs,
     ("recipes",): recipes,
     ("methods",): methods,
@@ -234,6 +237,7 @@ def _quiet_libraries() -> None:
     """Progress bars and advice of the libraries below us, unless somebody asked for them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends packages whenever peft imports it
     if not live(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -244,7 +248,9 @@ def _answer(error: TunesmithError) -> int:
     if error.is_told:
         return error.exit_code
     if isinstance(error, Stopped):
-        _message(error.message if error.fix is None else f"{error.message}\n  {error.fix}")
+        first = activation()
+        lines = [error.message, *([f"first: {first}"] if error.fix and first else []), *filter(None, [error.fix])]
+        _message("\n  ".join(lines))
     else:
         _message(str(error), label="error")
     return error.exit_code

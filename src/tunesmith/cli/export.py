@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -12,13 +13,6 @@ from tunesmith.cli.overrides import Json
 if TYPE_CHECKING:
     from tunesmith.api import Export
 
-Create = Annotated[
-    str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
-]
-Host = Annotated[
-    str | None, Parameter(help="Address of that Ollama; without it OLLAMA_HOST, else http://127.0.0.1:11434.")
-]
-_PROMPTS = 200
 _NUMBERS = {
     "divergence": ".1e",
     "perplexity": ".3f",
@@ -29,21 +23,53 @@ _NUMBERS = {
 }
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Make:
+    """What GGUF files and Modelfiles are made as. What is not given is the run's setting."""
+
+    quantize: Annotated[
+        str | None,
+        Parameter(help="Types for gguf and ollama, with commas (q8_0): f32, f16, bf16, q6_k, q5_k_m, q4_k_m, ..."),
+    ] = None
+    imatrix: Annotated[
+        bool, Parameter(help="Weigh columns of types below 8 bits by how much the training rows use them.")
+    ] = False
+    messages: Annotated[
+        int | None, Parameter(help="With ollama: training rows to put before every conversation (0).")
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Where exports are tried and handed over."""
+
+    verify: Annotated[
+        int | None, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
+    ] = None
+    server: Annotated[
+        str | None, Parameter(help="Try the file that the llama-server at this address has loaded; make it if missing.")
+    ] = None
+    create: Annotated[
+        str | None, Parameter(help="With ollama: have a running Ollama make a model of this name; it replaces one.")
+    ] = None
+    host: Annotated[
+        str | None, Parameter(help="Address of that Ollama; without it OLLAMA_HOST, else http://127.0.0.1:11434.")
+    ] = None
+
+
+_MAKE, _HAND = Make(), Hand()
+
+
 def export(
     run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
     /,
     *,
     to: Annotated[str, Parameter(help="Any of merged, gguf, ollama, gguf-lora, adapter; several with commas.")],
-    quantize: Annotated[
-        str,
-        Parameter(help="Types for gguf and ollama, with commas: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, ..."),
-    ] = "q8_0",
     out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
-    verify: Annotated[
-        int, Parameter(help="Prompts of the run's data to try each export with (200); 0 tries nothing.")
-    ] = _PROMPTS,
-    create: Create = None,
-    host: Host = None,
+    make: Make = _MAKE,
+    hand: Hand = _HAND,
     json: Json = False,
 ) -> None:
     """Write a run in other formats, and prove that each is the trained model.
@@ -54,17 +80,23 @@ def export(
     it, and K-quants (q4_k_m, ...), need the extra llamacpp.
 
         tunesmith export faq --to gguf
-        tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m
+        tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m --imatrix
         tunesmith export faq --to gguf-lora --out exports
         tunesmith export faq --to ollama --create faq
     """
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference
     from tunesmith.cli.terminal import show_json, tell
-    from tunesmith.errors import SettingsError
 
-    if verify < 0:
-        raise SettingsError(f"--verify is {verify}; it counts prompts", fix="0 tries nothing, 200 is the default")
+    wishes: dict[str, Any] = {
+        "quantize": None if make.quantize is None else _names(make.quantize),
+        "imatrix": make.imatrix or None,
+        "messages": make.messages,
+        "prompts": hand.verify,
+        "server": hand.server,
+        "create": hand.create,
+        "host": hand.host,
+    }
     check_reference(run)
     tell(f"exporting {run} ...")
     from tunesmith import api
@@ -73,21 +105,23 @@ def export(
         result = api.export(
             run,
             to=_names(to),
-            quantize=_names(quantize),
             out=out,
-            prompts=verify,
-            create=create,
-            host=host,
             on_progress=on_progress,
+            **{name: value for name, value in wishes.items() if value is not None},
         )
     if json:
         show_json(result.to_json())
     else:
         show_export(result)
-    _require_sound(result)
+    require_sound(result)
 
 
-def _require_sound(result: Export) -> None:
+def require_sound(result: Export) -> None:
+    """Exit code 100 where an export is not the trained model.
+
+    Raises:
+        GateFailed: names the exports and their failed checks.
+    """
     from tunesmith.errors import GateFailed
 
     if result.failed:
@@ -103,7 +137,7 @@ def show_export(result: Export) -> None:
     """A table of what was made, and what to know of each."""
     from rich.text import Text
 
-    from tunesmith.cli.terminal import facts, plain, show, table
+    from tunesmith.cli.terminal import facts, plain, show, size_text, table
 
     made = table(
         *("export", "size", "verdict", "divergence", "perplexity", "same token", "token F1", "ended", "tokens/s"),
@@ -114,20 +148,20 @@ def show_export(result: Export) -> None:
         numbers = one.verdict.numbers
         status = Text(one.verdict.status, style=styles[one.verdict.status])
         cells = [format(numbers[name], style) if name in numbers else "" for name, style in _NUMBERS.items()]
-        made.add_row(one.product.name, _size_text(one.size_bytes), status, *cells)
+        made.add_row(one.product.name, size_text(one.size_bytes), status, *cells)
     show("", made, "")
     tried = [one.verdict.numbers for one in result.products if "reference_ended" in one.verdict.numbers]
     if tried:
         show(_reference_text(tried[0]), "")
     if result.recommended is not None:
-        rule = "the smallest that loses at most 0.03 of token F1 and 5% of perplexity"
-        show(f"recommended: {result.recommended.product.name}, {rule}", "")
+        show(f"recommended: {result.recommended}, {result.RULE}", "")
     for one in result.products:
         for check in one.verdict.faults:
             show(Text(f"{one.product.name}: {check.name}: {plain(check.detail)}", style="red"))
         if one.verdict.reason is not None:
             show(f"{one.product.name} is unverified: {plain(one.verdict.reason)}")
-    show(facts([(one.product.name, str(one.path)) for one in result.products], title="files"))
+    report = [("size against quality", str(path)) for path in result.reports]
+    show(facts([*((one.product.name, str(one.path)) for one in result.products), *report], title="files"))
     for name in result.created:
         show(f"Ollama has it: ollama run {name}")
 
@@ -144,7 +178,3 @@ def _reference_text(numbers: Mapping[str, float]) -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip().lower() for name in text.split(",") if name.strip()]
-
-
-def _size_text(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

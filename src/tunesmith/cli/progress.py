@@ -47,6 +47,9 @@ def watch_training() -> Iterator[Watch]:
         bar.close()
 
 
+_TIMED_STEPS = 2  # after which the time of the rest is worth telling; the first is slower than others
+
+
 class _Pace:
     """Seconds left, from the wall clock since the first event: validations and checkpoints are in it."""
 
@@ -84,17 +87,17 @@ def _news(event: Event) -> str | None:
 
 
 class _Lines:
-    """One line at every validation and about ten in a run, for logs and pipes."""
+    """One line at every validation and about ten in a run, for logs and pipes; in a long run one soon, for its time."""
 
     def __init__(self) -> None:
         self._pace = _Pace(0)
-        self._printed_at = 0
+        self._printed_at = self._started_at = 0
         self._train: Event | None = None  # held back until it is clear that no validation of the same step follows
 
     def __call__(self, event: Event) -> None:
         if event.kind == "start":
             self._pace = _Pace(event.step)
-            self._printed_at = event.step
+            self._printed_at = self._started_at = event.step
         if event.kind == "eval":
             self._print(self._train or event, validation=_number(event, "validation_loss"))
         elif self._train is not None and event.kind != "best":
@@ -103,6 +106,9 @@ class _Lines:
                 self._print(self._train, validation=None)
         if event.kind == "train":
             self._train = event
+            if event.step - self._started_at == _TIMED_STEPS and event.total_steps > _LINES_PER_RUN * _TIMED_STEPS:
+                self._print(event, validation=None)
+                self._printed_at = self._started_at
         news = _news(event)
         if news:
             tell(news)
@@ -174,64 +180,62 @@ class _Bar:
         self._progress.stop()
 
 
+class Bars:
+    """`on_progress` for work in named parts: a bar for each on a terminal, else a line when one is done.
+
+    Bars start with the first call, since training may be showing one of its own, and again after `stop`.
+    """
+
+    def __init__(self, *, unit: str, describe: Callable[[str], str], line: Callable[[str, int], str]) -> None:
+        self._unit, self._describe, self._line = unit, describe, line
+        self._progress: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not live(sys.stderr):
+            if done == total:
+                tell(self._line(what, total))
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn(f"{{task.completed}}/{{task.total}}{self._unit}"),
+                TimeElapsedColumn(),
+                console=console(sys.stderr),
+                expand=True,
+            )
+            self._progress.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(self._describe(what), total=total)
+        self._progress.update(self._tasks[what], completed=done)
+
+    def stop(self) -> None:
+        """Leave the bars as they are and give the terminal back."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._tasks = None, {}
+
+
 @contextmanager
-def watch_evaluation() -> Iterator[Callable[[str, int, int], None]]:
+def watch_evaluation() -> Iterator[Bars]:
     """`on_progress` for `api.evaluate` and `api.train`: answers written, by whom or to what."""
-    if not live(sys.stderr):
-        yield _evaluation_line
-        return
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total} answers"),
-        TimeElapsedColumn(),
-        console=console(sys.stderr),
-        expand=True,
+    bars = Bars(
+        unit=" answers",
+        describe=lambda who: f"asking {who}",
+        line=lambda who, total: f"{total} answer{'s' if total > 1 else ''} by {who}",
     )
-    tasks: dict[str, Any] = {}
-
-    def show_progress(who: str, done: int, total: int) -> None:
-        if who not in tasks:
-            tasks[who] = progress.add_task(f"asking {who}", total=total)
-            progress.start()  # not before: training may be showing a bar of its own
-        progress.update(tasks[who], completed=done)
-
     try:
-        yield show_progress
+        yield bars
     finally:
-        progress.stop()
-
-
-def _evaluation_line(who: str, done: int, total: int) -> None:
-    if done == total:
-        tell(f"{total} answer{'s' if total > 1 else ''} by {who}")
+        bars.stop()
 
 
 @contextmanager
-def watch_work() -> Iterator[Callable[[str, int, int], None]]:
-    """`on_progress` for work in named stages, such as `api.export`: a bar for each, or a line when it is done."""
-    if not live(sys.stderr):
-        yield _stage_line
-        return
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        console=console(sys.stderr),
-        expand=True,
-    )
-    tasks: dict[str, Any] = {}
-
-    def show_progress(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = progress.add_task(what, total=total)
-        progress.update(tasks[what], completed=done)
-
-    with progress:
-        yield show_progress
-
-
-def _stage_line(what: str, done: int, total: int) -> None:
-    if done == total:
-        tell(what)
+def watch_work() -> Iterator[Bars]:
+    """`on_progress` for work in named stages, such as `api.export`."""
+    bars = Bars(unit="", describe=lambda what: what, line=lambda what, total: what)
+    try:
+        yield bars
+    finally:
+        bars.stop()

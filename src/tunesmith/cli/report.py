@@ -22,6 +22,7 @@ from tunesmith.cli.terminal import (
     shell,
     show,
     show_json,
+    size_text,
     tell,
 )
 from tunesmith.config import METHODS, RunConfig
@@ -64,6 +65,17 @@ class _TaskPlan(Protocol):
     def passes(self) -> float: ...
 
 
+class _MemoryNeed(Protocol):
+    @property
+    def weights_bytes(self) -> int: ...
+    @property
+    def training_bytes(self) -> int: ...
+    @property
+    def free_bytes(self) -> int | None: ...
+    @property
+    def fits(self) -> bool: ...
+
+
 class Plan(Protocol):
     """What `api.train` announces before its first step."""
 
@@ -87,6 +99,8 @@ class Plan(Protocol):
     def device(self) -> str: ...
     @property
     def tasks(self) -> Sequence[_TaskPlan]: ...
+    @property
+    def memory(self) -> _MemoryNeed | None: ...
 
 
 def announce(plan: Plan) -> None:
@@ -101,6 +115,7 @@ def announce(plan: Plan) -> None:
         ("model", f"{config.model.path}, {count_text(plan.parameters)} parameters"),
         ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})" + _why_method(config)),
         ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
+        *((("memory", _memory_text(plan.memory)),) if plan.memory else ()),
         ("data", plan.encoding.to_text(config.data.max_length)),
         ("steps", _steps_text(config, plan.steps)),
         *((("order", _order_text(config)),) if config.train.order != "random" else ()),
@@ -111,6 +126,15 @@ def announce(plan: Plan) -> None:
     tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
     for finding in plan.findings:
         tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
+
+
+def _memory_text(memory: _MemoryNeed) -> str:
+    free = f"; {size_text(memory.free_bytes)} are free" if memory.free_bytes is not None else ""
+    too_little = (
+        "" if memory.fits else ": too little, take --method lora, a smaller model, or --train.optimizer adamw_8bit"
+    )
+    need = f"{size_text(memory.weights_bytes)} of weights, {size_text(memory.training_bytes)} to train them"
+    return f"{need}, and activations{free}{too_little}"
 
 
 def _dtype_text(config: RunConfig) -> str:
@@ -201,7 +225,7 @@ def report(run: Run, *, as_json: bool) -> None:
 def _forgetting(content: dict[str, Any]) -> Iterator[RenderableType]:
     """The forgetting table, and why tasks are missing in it."""
     yield f"before and after going on from {plain(content['parent'])}"
-    yield forgetting_table(content["tasks"], content["titles"])
+    yield forgetting_table(content["tasks"], content["titles"], content["shares"])
     yield from (f"not measured: {plain(task)}: {plain(why)}" for task, why in content["not_measured"].items())
     yield ""
 
@@ -219,7 +243,8 @@ def next_commands(run: Run, *, measured: bool = False) -> RenderableType:
         (shell("tunesmith", "ask", name, "your question"), "one answer"),
         (shell("tunesmith", "chat", name), "talk to it"),
     ]
-    if not measured:
+    has_test_rows = run.manifest.get("data", {}).get("split", {}).get("test", 1) > 0
+    if not measured and has_test_rows:
         rows.insert(0, (shell("tunesmith", "eval", name), "measure it against its base"))
     return commands(rows)
 
@@ -268,5 +293,8 @@ def is_complete(run: Run) -> bool:
     is_finetuned = run.manifest.get("kind") != "pretrain"
     if run.manifest["status"] != "finished" or (is_finetuned and not (run.model_dir / "README.md").exists()):
         return False  # the card is written after everything else, the forgetting table included
-    tell(f"{run.path} is already complete")
+    more = (
+        f"; to learn more: {shell('tunesmith', 'train', 'FILE', '--continue', reference(run))}" if is_finetuned else ""
+    )
+    tell(f"{run.path} is already complete{more}")
     return True

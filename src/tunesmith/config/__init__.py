@@ -5,6 +5,7 @@ from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig, SplitConfig
 from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
+from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_factor
 from tunesmith.config.load import MAPPINGS, dump_config, load_config, recipe_paths
 from tunesmith.config.method_config import MethodConfig, quantize_of
@@ -30,6 +31,7 @@ __all__ = [
     "DataConfig",
     "DataSet",
     "EvalConfig",
+    "ExportConfig",
     "GenerateConfig",
     "Method",
     "MethodConfig",

@@ -148,6 +148,17 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "top_p": "generate.top_p",
     "top_k": "generate.top_k",
     "repetition_penalty": "generate.repetition_penalty",
+    # export: llama.cpp's converter, unsloth, and scripts that end in Ollama
+    "quantization": "export.quantize",
+    "quantization_type": "export.quantize",
+    "quantization_method": "export.quantize",
+    "gguf_quantization": "export.quantize",
+    "outtype": "export.quantize",
+    "imatrix": "export.imatrix",
+    "ollama_model_name": "export.create",
+    "ollama_model": "export.create",
+    "ollama_name": "export.create",
+    "ollama_host": "export.host",
 }
 
 # Those that say yes or no to a value of another setting, and need none on a command line.

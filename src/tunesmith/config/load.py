@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from tunesmith.config.aliases import ALIASES, canonical
-from tunesmith.config.describe import settings_by_name
+from tunesmith.config.describe import Setting, settings_by_name
 from tunesmith.config.method_config import base_problems, loop_problems
 from tunesmith.config.schema import RunConfig
 from tunesmith.errors import SettingsError
@@ -35,8 +35,9 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
-# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B.
-MAPPINGS = ("data.columns", "train.learning_rates")
+# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B,
+# eval.checks.regex.
+MAPPINGS = ("data.columns", "train.learning_rates", "eval.checks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def _build(values: list[_Value]) -> RunConfig:
                 else ""
             )
             found = f"{name}{_item(detail['loc'], name)}{_shown(detail['input'])}"
-            for message in detail["msg"].removeprefix("Value error, ").split("\n"):
+            for message in _in_words(detail, setting).split("\n"):
                 entry = f"{origins.get(name, 'settings')}: {found}: {message}{allowed}"
                 if entry not in problems:
                     problems.append(entry)
@@ -282,6 +283,17 @@ def _combined(nested: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str,
     recomputes, sharding = given("train", "gradient_checkpointing") is True, str(given("train", "sharding"))
     for message in loop_problems(method, quantize, gradient_checkpointing=recomputes, sharding=sharding):
         yield "train", message
+
+
+def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:
+    """The validator's sentence, or a better one where its own repeats what is allowed or shows a pattern."""
+    if detail["type"] == "literal_error" and setting is not None:
+        choices = [choice for choice in setting.type.split(" | ") if choice != "null"]
+        close = difflib.get_close_matches(str(detail["input"]).lower(), choices, n=1, cutoff=0.5)
+        return "there is no such choice" + (f", did you mean {close[0]!r}?" if close else "")
+    if detail["type"] == "string_pattern_mismatch":
+        return "takes letters, digits, '_', '.' and '-' only, and begins with a letter, a digit or '_'"
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 def _as_text(value: object) -> object:

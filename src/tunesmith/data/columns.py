@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from tunesmith.config import DataConfig
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import guess_parts
-from tunesmith.data.names import name_weight, normalise_name
+from tunesmith.data.left_out import left_out
+from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Finding, Record
@@ -100,7 +101,8 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
     if best.score < _BY_NAME:
         findings.append(_uncertain(best))
-    findings += _left_out(best, table)
+    used_columns = {name for fit in used.values() for name in fit.columns.values()}
+    findings += left_out(best.shape, best.columns, table, used=used, used_columns=used_columns)
     rows = [record for sheet in used for record in groups[sheet]]
     return Detection(
         shape=best.shape,
@@ -177,6 +179,8 @@ def _fit(name: str, facts: Mapping[str, ColumnFacts], given: Mapping[str, str], 
     scores = dict.fromkeys(given, 1.0)
     for part, column, weight in _by_name(shape.required, facts, columns):
         columns[part], evidence[part], scores[part] = column, "by name", weight
+    if _prefer_details(columns, evidence, facts, fixed=given):
+        scores["question"] = _SETTLED
     missing = [part for part in shape.required if part not in columns]
     if shape.anchor in missing and not is_only:
         return None
@@ -188,10 +192,38 @@ def _fit(name: str, facts: Mapping[str, ColumnFacts], given: Mapping[str, str], 
         if weight >= _SETTLED:
             columns[part], evidence[part] = column, "by name"
     order = [part for part in (*shape.required, *shape.optional) if part in columns]
+    rows = max((fact.filled for fact in facts.values()), default=0)
     score = shape.weight * sum(scores[part] for part in shape.required) / len(shape.required)
     if name not in given and "label" in columns and "label" not in given:
-        score *= _class_likeness(facts[columns["label"]])
+        score *= _class_likeness(facts[columns["label"]], rows)
     return _Fit(name, {part: columns[part] for part in order}, score, evidence)
+
+
+def _prefer_details(
+    columns: dict[str, str], evidence: dict[str, str], facts: Mapping[str, ColumnFacts], *, fixed: Mapping[str, str]
+) -> bool:
+    """Take "Description" for the question instead of "Subject", where the answer has a column by its own name.
+
+    Returns whether it was done: the two side by side are surer than the name of either.
+    """
+    heading = columns.get("question")
+    if heading is None or "question" in fixed or "answer" not in columns:
+        return False
+    if normalise_name(heading) not in HEADINGS:
+        return False
+    taken = set(columns.values())
+    fuller = [
+        fact
+        for fact in facts.values()
+        if fact.name not in taken
+        and fact.is_prose
+        and normalise_name(fact.name) in DETAILS
+        and fact.median_length > facts[heading].median_length
+    ]
+    if fuller:
+        columns["question"] = max(fuller, key=lambda fact: fact.median_length).name
+        evidence["question"] = f'by name, fuller than "{heading}"'
+    return bool(fuller)
 
 
 def _by_name(
@@ -223,8 +255,10 @@ def _weight(part: str, fact: ColumnFacts) -> float:
     return name_weight(fact.name, part) * (0.9 if fact.kind == "empty" else 1.0)
 
 
-def _class_likeness(fact: ColumnFacts) -> float:
-    """1 for few values that come again; little for a column called "target" that holds sentences."""
+def _class_likeness(fact: ColumnFacts, rows: int) -> float:
+    """1 for few values that come again; little for a column called "target" that holds sentences or is mostly empty."""
+    if 2 * fact.filled < rows:
+        return 0.5
     if fact.is_class or fact.filled < 20:
         return 1.0
     return 0.9 if fact.distinct <= fact.filled / 2 else 0.3
@@ -258,31 +292,6 @@ def _counts_clause(best: _Fit, used: Mapping[str | None, _Fit], rows: Sequence[R
     if several and answering not in (*_CHAT_PARTS, "text"):
         return f"{counts}, {several} {answering}s with several lines"
     return counts
-
-
-def _left_out(best: _Fit, table: Table) -> Iterable[Finding]:
-    """Columns of chat and preference data that mean something to others and are not trained on here."""
-    free = {normalise_name(name): name for name in table.columns if name not in best.columns.values()}
-    is_chat = best.shape in {"messages", "sharegpt"}
-    if "rejected" in free:
-        yield Finding("note", "rejected_answers", f'column "{free["rejected"]}" holds rejected answers: not trained on')
-    if is_chat and "tool" in free:
-        yield Finding(
-            "warning",
-            "tools_left_out",
-            f'column "{free["tool"]}" describes tools, which are not shown to the model in training',
-            fix="write them into the system turn of each conversation",
-        )
-    if is_chat and "label" in free:
-        marks = ((row.row, cell_text(row.cells.get(free["label"])).lower()) for row in table.records)
-        bad = [row for row, mark in marks if mark in {"false", "0", "no"}]
-        yield Finding(
-            "warning" if bad else "note",
-            "labels_left_out",
-            f'column "{free["label"]}" marks {len(bad)} conversations as bad; they are trained on like the others',
-            fix="remove those rows to learn from the good ones only",
-            rows=tuple(bad),
-        )
 
 
 def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:

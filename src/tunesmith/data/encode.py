@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tunesmith.data.report import rows_text
 from tunesmith.errors import DataError
 from tunesmith.prompts import Template, render
 from tunesmith.types import Encoded, Example, Message
@@ -23,12 +24,16 @@ Truncation = Literal["prompt", "drop", "answer", "error"]
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What encoding did. Row tuples are source rows; counts are of encoded sequences and tokens."""
+    """What encoding did. Row tuples are source rows; counts are of encoded sequences and tokens.
+
+    longest_whole: tokens of the longest example before it was shortened, split or left out.
+    """
 
     sequences: int = 0
     tokens: int = 0
     target_tokens: int = 0
     longest: int = 0
+    longest_whole: int = 0
     shortened_prompt: tuple[int, ...] = ()
     cut_answer: tuple[int, ...] = ()
     split_text: tuple[int, ...] = ()
@@ -45,7 +50,9 @@ class EncodeReport:
             parts.append(f"{len(self.cut_answer)} answers cut to fit {max_length} tokens")
         if self.split_text:
             parts.append(f"{len(self.split_text)} long texts split into pieces of {max_length} tokens")
-        parts += [f"{len(rows)} rows left out ({reason})" for reason, rows in self.dropped.items()]
+        parts += [f"{len(rows)} left out ({reason}: {rows_text(rows)})" for reason, rows in self.dropped.items()]
+        if self.longest_whole > max_length:
+            parts.append(f"whole, the longest would have {self.longest_whole}")
         return "; ".join(parts)
 
 
@@ -73,6 +80,7 @@ def encode(
         except DataError as error:  # such as a chat template that wants roles to alternate
             account.drop(error.cause or error.message, example)
             continue
+        account.longest_whole = max(account.longest_whole, len(whole))
         if len(whole) <= max_length:
             account.keep(whole, example)
         elif example.text is not None:
@@ -107,6 +115,7 @@ class _Account:
     encoded: list[Encoded] = field(default_factory=list)
     changed: dict[str, list[int]] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
+    longest_whole: int = 0
 
     def keep(self, row: Encoded, example: Example) -> None:
         if row.target_tokens:
@@ -126,6 +135,7 @@ class _Account:
             tokens=sum(map(len, self.encoded)),
             target_tokens=sum(row.target_tokens for row in self.encoded),
             longest=max(map(len, self.encoded), default=0),
+            longest_whole=self.longest_whole,
             shortened_prompt=tuple(self.changed.get("prompt", ())),
             cut_answer=tuple(self.changed.get("answer", ())),
             split_text=tuple(self.changed.get("split", ())),

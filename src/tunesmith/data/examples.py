@@ -18,7 +18,9 @@ from tunesmith.types import Example, Message, Record, Role
 Columns = Mapping[str, str]
 
 BLANK_ROW = "blank row"
+REPEATED_HEADER = "repeats the header"
 NO_ANSWER = "no answer turn"
+EMPTY = "empty "  # and the part
 MALFORMED = "malformed conversation"
 
 # what others call the roles of a turn -> ours
@@ -51,9 +53,11 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
     """The example in a row, its text tidied (plain text: only line ends), or why there is none."""
     if is_blank(record.cells.values()):
         return Unusable(BLANK_ROW)
+    if _repeats_header(record):
+        return Unusable(REPEATED_HEADER)
     if shape == "text":
         text = normalise_newlines(cell_text(record.cells.get(columns["text"], "")))
-        return Example(text=text, row=record.row, sheet=record.sheet) if text.strip() else Unusable("empty text")
+        return Example(text=text, row=record.row, sheet=record.sheet) if text.strip() else Unusable(EMPTY + "text")
     messages = _BUILDERS[shape](record.cells, columns)
     if isinstance(messages, Unusable):
         return messages
@@ -61,6 +65,12 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
     if system and messages[0].role != "system":
         messages = (Message("system", system), *messages)
     return Example(messages=messages, row=record.row, sheet=record.sheet)
+
+
+def _repeats_header(record: Record) -> bool:
+    """Two cells at least, and each says the name of its column: for printing, or between tables one below the other."""
+    filled = {name: cell for name, cell in record.cells.items() if not is_blank([cell])}
+    return len(filled) > 1 and all(" ".join(cell_text(cell).split()) == name for name, cell in filled.items())
 
 
 Built = tuple[Message, ...] | Unusable
@@ -72,9 +82,9 @@ def _pair(asking: str, answering: str, context: str | None = None) -> Callable[[
     def build(cells: Mapping[str, object], columns: Columns) -> Built:
         question, answer = _cell(cells, columns, asking), _cell(cells, columns, answering)
         if not question:
-            return Unusable(f"empty {asking}")
+            return Unusable(EMPTY + asking)
         if not answer:
-            return Unusable(f"empty {answering}")
+            return Unusable(EMPTY + answering)
         given = _cell(cells, columns, context) if context else ""
         return (Message("user", question, given or None), Message("assistant", answer))
 
@@ -87,7 +97,7 @@ def _conversation(part: str) -> Callable[[Mapping[str, object], Columns], Built]
     def build(cells: Mapping[str, object], columns: Columns) -> Built:
         turns = as_turns(cells.get(columns[part]))
         if turns is None:
-            return Unusable("empty conversation" if is_blank([cells.get(columns[part])]) else MALFORMED)
+            return Unusable(EMPTY + "conversation" if is_blank([cells.get(columns[part])]) else MALFORMED)
         chosen = cells.get(columns["chosen"]) if "chosen" in columns else None
         if chosen:
             turns = [*turns, *(chosen if isinstance(chosen, list) else [chosen])]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.data.facts import ColumnFacts
-from tunesmith.data.names import normalise_name
+from tunesmith.data.names import has_other_word, name_weight, normalise_name
 
 _QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
@@ -61,7 +61,9 @@ def _answering(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | N
     """The only column of text left, else the longest. Without a question there is no answer."""
     if not taken:
         return None
-    prose = _prose(free) or [fact for fact in free.values() if fact.is_class]
+    prose = _prose(free) or [
+        fact for fact in free.values() if fact.is_class and not fact.is_code and not has_other_word(fact.name)
+    ]
     if not prose:
         return None
     if len(prose) == 1:
@@ -76,7 +78,9 @@ def _text(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
     if not prose or (len(prose) > 1 and not taken):
         return None
     best = max(prose, key=lambda fact: (fact.bracket_share < _BRACKET_SHARE, _is_raw(fact.name), fact.median_length))
-    if len(prose) > 1 and any(fact.question_share >= _ASKING_SHARE for fact in prose):
+    answering = [fact for fact in prose if name_weight(fact.name, "answer") > 0]
+    is_answered = bool(answering) and len(answering) < len(prose)
+    if len(prose) > 1 and (is_answered or any(fact.question_share >= _ASKING_SHARE for fact in prose)):
         return Guess(best.name, 0.2, "one of several columns of text, though one asks and another may answer")
     others = sum(fact.kind == "text" and not fact.is_code and not fact.is_class for fact in free.values())
     why = "the only column of text" if others == 1 else f"of {others} columns of text the one most as people write"

@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from functools import cache
 
 # part -> names that settle it, then names that only suggest it; earlier ones are preferred.
-# English, German, French and Spanish; compared by `normalise_name`: case, accents, punctuation, plurals do not matter.
+# Of many languages; compared by `normalise_name`: case, accents, punctuation, plurals do not matter.
 PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "question": (
-        ("question", "questions", "q", "query", "frage", "fragen", "pregunta", "user question", "customer question"),
-        ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "consulta",
-         "demande", "problem", "problème", "issue", "term", "begriff", "title", "subject", "betreff"),
+        ("question", "questions", "q", "query", "frage", "fragen", "pregunta", "user question", "customer question",
+         "domanda", "pergunta", "vraag", "fråga", "pytanie", "вопрос", "soru", "سؤال", "السؤال", "שאלה", "问题", "問題",
+         "質問", "질문"),
+        ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "kundenanfrage",
+         "consulta", "demande", "inquiry", "enquiry", "pattern", "problem", "problème", "issue", "term", "begriff",
+         "title", "subject", "betreff", "objet", "asunto", "description", "beschreibung", "body", "customer", "kunde",
+         "client", "cliente"),
     ),
     "answer": (
-        ("answer", "best answer", "response", "reply", "a", "antwort", "antworten", "réponse", "respuesta"),
+        ("answer", "corrected answer", "approved answer", "final answer", "best answer", "response", "reply", "a",
+         "antwort", "antworten", "réponse", "respuesta", "risposta", "resposta", "antwoord", "svar", "odpowiedź",
+         "ответ", "cevap", "yanıt", "جواب", "الجواب", "إجابة", "תשובה", "答案", "回答", "答复", "답변"),
         ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent", "solution",
-         "resolution", "lösung", "solución", "definition", "chosen"),
+         "resolution", "lösung", "lösungsvorschlag", "antwortvorschlag", "solución", "definition", "chosen"),
     ),
     "context": (("context", "passage", "paragraph", "background", "kontext", "contexte", "contexto"), ()),
     "system": (("system", "system prompt", "system message"), ()),
@@ -61,6 +67,15 @@ OTHER_WORDS = (
     "quelle", "datum", "autor", "sprache",
 )  # fmt: skip
 
+# How German compounds end: "Kundenfrage", "Musterantwort".
+_HEADS: Mapping[str, tuple[str, ...]] = {"question": ("frage", "fragen"), "answer": ("antwort", "antworten")}
+# Where an export has a heading and the text below it, the text is the question: "Subject" and "Body" of a mail.
+HEADINGS = frozenset({"title", "subject", "betreff", "objet", "asunto", "oggetto", "topic", "thema", "summary"})
+DETAILS = frozenset(
+    {"body", "description", "message", "text", "content", "detail", "inquiry", "enquiry"}
+    | {"beschreibung", "nachricht", "mensaje", "descripcion", "corps"}
+)
+
 ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
 PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"
 _PREFERENCE_STEP = 0.005  # between a name and the next one in its list
@@ -86,8 +101,9 @@ def name_weight(name: str, part: str) -> float:
     words = set(normalise_name(name).split())
     if has_other_word(name):
         return 0.0
-    settling = {normalise_name(known) for known in PART_NAMES[part][0]}
-    return PARTIAL_WEIGHT if len(words) > 1 and words & {word for word in settling if len(word) > 1} else 0.0
+    settling = {word for word in map(normalise_name, PART_NAMES[part][0]) if len(word) > 1}
+    is_compound = any(word.endswith(_HEADS[part]) for word in words) if part in _HEADS else False
+    return PARTIAL_WEIGHT if is_compound or (len(words) > 1 and words & settling) else 0.0
 
 
 def has_other_word(name: str) -> bool:

@@ -22,6 +22,14 @@ _MOJIBAKE = re.compile(f"[\u00c2\u00c3]{_CONTINUATION}|[\u00e0-\u00ef]{_CONTINUA
 _PLACEHOLDER = re.compile(r"\{\{\s*\w[\w .-]*\}\}")
 _END_MARK = re.compile(r"(#{2,}\w*(eos|end)\w*#{2,}|<\|\w+\|>|</s>|<eos>|\[eos\])$", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^#{2,3} ?(instruction|response|question|answer|input|output)\b ?:?", re.MULTILINE | re.I)
+_NO_ANSWER = re.compile(
+    r"\A\W*(n/?a|tb[acd]|to ?do|to be (defined|done|determined)|pending|see (above|below)|s(iehe|\.) ?(oben|unten)"
+    r"|offen|folgt|idem|ditto|none|null|xx+|[-–—?.…]+)\W*\Z",
+    re.IGNORECASE,
+)
+_HTML = re.compile(
+    r"</?(p|br|div|span|b|i|strong|em|a|ul|ol|li|table|t[rdh]|h[1-6]|html|body|font)\b[^<>]*>|&nbsp;", re.I
+)
 _ESCAPED_NEWLINE = re.compile(r"(?<!\\)\\n(?![a-z]{2})")
 
 
@@ -64,6 +72,20 @@ _CHECKS: Mapping[str, _Check] = {
         "warning",
         'a prompt template written into the question, such as "{found}"',
         "use prompt.template plain, or remove it from the source: another template is put around it",
+    ),
+    "no_answer": _Check(
+        _NO_ANSWER,
+        "answer",
+        "warning",
+        'an answer that says nothing yet, such as "{found}"',
+        "write the answers or empty the cells; the model learns to say it",
+    ),
+    "html": _Check(
+        _HTML,
+        "anywhere",
+        "warning",
+        'HTML marks, such as "{found}"',
+        "export the text without them unless the model is to write HTML",
     ),
     "escaped_newlines": _Check(
         _ESCAPED_NEWLINE,
@@ -108,7 +130,7 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
             "note",
             "several_answers",
             f"{have} several different answers; they stay on the same side of the split",
-            rows=tuple(example_place(example, several_sheets=several_sheets) for example in found),
+            rows=tuple(dict.fromkeys(example_place(example, several_sheets=several_sheets) for example in found)),
         )
 
 

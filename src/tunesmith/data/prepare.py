@@ -15,7 +15,9 @@ from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
+from tunesmith.data.gather import gather
 from tunesmith.data.labels import count_labels, unseen_labels
+from tunesmith.data.left_out import empty_cells
 from tunesmith.data.notices import example_place, notices
 from tunesmith.data.read import read
 from tunesmith.data.report import DataReport, FileReport, measure, rows_text
@@ -136,6 +138,7 @@ def _load(config: DataConfig, path: str | None, side: str) -> _Part:
     table = read(config, path)
     if side != "data" and not set(config.columns.values()) <= set(table.columns):
         config = config.model_copy(update={"columns": {}})
+    table = gather(table, config)
     detection = detect_columns(table, config)
     part = _Part(side, table, detection, 0, [], findings=[*table.findings, *detection.findings])
     records = [record for record in table.records if record.sheet in detection.by_sheet]
@@ -152,6 +155,7 @@ def _load(config: DataConfig, path: str | None, side: str) -> _Part:
         part.examples.append(example)
         if detection.shape in {"messages", "sharegpt"} and ends_without_answer(record, columns):
             unanswered.append(part.place(record))
+    part.findings += empty_cells(detection.shape, detection.columns, table, part.dropped, rows=part.rows_read)
     if unanswered:
         part.findings.append(
             Finding(

@@ -1,4 +1,4 @@
-"""A file of any known format -> Table. The format goes by the name of the file, JSON's two forms by content."""
+"""A file of any known format -> Table. The format goes by content where that is unmistakable, else by the name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith.config import DataConfig
 from tunesmith.data.readers.delimited import read_csv, read_tsv
 from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, read_jsonl
+from tunesmith.data.readers.kinds import is_html, recognise
 from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.source import Source, open_source
@@ -40,6 +41,7 @@ SUFFIXES: Mapping[str, str] = {
     ".text": "txt",
     ".md": "txt",
 }
+BINARY = ("xlsx", "parquet")  # formats that are recognised by their content alone
 
 
 def read(config: DataConfig, path: str | Path | None = None) -> Table:
@@ -62,20 +64,43 @@ def read(config: DataConfig, path: str | Path | None = None) -> Table:
 
 
 def _detect_format(source: Source) -> str:
+    """By content where it is unmistakable, else by the name, of which a .gz at the end does not count.
+
+    Raises:
+        DataError: nothing here reads it; the message says what it is.
+    """
+    kind = recognise(source.path, source.content)
+    if kind is not None:
+        if kind.format is None:
+            raise DataError(f"{source.path} is {kind.name}, which cannot be read", fix=kind.fix)
+        return kind.format
     suffixes = [suffix.lower() for suffix in source.path.suffixes]
     suffix = next((item for item in reversed(suffixes) if item != ".gz"), "")
-    if suffix not in SUFFIXES:
-        close = difflib.get_close_matches(suffix, list(SUFFIXES), n=1, cutoff=0.7)
-        nearest = f", did you mean {close[0]}?" if close else ""
-        old = " (old .xls workbooks: save as .xlsx)" if suffix == ".xls" else ""
-        raise DataError(
-            f"{source.path} is of no known format: its ending is {suffix or 'missing'}{nearest}",
-            cause=f"known endings are {', '.join(SUFFIXES)}{old}",
-            fix=f"rename it, or set data.format to one of {', '.join(READERS)}",
-        )
-    format_name = SUFFIXES[suffix]
+    format_name = SUFFIXES.get(suffix)
+    if format_name is None or format_name in BINARY:
+        raise _misnamed(source, suffix, format_name)
     if format_name == "json" and holds_lines(source.content):
         return "jsonl"
     if format_name == "jsonl" and holds_array(source.content):
         return "json"
     return format_name
+
+
+def _misnamed(source: Source, suffix: str, format_name: str | None) -> DataError:
+    """Content that says nothing under a name that says nothing, or the wrong thing."""
+    if is_html(source.content):
+        fix = "open it in a spreadsheet program and save it as .xlsx; to train on its text set --data.format txt"
+        return DataError(f"{source.path} is an HTML page, not a table", fix=fix)
+    if format_name is not None or suffix == ".xls":
+        return DataError(
+            f"{source.path} is no {suffix} file, whatever its name says",
+            cause="it holds no archive, as a workbook or a parquet file would; it may be text",
+            fix="if it is a table in text, set --data.format csv; else save it again from the program that made it",
+        )
+    close = difflib.get_close_matches(suffix, list(SUFFIXES), n=1, cutoff=0.7)
+    nearest = f", did you mean {close[0]}?" if close else ""
+    return DataError(
+        f"{source.path} is of no known format: its ending is {suffix or 'missing'}{nearest}",
+        cause=f"known endings are {', '.join(SUFFIXES)}",
+        fix=f"set --data.format to one of {', '.join(READERS)}, or rename it",
+    )

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -116,7 +117,14 @@ class DataReport:
             details.append(f"{len(file.sheets)} sheets")
         details += [file.encoding] if file.encoding and file.encoding != "utf-8" else []
         purpose = "" if file.side == "data" else f" for {file.side}"
-        return f"{file.path}{purpose} ({', '.join(details)}): {file.rows_read} rows read, {file.rows_kept} kept"
+        rows = f"{file.rows_read} row{'' if file.rows_read == 1 else 's'} read, {file.rows_kept} kept"
+        return f"{_shown(file.path)}{purpose} ({', '.join(details)}): {rows}"
+
+
+def _shown(path: str) -> str:
+    """As one would type it here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def rows_text(rows: Sequence[Place]) -> str:

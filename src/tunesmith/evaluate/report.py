@@ -13,9 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.text import normalize
-from tunesmith.evaluate.titles import AS_IT_IS, metric_title, written
+from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
-_TONES = {"better": "good", "worse": "bad", "no evidence": "soft", "too few rows": "soft"}
+_TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
 _BAR_WIDTH = 180
@@ -49,13 +49,13 @@ def report_html(
         scores=_score_lines(contest),
         speeds=[f"{contest.tokens_per_second[name]:,.0f}" for name in contest.names],
         matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
-        deciding=metric_title(contest.deciding or ""),
+        deciding=metric_title(contest.deciding) if contest.deciding else "",
         bar_width=_BAR_WIDTH,
         lengths=_length_plot(contest),
         pictures=[{"title": name, "data": base64.b64encode(data).decode()} for name, data in pictures],
         texts=texts,
         order=order,
-        cases=[_case(row, contest.names) for row in shown],
+        cases=[_case(row, contest) for row in shown],
     )
 
 
@@ -83,9 +83,8 @@ def _interval(metric: str, found: Interval) -> dict[str, str]:
 
 def _change(title: str, metric: str, found: Difference) -> dict[str, Any]:
     ends = {end: written(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
-    judged = found.verdict if metric != "words" else ""  # longer is neither better nor worse
-    bar = None if metric in AS_IT_IS else _bar(found)
-    return {"title": title, **ends, "verdict": judged, "tone": _TONES.get(judged, "soft"), "bar": bar}
+    bar = _bar(found) if is_share(metric) else None
+    return {"title": title, **ends, "verdict": found.verdict, "tone": _TONES[found.verdict], "bar": bar}
 
 
 def _bar(found: Difference) -> dict[str, float]:
@@ -133,7 +132,7 @@ def _chosen_rows(contest: Contest) -> tuple[list[dict[str, Any]], str]:
     rows = contest.rows
     if not contest.matches:
         return rows[:MOST_ROWS], f"the first {min(len(rows), MOST_ROWS)} of {len(rows)} questions, as they were asked"
-    by_gain = sorted(rows, key=lambda row: _gain(row, contest.names) or 0.0)
+    by_gain = sorted(rows, key=lambda row: _gain(row, contest))
     last = contest.names[-1]
     if len(rows) <= MOST_ROWS:
         return by_gain, f"all {len(rows)} rows, first those where {last} loses most against {contest.names[0]}"
@@ -143,29 +142,46 @@ def _chosen_rows(contest: Contest) -> tuple[list[dict[str, Any]], str]:
     ], f"the {half} rows where {last} loses most, and the {half} where it gains most"
 
 
-def _gain(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    if row["reference"] is None or len(names) < 2:
-        return None
-    return float(row["answers"][names[-1]]["score"] - row["answers"][names[0]]["score"])
+def _change_of(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    """How much higher the last model's score is than the first one's; None where one of the two has none."""
+    first, last = (row["answers"][name].get("score") for name in (names[0], names[-1]))
+    return None if first is None or last is None or len(names) < 2 else float(last - first)
 
 
-def _case(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _gain(row: Mapping[str, Any], contest: Contest) -> float:
+    """The same in the direction that is good; 0 where it is not known."""
+    change = _change_of(row, contest.names) or 0.0
+    return -change if contest.deciding and is_loss(contest.deciding) else change
+
+
+def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
+    names, deciding = contest.names, str(contest.deciding)
+    change = _change_of(row, names)
     place = f"row {row['row']}" if row["sheet"] is None else f"{row['sheet']}, row {row['row']}"
     return {
         "question": row["question"],
         "place": place,
         "reference": row["reference"],
-        "gain": _gain(row, names),
+        "change": None if change is None else written(deciding, change, sign="+"),
+        "tone": _tone(_gain(row, contest)),
         "answers": [
             {
                 "name": name,
-                "score": row["answers"][name].get("score"),
+                "score": _score(deciding, row["answers"][name].get("score")),
                 "ended": row["answers"][name]["ended"],
                 "pieces": _pieces(row["answers"][name]["text"], row["reference"]),
             }
             for name in names
         ],
     }
+
+
+def _tone(gain: float) -> str:
+    return "good" if gain > 0 else "bad" if gain < 0 else "soft"
+
+
+def _score(deciding: str, value: float | None) -> str | None:
+    return None if value is None else written(deciding, value)
 
 
 def _pieces(text: str, reference: str | None) -> list[tuple[str, bool]]:

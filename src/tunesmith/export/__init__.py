@@ -4,24 +4,32 @@ from tunesmith.export.card import CardFacts, License, base_kind, card_text, read
 from tunesmith.export.evidence import Case, Evidence, make_cases
 from tunesmith.export.gguf import FILE_TYPES
 from tunesmith.export.go_template import Frame, find_frame
-from tunesmith.export.llamacpp import LlamaCpp, import_llama_cpp
-from tunesmith.export.modelfile import Modelfile
+from tunesmith.export.importance import Importance, measure_importance
+from tunesmith.export.llama_server import LlamaServer, start_server
+from tunesmith.export.llamacpp import LlamaCpp, is_installed
+from tunesmith.export.modelfile import Modelfile, is_writable
 from tunesmith.export.ollama import Ollama
 from tunesmith.export.runner import Answer
 from tunesmith.export.targets import (
     MARK,
     MODELFILE,
     TARGETS,
-    Product,
-    Trained,
-    Workshop,
     check_wishes,
     make,
     make_modelfile,
-    open_workshop,
     plan,
+    refuse_early,
 )
-from tunesmith.export.verify import Check, Original, Verdict, verify_file, verify_modelfile, verify_numbers
+from tunesmith.export.verify import (
+    Check,
+    Original,
+    Verdict,
+    read_verdict,
+    verify_file,
+    verify_modelfile,
+    verify_numbers,
+)
+from tunesmith.export.workshop import Product, Trained, Workshop, open_workshop
 
 __all__ = [
     "FILE_TYPES",
@@ -34,8 +42,10 @@ __all__ = [
     "Check",
     "Evidence",
     "Frame",
+    "Importance",
     "License",
     "LlamaCpp",
+    "LlamaServer",
     "Modelfile",
     "Ollama",
     "Original",
@@ -47,13 +57,18 @@ __all__ = [
     "card_text",
     "check_wishes",
     "find_frame",
-    "import_llama_cpp",
+    "is_installed",
+    "is_writable",
     "make",
     "make_cases",
     "make_modelfile",
+    "measure_importance",
     "open_workshop",
     "plan",
     "read_license",
+    "read_verdict",
+    "refuse_early",
+    "start_server",
     "verify_file",
     "verify_modelfile",
     "verify_numbers",

@@ -39,6 +39,21 @@ _METRICS = {
     "macro_f1": ("f1", "Macro F1", 3),
     "log_loss": ("log_loss", "Log loss (lower is better)", 3),
     "calibration_error": ("calibration_error", "Calibration error (lower is better)", 3),
+    "bits_per_byte": ("bits_per_byte", "Bits per byte (lower is better)", 3),
+    "micro_f1": ("f1", "Micro F1", 3),
+    "semantic_similarity": ("semantic_similarity", "Semantic similarity (cosine)", 3),
+    "ended": ("ended", "Ended by itself", 3),
+    "repetition": ("repetition", "Repetition (lower is better)", 3),
+    "words": ("words", "Words of an answer", 1),
+    "length_ratio": ("length_ratio", "Words over words of the reference", 2),
+    "contains": ("contains", "Contains what it should", 3),
+    "equals": ("equals", "Equals what it should", 3),
+    "regex": ("regex", "Fits the pattern", 3),
+    "number": ("number", "Ends with the number", 3),
+    "json_schema": ("json_schema", "Valid by the JSON schema", 3),
+    "judge_score": ("judge_score", "Judge, 1 to 10", 2),
+    "judge_pass": ("judge_pass", "Passed by the judge", 3),
+    "judge_preference": ("judge_preference", "Preferred by the judge", 3),
 }
 _LABELS_NAMED = 200
 _FEW_ROWS = 100  # below, one answer moves a share by more than a point
@@ -261,7 +276,7 @@ def _measurements(facts: CardFacts) -> str:
         base = facts.base_metrics.get(metric)
         change = "" if base is None or tuned is None else f"{tuned - base:+.{digits}f}"
         table.append([title, *("" if value is None else f"{value:.{digits}f}" for value in (base, tuned)), change])
-    text = f"On {facts.test_rows} rows that were never trained on; scores run from 0 to 1, perplexity from 1 up."
+    text = f"On {facts.test_rows} rows that were never trained on; shares run from 0 to 1, perplexity from 1 up."
     if facts.labels:
         text += " Both models chose the likeliest of the labels."
     text += "\n\n"

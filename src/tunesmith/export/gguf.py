@@ -122,7 +122,7 @@ def write_adapter(path: Path, tensors: TrainedTensors, facts: CardFacts) -> None
     gguf = need("gguf", extra="gguf")
     config = tensors.config
     architecture = find_architecture(config)
-    names = _names(gguf, config, architecture)
+    names = tensor_names(config)
     writer = gguf.GGUFWriter(str(path), architecture.name)
     try:
         writer.add_type("adapter")
@@ -167,7 +167,7 @@ class _Step:
 
 
 def _plan(gguf: Any, tensors: TrainedTensors, architecture: Architecture, kind: FileType) -> list[_Step]:
-    names = _names(gguf, tensors.config, architecture)
+    names = tensor_names(tensors.config)
     targets = {name: names(name) for name in tensors.shapes}
     output = "output.weight" if "output.weight" in targets.values() else "token_embd.weight"
     steps = []
@@ -185,7 +185,15 @@ def _plan(gguf: Any, tensors: TrainedTensors, architecture: Architecture, kind: 
     return steps
 
 
-def _names(gguf: Any, config: Any, architecture: Architecture) -> Callable[[str], str]:
+def tensor_names(config: Any) -> Callable[[str], str]:
+    """From transformers' name of a tensor to GGUF's, for models of this configuration.
+
+    Raises:
+        SettingsError: an architecture that cannot be written; from the returned function, a tensor without a place.
+        ResourceError: the package gguf is missing.
+    """
+    gguf = need("gguf", extra="gguf")
+    architecture = find_architecture(config)
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.enum], config.num_hidden_layers)
 
     def name_of(name: str) -> str:

@@ -77,6 +77,8 @@ class LlamaCpp:
         self._generated_tokens = 0
         self._seconds = 0.0
 
+    positions: int | None = None  # one pass answers for all
+
     def close(self) -> None:
         self._model.close()
 
@@ -112,11 +114,11 @@ class LlamaCpp:
             text = text.removeprefix(bos)
         return list(self._model.tokenize(text.encode(), add_bos=adds_bos, special=True))
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """(T, V) for each position of a sequence."""
+    def logits(self, ids: Sequence[int], at: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """(P, V) for the positions `at` of a sequence, or (T, V) for each."""
         self._model.reset()
         self._model.eval(list(ids))
-        return np.array(self._model.scores[: len(ids)], dtype=np.float32)
+        return np.array(self._model.scores[range(len(ids)) if at is None else list(at)], dtype=np.float32)
 
     def answers(
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]

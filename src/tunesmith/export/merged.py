@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from tunesmith.model import TrainedTensors
 
-SHARD_BYTES = 2 * 2**30  # what is in memory at once, beside one layer
+SHARD_BYTES = 2 * 2**30  # in memory at once, and once more while it is written, beside one layer
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MADE_ANEW = ("config.json", "generation_config.json", "README.md", _INDEX, "adapter_config.json")
 

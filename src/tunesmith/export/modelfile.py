@@ -25,13 +25,15 @@ _QUOTES = '"""'
 class Modelfile:
     """template: in Go. parameters: Ollama's names; "stop" holds a list. system: put before conversations without one.
 
-    No MESSAGE is written: Ollama would put it before every conversation, and no prompt would be as it was trained.
+    messages: roles and contents of turns that Ollama puts before every conversation. None unless they are asked for:
+    with them no prompt is as it was trained.
     """
 
     template: str
     parameters: Mapping[str, float | list[str]]
     system: str | None = None
     licence: str | None = None
+    messages: tuple[tuple[str, str], ...] = ()
 
     def text(self, file_name: str, *, origin: str) -> str:
         """The Modelfile. file_name: of the GGUF file beside it. origin: a comment of one line."""
@@ -43,6 +45,7 @@ class Modelfile:
             lines.append(f"SYSTEM {_quote(self.system)}")
         if self.licence is not None:
             lines.append(f"LICENSE {_quote(self.licence)}")
+        lines += [f"MESSAGE {role} {_quote(content)}" for role, content in self.messages]
         return "\n".join(lines) + "\n"
 
     def request(self, model: str, files: Mapping[str, str]) -> dict[str, object]:
@@ -58,6 +61,8 @@ class Modelfile:
             body["system"] = self.system
         if self.licence is not None:
             body["license"] = [self.licence]
+        if self.messages:
+            body["messages"] = [{"role": role, "content": content} for role, content in self.messages]
         return body
 
 
@@ -103,10 +108,19 @@ def require_writable(text: str, *, what: str) -> None:
     Raises:
         SettingsError: names the characters.
     """
-    lost = sorted({character for character in text if not (character.isprintable() or character in "\n\t ")})
-    if _QUOTES in text or lost:
+    if not is_writable(text):
+        lost = _lost(text)
         shown = ", ".join(f"U+{ord(character):04X}" for character in lost[:5]) or "three quotation marks in a row"
         raise SettingsError(f"{what} cannot be written into a Modelfile: it has {shown}", fix="take them out of it")
+
+
+def is_writable(text: str) -> bool:
+    """Whether a Modelfile can hold it."""
+    return _QUOTES not in text and not _lost(text)
+
+
+def _lost(text: str) -> list[str]:
+    return sorted({character for character in text if not (character.isprintable() or character in "\n\t ")})
 
 
 def _quote(text: str) -> str:

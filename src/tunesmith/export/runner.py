@@ -22,8 +22,13 @@ class Answer:
 class Runner(Protocol):
     """A model that computes."""
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """(T, V) float32: for each position what follows it."""
+    @property
+    def positions(self) -> int | None:
+        """Positions that it can be asked about in a reasonable time; None for all there are."""
+        ...
+
+    def logits(self, ids: Sequence[int], at: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """(P, V) float32: what follows each of the positions `at`, or every one; up to a constant for each."""
         ...
 
     def answers(

@@ -5,118 +5,31 @@ Everything that can be refused is refused by `plan`, all problems together, befo
 
 from __future__ import annotations
 
-import contextlib
 import json
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from tunesmith.config import METHODS, GenerateConfig
+from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import context_length, find_architecture
-from tunesmith.export.card import CardFacts, write_card
-from tunesmith.export.gguf import FILE_TYPES, write_adapter, write_model
-from tunesmith.export.go_template import Frame, find_frame
+from tunesmith.export.card import write_card
+from tunesmith.export.gguf import FILE_TYPES, write_adapter
 from tunesmith.export.merged import write_merged
 from tunesmith.export.modelfile import Modelfile, licence_text, make_parameters, require_writable
 from tunesmith.export.quantise import check_quantiser, quantise
-from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
-from tunesmith.model import TrainedTensors, format_count, open_trained
+from tunesmith.export.vocabulary import read_vocabulary
+from tunesmith.export.workshop import Product, Trained, Workshop, trained_frame
+from tunesmith.model import format_count
 from tunesmith.optional import need
-from tunesmith.prompts import Template
-from tunesmith.runs import atomic_folder, disk_errors, require_free
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from tunesmith.runs import atomic_folder, require_free
 
 MARK = "verification.json"
 MODELFILE = "Modelfile"
-Progress = Callable[[str, int, int], None]
+MATRIX = "importance.gguf"
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A finished run as its exports need it.
-
-    folder: its model/. dtype: what it computed in. template: what it was trained with.
-    modules_to_save: embeddings or head were trained whole beside an adapter. generate: how it answers. max_length: of
-    a training row, in tokens.
-    """
-
-    folder: Path
-    facts: CardFacts
-    config: Any
-    dtype: torch.dtype
-    tokenizer: PreTrainedTokenizerBase
-    template: Template
-    modules_to_save: bool
-    generate: GenerateConfig
-    max_length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """One export: a target, and for GGUF models how numbers are stored. `name` is its folder."""
-
-    target: str
-    file_type: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.target if self.file_type is None else f"{self.target}-{self.file_type}"
-
-    @property
-    def is_gguf(self) -> bool:
-        """Whether it is written with the package gguf and tried with llama.cpp."""
-        return self.file_type is not None or self.target == "gguf-lora"
-
-
-@dataclass(slots=True)
-class Workshop:
-    """What products of one call share: the tensors, the vocabulary, and a float32 GGUF file made at most once."""
-
-    trained: Trained
-    scratch: Path
-    on_progress: Progress
-    float_model: Path | None = None
-    _tensors: TrainedTensors | None = field(default=None, init=False)
-
-    @property
-    def tensors(self) -> TrainedTensors:
-        if self._tensors is None:
-            self._tensors = open_trained(self.trained.folder)
-        return self._tensors
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        size = self.trained.config.vocab_size
-        return read_vocabulary(self.trained.tokenizer, self.trained.template, size=size)
-
-    @property
-    def frame(self) -> Frame:
-        return _find_frame(self.trained)
-
-    def write_gguf(self, path: Path, file_type: str, tensors: TrainedTensors) -> None:
-        write_model(
-            path,
-            tensors,
-            self.vocabulary,
-            self.trained.facts,
-            file_type=file_type,
-            on_progress=lambda done, total: self.on_progress(f"writing {path.name}", done, total),
-        )
-
-    def float_base(self) -> Path:
-        """The untuned base as a float32 GGUF file: what an adapter is tried beside."""
-        path = self.scratch / "base-f32.gguf"
-        self.write_gguf(path, "f32", open_trained(self.trained.folder, adapter=False))
-        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,23 +63,21 @@ def _refuse_ollama(trained: Trained) -> list[str]:
     if problems:  # the vocabulary, which says whether BOS is added, cannot be read
         return problems
     try:
-        _find_frame(trained)
+        trained_frame(trained)
         make_modelfile(trained)
     except SettingsError as error:
         problems.append("ollama: " + "; ".join(part for part in (error.message, error.cause, error.fix) if part))
     return problems
 
 
-def _find_frame(trained: Trained) -> Frame:
-    vocabulary = read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
-    return find_frame(trained.template, trained.tokenizer, add_bos=vocabulary.add_bos)
-
-
-def make_modelfile(trained: Trained) -> Modelfile:
+def make_modelfile(trained: Trained, examples: Sequence[tuple[str, str]] = ()) -> Modelfile:
     """What Ollama is told of a run.
 
+    Args:
+        examples: questions and answers to put before every conversation.
+
     Raises:
-        SettingsError: its template or system prompt cannot be written for Ollama.
+        SettingsError: its template, system prompt or an example cannot be written for Ollama.
     """
     parameters = make_parameters(
         trained.generate,
@@ -181,10 +92,11 @@ def make_modelfile(trained: Trained) -> Modelfile:
     ):
         require_writable(text, what=what)
     return Modelfile(
-        template=_find_frame(trained).source(),
+        template=trained_frame(trained).source(),
         parameters=parameters,
         system=trained.facts.system,
         licence=licence_text(trained.facts.license),
+        messages=tuple(turn for asked, answered in examples for turn in (("user", asked), ("assistant", answered))),
     )
 
 
@@ -233,25 +145,32 @@ def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
 
 def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
     file_type = str(product.file_type)
-    path = folder / f"{shop.trained.facts.name}-{file_type}.gguf"
-    if FILE_TYPES[file_type].tensor_type is not None:
+    path = folder / _file_name(product, shop)
+    if not product.needs_llama_cpp:
         shop.write_gguf(path, file_type, shop.tensors)
         return path
     if shop.float_model is None:
         shop.float_model = shop.scratch / "f32.gguf"
         shop.write_gguf(shop.float_model, "f32", shop.tensors)
+    matrix = folder / MATRIX if product.weighed else None
+    if matrix is not None:
+        shop.write_importance(matrix)
     shop.on_progress(f"writing {path.name}", 0, 1)
-    quantise(shop.float_model, path, file_type=file_type)
+    quantise(shop.float_model, path, file_type=file_type, matrix=matrix)
     shop.on_progress(f"writing {path.name}", 1, 1)
     return path
 
 
 def _write_ollama(shop: Workshop, product: Product, folder: Path) -> Path:
     path = _write_gguf(shop, product, folder)
-    facts = shop.trained.facts
-    text = make_modelfile(shop.trained).text(path.name, origin=f"{facts.name}, tuned with Tunesmith from {facts.base}")
-    (folder / MODELFILE).write_text(text, encoding="utf-8")
+    (folder / MODELFILE).write_text(_modelfile_text(shop, path.name), encoding="utf-8")
     return path
+
+
+def _modelfile_text(shop: Workshop, file_name: str) -> str:
+    facts = shop.trained.facts
+    origin = f"{facts.name}, tuned with Tunesmith from {facts.base}"
+    return make_modelfile(shop.trained, shop.examples).text(file_name, origin=origin)
 
 
 def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -281,11 +200,14 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
-def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Product]:
+def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: bool = False) -> list[Product]:
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
+    Args:
+        imatrix: weigh the types below 8 bits by the importance of columns.
+
     Raises:
-        SettingsError: unknown targets and types, all together, or none.
+        SettingsError: unknown targets and types, all together, or none; nothing to weigh.
     """
     problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
     problems += [
@@ -300,9 +222,33 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str]) -> list[Prod
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
     products: list[Product] = []
     for target in dict.fromkeys(targets):
-        types = sorted(dict.fromkeys(file_types), key=lambda name: name != "f32")
-        products += [Product(target, name) for name in types] if TARGETS[target].has_file_type else [Product(target)]
+        types = sorted(dict.fromkeys(file_types), key=lambda name: name != "f32") if target in typed else []
+        products += [Product(target, name, imatrix and FILE_TYPES[name].bits < 8) for name in types]
+        products += [] if types else [Product(target)]
+    if imatrix and not any(product.weighed for product in products):
+        small = ", ".join(name for name, kind in FILE_TYPES.items() if kind.bits < 8)
+        raise SettingsError("an importance matrix has nothing to weigh here", fix=f"add a type below 8 bits: {small}")
     return products
+
+
+def refuse_early(products: Sequence[Product], *, method: str, config: Any) -> None:
+    """Refuse what no run of this method and base can be made, before hours of training.
+
+    Args:
+        method: a name of METHODS, or auto. config: transformers' own of the base.
+
+    Raises:
+        SettingsError: the method cannot be merged, or llama.cpp does not have the architecture.
+        ResourceError: a package is missing.
+    """
+    kind = METHODS.get(method)
+    if kind is not None and not kind.mergeable:
+        able = ", ".join(name for name, one in METHODS.items() if one.mergeable)
+        raise SettingsError(f"{kind.title} cannot be put into the base's weights", fix=f"method.name: one of {able}")
+    find_architecture(config)
+    need("gguf", extra="gguf")
+    if any(product.needs_llama_cpp for product in products):
+        check_quantiser()
 
 
 def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters: int) -> None:
@@ -323,7 +269,7 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
         raise SettingsError(f"{trained.facts.name} cannot be exported to this", problems=tuple(problems), fix=fix)
     if any(product.is_gguf for product in products):
         need("gguf", extra="gguf")
-    from_float = [p for p in products if p.file_type and FILE_TYPES[p.file_type].tensor_type is None]
+    from_float = [product for product in products if product.needs_llama_cpp]
     if from_float:
         check_quantiser()
     # float32 files that go again: what K-quants are made from, and the base that an adapter is tried beside
@@ -338,32 +284,52 @@ def _bytes_for_each(product: Product, trained: Trained) -> float:
     return float(trained.dtype.itemsize) if product.target == "merged" else 0.0
 
 
-def make(product: Product, shop: Workshop, out: Path) -> Path:
+def make(
+    product: Product,
+    shop: Workshop,
+    out: Path,
+    *,
+    keep: bool = False,
+    on_stage: Callable[[str, Product, bool], None] = lambda stage, product, is_done: None,
+) -> tuple[Path, bool]:
     """Write one product into its folder under `out`, whole or not at all, marked as not tried yet.
 
+    Args:
+        keep: leave one that is there as it is; with another Modelfile than would be written now it is made anew.
+        on_stage: called before with ("made", product, whether it is there).
+
     Returns:
-        Its main file, or its folder.
+        Its main file, or its folder; and whether it was there.
 
     Raises:
         ResourceError: the disk refuses. TrainingError: a weight that is not finite.
     """
+    found = _find_made(product, shop, out) if keep else None
+    on_stage("made", product, found is not None)
+    path = found or _make(product, shop, out)
+    if product.file_type == "f32":
+        shop.float_model = path
+    return path, found is not None
+
+
+def _make(product: Product, shop: Workshop, out: Path) -> Path:
     with atomic_folder(out / product.name) as folder:
         path = TARGETS[product.target].write(shop, product, folder)
         record = {"schema_version": 1, "target": product.target, "file_type": product.file_type, **_UNTRIED}
         (folder / MARK).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    made = out / product.name / path.relative_to(folder)
-    if product.file_type == "f32":
-        shop.float_model = made
-    return made
+    return out / product.name / path.relative_to(folder)
 
 
-@contextlib.contextmanager
-def open_workshop(trained: Trained, out: Path, on_progress: Progress) -> Iterator[Workshop]:
-    """A workshop with a scratch folder in `out`, which goes when the block ends."""
-    scratch = out / f".tmp-export.{secrets.token_hex(4)}"
-    with disk_errors(out):
-        scratch.mkdir(parents=True)
-    try:
-        yield Workshop(trained, scratch, on_progress)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
+    folder = out / product.name
+    if not (folder / MARK).exists():
+        return None
+    if product.file_type is None:
+        return folder
+    path = folder / _file_name(product, shop)
+    is_same = product.target != "ollama" or _modelfile_text(shop, path.name) == (folder / MODELFILE).read_text("utf-8")
+    return path if path.exists() and is_same else None
+
+
+def _file_name(product: Product, shop: Workshop) -> str:
+    return f"{shop.trained.facts.name}-{product.type_name}.gguf"

@@ -6,9 +6,11 @@ logits are done in float64. T positions, V tokens in the vocabulary.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import jinja2
@@ -18,10 +20,13 @@ from numpy.typing import NDArray
 from tunesmith.export.evidence import Case, Evidence
 from tunesmith.export.go_template import Frame
 from tunesmith.export.runner import Answer, Runner
+from tunesmith.types import Encoded
 
 # Logits of the trained model are kept for all files: this many bytes of them, and as many rows as that allows.
 _KEPT_BYTES = 2**30
 _SHOWN = 3
+# Log-probabilities below this are not compared one by one: e^-30 is lost in float32's sums.
+_RAREST = -30.0
 Progress = Callable[[str, int, int], None]
 
 
@@ -78,7 +83,7 @@ class Verdict:
     """What was found out about one export. `reason`: why nothing could be found out; then there are no checks.
 
     numbers: divergence (nats), perplexity, reference_perplexity, argmax_agreement, token_f1, reference_token_f1,
-    ended, reference_ended (shares of the answers), tokens_per_second, prompts, rows.
+    ended, reference_ended (shares of the answers), tokens_per_second, prompts, rows, positions.
     """
 
     checks: tuple[Check, ...] = ()
@@ -105,6 +110,14 @@ class Verdict:
             "checks": [{"name": one.name, "passed": one.passed, "detail": one.detail} for one in self.checks],
             "numbers": dict(self.numbers),
         }
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """The verdict that a verification.json holds; None where nothing was found out yet."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["status"] == "unverified":
+        return None
+    return Verdict(tuple(Check(**one) for one in content["checks"]), content["numbers"])
 
 
 class File(Protocol):
@@ -177,10 +190,12 @@ def verify_numbers(
     limit = LIMITS[file_type]
     evidence = original.evidence
     distance = _Distance()
-    for done, (row, expected) in enumerate(zip(evidence.rows, original.logits, strict=False), start=1):
-        ids = row.input_ids.tolist()
-        distance.add(expected, runner.logits(ids), row.input_ids, row.supervised)
-        on_progress(f"{file_type} reads", done, len(original.logits))
+    compared = list(zip(evidence.rows, original.logits, strict=False))
+    asked = _asked_positions([row for row, _ in compared], runner.positions)
+    for done, ((row, expected), at) in enumerate(zip(compared, asked, strict=True), start=1):
+        if len(at):
+            distance.add(expected[at], runner.logits(row.input_ids.tolist(), at.tolist()), row, at)
+        on_progress(f"{file_type} reads", done, len(compared))
     answers = runner.answers(
         [case.ids for case in evidence.cases],
         limit=evidence.limit,
@@ -203,6 +218,19 @@ def verify_numbers(
         checks.append(_check_f1(numbers, evidence, limit.f1))
     checks.append(_check_ends(answers, original))
     return tuple(checks), numbers
+
+
+def _asked_positions(rows: Sequence[Encoded], most: int | None) -> list[NDArray[np.int64]]:
+    """Positions of each row to compare: all, or `most` in all, those before a target first, spread over the rows."""
+    every = [(number, place) for number, row in enumerate(rows) for place in range(len(row))]
+    if most is not None and most < len(every):
+        targets = [(number, place) for number, place in every if rows[number].supervised[place + 1 : place + 2].any()]
+        pool = targets if len(targets) >= most else every
+        every = [pool[index * len(pool) // most] for index in range(most)]
+    found: list[list[int]] = [[] for _ in rows]
+    for number, place in every:
+        found[number].append(place)
+    return [np.array(places, dtype=np.int64) for places in found]
 
 
 def _check_vocabulary(file: File, evidence: Evidence) -> Check:
@@ -252,31 +280,31 @@ class _Distance:
         self._divergence = self._nll = self._reference_nll = self._largest = 0.0
 
     def add(
-        self,
-        expected: NDArray[np.float32],
-        found: NDArray[np.float32],
-        ids: NDArray[np.int64],
-        supervised: NDArray[np.bool_],
+        self, expected: NDArray[np.float32], found: NDArray[np.float32], row: Encoded, at: NDArray[np.int64]
     ) -> None:
-        """expected, found: (T, V); ids, supervised: (T,)."""
-        scale = max(1.0, float(np.abs(expected).max()))
-        difference = float(np.abs(expected - found).max())
+        """expected, found: (P, V), what follows the positions `at` (P,) of a row."""
+        log_p, log_q = _log_softmax(expected), _log_softmax(found)
+        # logits mean something up to a constant; of a pair as rare as float32 ends, nothing
+        apart = np.where(log_p > _RAREST, np.abs(log_p - np.maximum(log_q, 2 * _RAREST)), 0.0)
+        scale, difference = max(1.0, float(np.abs(expected).max())), float(apart.max())
         # a NaN would compare as no difference
         self._largest = max(self._largest, difference / scale if math.isfinite(difference) else math.inf)
-        log_p, log_q = _log_softmax(expected), _log_softmax(found)
         self._divergence += float((np.exp(log_p) * (log_p - log_q)).sum())
         self._agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
-        self._positions += len(ids)
-        at = np.flatnonzero(supervised[1:])  # the position before each target
-        self._nll -= float(log_q[at, ids[at + 1]].sum())
-        self._reference_nll -= float(log_p[at, ids[at + 1]].sum())
-        self._targets += len(at)
+        self._positions += len(at)
+        following = np.minimum(at + 1, len(row) - 1)
+        which = np.flatnonzero(row.supervised[following] & (at + 1 < len(row)))  # those before a target
+        targets = row.input_ids[following[which]]
+        self._nll -= float(log_q[which, targets].sum())
+        self._reference_nll -= float(log_p[which, targets].sum())
+        self._targets += len(which)
         self._rows += 1
 
     def numbers(self) -> dict[str, float]:
         positions, targets = max(1, self._positions), self._targets
         found = {
             "rows": float(self._rows),
+            "positions": float(self._positions),
             "logits": self._largest,
             "divergence": self._divergence / positions if math.isfinite(self._divergence) else math.inf,
             "argmax_agreement": self._agreed / positions,

@@ -177,7 +177,7 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
         **_hub_arguments(source),
     )
     model: PreTrainedModel = loaded[0]
-    _keep_packing(model)
+    _keep_layout(model)
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill these with random numbers
         raise ResourceError(
@@ -188,7 +188,7 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
     return model
 
 
-def _keep_packing(model: PreTrainedModel) -> None:
+def _keep_layout(model: PreTrainedModel) -> None:
     """Forbid bitsandbytes to rearrange 4-bit weights when a model answers on a CPU with avx512_bf16.
 
     What it makes of them (0.50) has rounded scales, fails for fewer than 64 inputs, and is multiplied without autograd:

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tunesmith.config import METHODS, MethodConfig
 from tunesmith.errors import SettingsError
+from tunesmith.kernels import draws_again
 from tunesmith.model.load import load_skeleton, quiet
 from tunesmith.model.pissa import start_at_principal
 from tunesmith.model.soft import soft_config, start_prompt
@@ -166,8 +167,9 @@ _SIZES: Mapping[str, Callable[[int, str, int, int], int]] = {
 def recompute_activations(model: PreTrainedModel) -> None:
     """Gradient checkpointing (arXiv:1604.06174): activations are computed again in the backward pass, in train mode."""
     # The non-reentrant kind passes gradients through frozen embeddings, so these need none of their own.
+    options = {"use_reentrant": False, "context_fn": draws_again}
     with quiet():  # transformers 5.23 warns of a new name that 5.3 does not have
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def _with_adapter(

@@ -14,12 +14,14 @@ from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
 from tunesmith.runs.plots import plot_run
 from tunesmith.runs.schedule_plot import plot_schedule
+from tunesmith.runs.size_plot import SizePoint, plot_sizes
 from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
     "TASK_LOSS",
     "MetricsLog",
     "Run",
+    "SizePoint",
     "append_line",
     "atomic_folder",
     "atomic_write",
@@ -29,6 +31,7 @@ __all__ = [
     "plot_confusion",
     "plot_run",
     "plot_schedule",
+    "plot_sizes",
     "recover",
     "remove_folder",
     "require_free",

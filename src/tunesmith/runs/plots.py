@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (jfly.uni-koeln.de/color).
-TRAIN, _VALIDATION, _BEST, _OTHER, _ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
+TRAIN, _VALIDATION, BEST, _OTHER, ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
 INK, _FAINT = "#222222", "#6B6B6B"
 _TASKS = ("#CC79A7", "#56B4E9", "#D55E00", "#7A6A00", "#4B3B8F")
 _TASK_STYLES = ("-", "--", ":")
@@ -262,7 +262,7 @@ def _draw_schedule(figure: Figure, story: _Story) -> None:
     else:
         peak = max(rate.finite)
         step = rate.steps[rate.values.index(peak)]
-        ax.plot(step, peak, marker="o", markersize=7, color=_BEST, zorder=4)
+        ax.plot(step, peak, marker="o", markersize=7, color=BEST, zorder=4)
         text = f"peak {short_rate(peak)} at step {step:,}, last {short_rate(rate.finite[-1])}"
         ax.annotate(text, (step, peak), (8, 7), textcoords="offset points", color=INK)
     _finish(figure, ax, ax, story)
@@ -287,7 +287,7 @@ def _mark_best(ax: Axes, evals: Sequence[Line]) -> None:
         return
     loss, step = best["validation_loss"], best["step"]
     label = f"best: {loss:.4g} at step {step:,}"
-    ax.plot(step, loss, "*", markersize=17, color=_BEST, markeredgecolor="white", zorder=5, label=label)
+    ax.plot(step, loss, "*", markersize=17, color=BEST, markeredgecolor="white", zorder=5, label=label)
 
 
 def _mark_nonfinite(ax: Axes, steps: Sequence[int], what: str) -> None:
@@ -296,12 +296,12 @@ def _mark_nonfinite(ax: Axes, steps: Sequence[int], what: str) -> None:
         return
     floor = ax.get_xaxis_transform()
     shown = steps[:: math.ceil(len(steps) / _MOST_POINTS)]
-    crosses = ax.plot(shown, [0.03] * len(shown), "x", transform=floor, color=_ALARM, zorder=6, clip_on=False)
+    crosses = ax.plot(shown, [0.03] * len(shown), "x", transform=floor, color=ALARM, zorder=6, clip_on=False)
     crosses[0].set(markersize=8, markeredgewidth=2)
-    ax.axvline(steps[0], color=_ALARM, linewidth=1.2, linestyle="--", zorder=3)
+    ax.axvline(steps[0], color=ALARM, linewidth=1.2, linestyle="--", zorder=3)
     count = "1 step" if len(steps) == 1 else f"{len(steps):,} steps, first"
     alarm = f"{what} not finite at {count} {steps[0]:,}"
-    ax.set_title(alarm, loc="right", color=_ALARM, fontsize=11, fontweight="bold")
+    ax.set_title(alarm, loc="right", color=ALARM, fontsize=11, fontweight="bold")
 
 
 def _use_log_scale(ax: Axes) -> None:

@@ -1,13 +1,18 @@
-"""How much is computed at once: halved when memory runs out, which changes no optimizer step."""
+"""What a run needs of memory, as far as it is certain before the first step; and how much is computed at once.
+
+The latter is halved when memory runs out, which changes no optimizer step.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from tunesmith.errors import ResourceError
 from tunesmith.model import is_out_of_memory
@@ -16,6 +21,58 @@ from tunesmith.train.device import ALONE, Processes
 Result = TypeVar("Result")
 
 MEMORY_FIX = "lower data.max_length, set train.gradient_checkpointing, or take a smaller model or method.name lora"
+
+
+_MOMENTS_BYTES: Mapping[str, int] = {"adamw_8bit": 2}  # of a parameter; others hold two moments in its own format
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes that a run takes whatever the rows are: weights, which are loaded; then one gradient and the optimizer's
+    moments for each trained parameter. Activations come on top. free_bytes: what the device has now, if it tells.
+    """
+
+    weights_bytes: int
+    training_bytes: int
+    free_bytes: int | None
+
+    @property
+    def fits(self) -> bool:
+        """False when it is certain that it does not: swapping or a crash is all that can follow."""
+        return self.free_bytes is None or self.training_bytes <= self.free_bytes
+
+
+def memory_need(model: nn.Module, optimizer: str, device: torch.device) -> MemoryNeed:
+    """Counted from the parameters of the model as it will be trained."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    training = sum(
+        parameter.numel() * (parameter.element_size() + _MOMENTS_BYTES.get(optimizer, 2 * parameter.element_size()))
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )
+    return MemoryNeed(weights, training, free_bytes(device))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What can still be allocated: of CUDA as the driver says, of a CPU as Linux says, within the container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def _number_in(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # there is no such file, or no limit: "max"
+        return None
 
 
 @dataclass(slots=True)

@@ -12,13 +12,13 @@ import torch
 
 from tunesmith.config import RunConfig, dump_config, quantize_of
 from tunesmith.data import ReplayPlan, encode, prepare
-from tunesmith.errors import DataError
 from tunesmith.model import (
     accelerated,
     apply_method,
     autocast,
     check_method,
     count_parameters,
+    layers_for_liger,
     load_base,
     save_adapter,
     slow_format,
@@ -28,7 +28,7 @@ from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.budget import MicroBatches
+from tunesmith.train.budget import MicroBatches, memory_need
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes, joined
@@ -140,7 +140,7 @@ def _train(
         held_out, _ = encoded(prepared.validation)
         old, _ = encoded(past.examples(config) if past else ())
         if not rows:
-            raise DataError("no example fits", cause=encoding.to_text(max_length), fix="raise --data.max_length")
+            raise resolve.nothing_fits(encoding, max_length=max_length, context=context)
 
         # the method, and the settings that depend on all of the above
         config = resolve.resolve_settings(
@@ -169,6 +169,9 @@ def _train(
     config = resolve.resolve_loop(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
     )
+
+    by_liger = layers_for_liger(model, base.device, compiled=config.train.compile == "on")
+    joined_operations = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
 
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
@@ -207,13 +210,14 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits, *rates),
+                findings=(*filter(None, [padding]), *template.findings, *padded, *joined_operations, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,
                 resumed_from=checkpoints.latest_step(),
                 device=processes.on(base.device),
                 tasks=task_plans(plan),
+                memory=None if processes.sharded else memory_need(model, config.train.optimizer, base.device),
             )
         )
 
@@ -225,7 +229,7 @@ def _train(
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
 
     def losses_before() -> list[float]:
         most = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))

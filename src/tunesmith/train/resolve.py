@@ -162,6 +162,14 @@ def default_epochs(parameters: int, *, rows: int, tokens: int) -> tuple[float, s
     return float(passes), f"{passes} {'pass' if passes == 1 else 'passes'}: {rows} rows, {why}"
 
 
+def nothing_fits(encoding: EncodeReport, *, max_length: int, context: int) -> DataError:
+    """Every example was left out. context: the most tokens that the model reads at once."""
+    fix = f"set --data.max_length to {min(encoding.longest_whole, context)}"
+    if encoding.longest_whole > context:
+        fix = f"shorten the answers or set --data.truncation answer: the model reads {context} tokens at most"
+    return DataError(f"no example fits in {max_length} tokens", cause=encoding.to_text(max_length), fix=fix)
+
+
 def resolve_loop(
     config: RunConfig, plan: StepPlan, device: torch.device, *, parameters: int, mean_length: float
 ) -> RunConfig:
@@ -170,9 +178,7 @@ def resolve_loop(
     mean_length: tokens of an average row.
     """
     tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
-    if config.train.sharding == "full":
-        config = config.resolved("train.compile", "off", "not tried with train.sharding full")
-    elif config.train.compile == "auto" and (why := _not_compiled(config)):
+    if config.train.compile == "auto" and (why := _not_compiled(config)):
         config = config.resolved("train.compile", "off", why)
     else:
         compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)

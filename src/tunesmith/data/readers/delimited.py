@@ -51,8 +51,9 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     while lines and not any(cell.strip() for cell in lines[-1].cells):
         lines.pop()
     header = find_header([line.cells for line in lines])
-    body = lines[header.start :]
-    names = header.names[: _width(lines[header.index].cells if header.index is not None else (), body)]
+    heading = lines[header.index].cells if header.index is not None else []
+    body, joined_findings = _join_prose(heading, lines[header.start :], delimiter)
+    names = header.names[: _width(heading, body)]
     records, uneven_findings, too_long = _records(body, names)
     return Table(
         path=str(source.path),
@@ -66,6 +67,7 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
             *findings,
             *quoting_findings,
             *header_findings(header, [line.number for line in lines]),
+            *joined_findings,
             *uneven_findings,
         ),
         sha256=source.sha256,
@@ -126,7 +128,7 @@ def _parse(text: str, delimiter: str) -> tuple[list[_Line], tuple[Finding, ...]]
     except csv.Error:
         quoted = list(_lines(text, delimiter))
     plain = list(_lines(text, delimiter, quotes=False))
-    if _whole_rows(plain) <= _whole_rows(quoted):
+    if _whole_rows(plain, quoted) <= _whole_rows(quoted, quoted):
         finding = Finding(
             "warning", "quotes", "some cells have text after a closing quote", fix="double quotes inside cells"
         )
@@ -140,11 +142,11 @@ def _parse(text: str, delimiter: str) -> tuple[list[_Line], tuple[Finding, ...]]
     return plain, (finding,)
 
 
-def _whole_rows(lines: Sequence[_Line]) -> int:
-    """Rows with the usual number of cells, less the others."""
-    widths = Counter(len(line.cells) for line in lines if line.cells)
-    usual = widths.most_common(1)[0][1] if widths else 0
-    return 2 * usual - widths.total()
+def _whole_rows(lines: Sequence[_Line], quoted: Sequence[_Line]) -> int:
+    """Rows as wide as quoting makes most of them, less the others: read plainly, commas in quotes make cells too."""
+    usual = Counter(len(line.cells) for line in quoted if line.cells).most_common(1)
+    whole = sum(len(line.cells) == usual[0][0] for line in lines) if usual else 0
+    return 2 * whole - sum(bool(line.cells) for line in lines)
 
 
 def _lines(text: str, delimiter: str, *, strict: bool = False, quotes: bool = True) -> Iterator[_Line]:
@@ -189,6 +191,34 @@ def _records(
             Record(line.number, {name: cell for name, cell in zip(names, cells, strict=True) if name is not None})
         )
     return records, tuple(_uneven_findings(width, short, long)), tuple(long)
+
+
+def _join_prose(
+    heading: Sequence[str], lines: Sequence[_Line], delimiter: str
+) -> tuple[list[_Line], tuple[Finding, ...]]:
+    """Rows with more cells than headings: a delimiter with a space after it is one of a sentence, "Click, then wait".
+
+    Done where that gives the row its right number of cells. Where the headings have spaces too, it says nothing.
+    """
+    if not heading or any(cell.startswith(" ") for cell in heading):
+        return list(lines), ()
+    rows: list[_Line] = []
+    joined: list[int] = []
+    for line in lines:
+        cells: list[str] = []
+        if len(line.cells) > len(heading):
+            for cell in line.cells:
+                if cells and cell.startswith(" "):
+                    cells[-1] += delimiter + cell
+                else:
+                    cells.append(cell)
+        is_whole = len(cells) == len(heading)
+        rows.append(_Line(line.number, cells) if is_whole else line)
+        joined += [line.number] if is_whole else []
+    if not joined:
+        return rows, ()
+    message = f'{len(joined)} rows have "{delimiter} " in texts without quotes; it was read as part of the text'
+    return rows, (Finding("warning", "unquoted", message, "put such texts in double quotes", tuple(joined)),)
 
 
 def _width(header_cells: Sequence[str], body: Sequence[_Line]) -> int:

@@ -51,9 +51,9 @@ def find_header(rows: Sequence[Cells]) -> Header:
         if candidate is None:
             candidate = wide[0]
             first = filled[0] if _width(rows[filled[0]]) > 1 or _width(rows[candidate]) == 1 else candidate
-            return Header(first, _names((), rows[first:]), None)
+            return Header(first, column_names((), rows[first:]), None)
     titles = tuple(index for index in filled if index < candidate)
-    return Header(candidate + 1, _names(rows[candidate], rows[candidate + 1 :]), candidate, titles)
+    return Header(candidate + 1, column_names(rows[candidate], rows[candidate + 1 :]), candidate, titles)
 
 
 def _named_row(rows: Sequence[Cells], filled: Sequence[int]) -> int | None:
@@ -98,7 +98,7 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
         return False
     # "ok?" is a heading among several; among few columns it is more likely a question
     asks = {heading for heading in headings.values() if len(headings) > 3 and re.fullmatch(r"\w+\?", heading)}
-    if not all(_could_be_heading(heading) for heading in headings.values() if heading not in asks):
+    if not all(could_be_heading(heading) for heading in headings.values() if heading not in asks):
         return False
     body = rows[candidate + 1 : candidate + 1 + 10 * _SAMPLED_ROWS]
     below = {
@@ -113,7 +113,8 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     return True
 
 
-def _could_be_heading(cell: str) -> bool:
+def could_be_heading(cell: str) -> bool:
+    """Short, with a letter, and no sentence."""
     if len(cell) > _LONGEST_HEADING or "\n" in cell or len(cell.split()) > _MOST_WORDS:
         return False
     if not any(char.isalpha() for char in cell):
@@ -121,7 +122,7 @@ def _could_be_heading(cell: str) -> bool:
     return not (cell.endswith(("?", "!")) or (cell.endswith(".") and " " in cell))
 
 
-def _names(headings: Cells, body: Sequence[Cells]) -> tuple[str | None, ...]:
+def column_names(headings: Cells, body: Sequence[Cells]) -> tuple[str | None, ...]:
     """Headings on one line; "column2" for a column without one, "Answer (2)" for a second of that name."""
     used = {column for row in body for column, cell in enumerate(row) if cell.strip()}
     width = max([len(headings), *(column + 1 for column in used)])

@@ -6,25 +6,30 @@ Knows nothing of shapes; nestings are laid flat by `nested`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunesmith.data.readers.nested import ITEM_FORMS, items_of, keep_nested
+from tunesmith.data.readers.nested import ITEM_FORMS, each_answer, items_of, keep_nested, laid_flat
 from tunesmith.data.readers.source import Source, decode
 from tunesmith.data.table import Table, columns_of
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
+DAMAGED = "not valid JSON"
+_MOST_DAMAGED = 0.1  # of the lines: with more of them the file is something else
+_AFTER = re.compile(r"[\s,]*")
+
 
 def read_json(source: Source) -> Table:
-    """One JSON document; rows are numbered by item from 1.
+    """One JSON document, or objects one after the other; rows are numbered by item from 1.
 
     Raises:
         DataError: no JSON, or no rows in it.
     """
     text, encoding, findings = decode(source)
     try:
-        items = items_of(_parse(text))
+        items = items_of(_documents(text) or _parse(text))
     except DataError as error:
         raise DataError(f"{source.path}: {error.message}", cause=error.cause, fix=error.fix) from error
     rows = list(enumerate(items, start=1))
@@ -32,21 +37,32 @@ def read_json(source: Source) -> Table:
 
 
 def read_jsonl(source: Source) -> Table:
-    """One JSON object a line; rows are numbered by line, blank lines are passed over.
+    """One JSON object a line; rows are numbered by line, blank lines are passed over. A comma may end a line.
+
+    A few damaged lines are left out and told: a file that was cut off while it was written has one.
 
     Raises:
-        DataError: a line is not JSON.
+        DataError: more than a few lines are not JSON.
     """
     text, encoding, findings = decode(source)
     rows: list[tuple[int, object]] = []
+    damaged: dict[int, DataError] = {}
     for number, line in enumerate(text.split("\n"), start=1):  # never splitlines: JSON text may hold U+2028 as it is
         if not line.strip():
             continue
         try:
-            rows.append((number, _parse(line, line_number=number)))
+            rows.append((number, _parse(line.rstrip().removesuffix(","), line_number=number)))
         except DataError as error:
-            raise DataError(f"{source.path}:{number}: {error.message}", cause=error.cause, fix=error.fix) from error
-    return _table(source, "jsonl", rows, encoding=encoding, findings=findings)
+            damaged[number] = error
+    if damaged:
+        first, problem = next(iter(damaged.items()))
+        if len(damaged) > _MOST_DAMAGED * (len(rows) + len(damaged)):
+            others = f"; {len(damaged) - 1} more lines are damaged" if len(damaged) > 1 else ""
+            raise DataError(f"{source.path}:{first}: {problem.message}{others}", cause=problem.cause, fix=problem.fix)
+        message = f"{len(damaged)} of {len(rows) + len(damaged)} lines are {problem.message} and were left out"
+        fix = f"repair or remove them; the first: {problem.cause}"
+        findings = (*findings, Finding("warning", "damaged_lines", message, fix, tuple(damaged)))
+    return _table(source, "jsonl", rows, encoding=encoding, findings=findings, unreadable=tuple(damaged))
 
 
 def holds_lines(content: bytes) -> bool:
@@ -65,14 +81,33 @@ def holds_array(content: bytes) -> bool:
     return content.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"[")
 
 
+def _documents(text: str) -> list[object] | None:
+    """Several documents one after the other, with a comma between them or without; None if it is one, or no JSON."""
+    decoder = json.JSONDecoder()
+    found: list[object] = []
+    end, start = 0, len(text) - len(text.lstrip())
+    while start < len(text):
+        try:
+            document, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return None
+        found.append(document)
+        start = _AFTER.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing as well
+    return found if len(found) > 1 and all(isinstance(document, dict) for document in found) else None
+
+
 def _parse(text: str, *, line_number: int | None = None) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        near = " ".join(text[max(0, error.pos - 20) : error.pos + 20].split())
+        fix = "repair or remove that line" if line_number else "repair it there; one object a line belongs in .jsonl"
+        if re.match(r"\s*\[?\s*\{\s*'", text):
+            fix = "names and texts need double quotes: write it with json.dump instead of str()"
         raise DataError(
             "not valid JSON",
-            cause=f"{error.msg} at line {line_number or error.lineno}, column {error.colno}",
-            fix="repair or remove that line" if line_number else "repair it there; one object a line belongs in .jsonl",
+            cause=f"{error.msg} at line {line_number or error.lineno}, column {error.colno}, near: {near}",
+            fix=fix,
         ) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of over 4300 digits
         raise DataError("JSON that cannot be read", cause=str(error), fix="make it simpler") from error
@@ -85,6 +120,7 @@ def _table(
     *,
     encoding: str,
     findings: tuple[Finding, ...],
+    unreadable: tuple[int, ...] = (),
 ) -> Table:
     records: list[Record] = []
     unfolded: dict[str, list[int]] = {}
@@ -98,8 +134,16 @@ def _table(
         form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(row)), None)
         if form is not None:
             unfolded.setdefault(form, []).append(number)
-        flat: Mapping[str, Any] = ITEM_FORMS[form][1](row) if form else row
-        records.append(Record(number, {str(name): keep_nested(value) for name, value in flat.items()}))
+        flat: Mapping[str, Any] = ITEM_FORMS[form][1](row) if form else laid_flat(row)
+        try:
+            rows_of_item = each_answer(flat)
+        except DataError as error:
+            raise DataError(
+                f"{source.path}, row {number}: {error.message}", cause=error.cause, fix=error.fix
+            ) from error
+        records += (
+            Record(number, {str(name): keep_nested(value) for name, value in one.items()}) for one in rows_of_item
+        )
     if not records:
         raise DataError(
             f"{source.path} holds no rows", cause="the list is empty", fix="name a file with examples in it"
@@ -118,6 +162,7 @@ def _table(
         records=tuple(records),
         columns=columns_of(records),
         encoding=encoding,
+        unreadable={DAMAGED: unreadable} if unreadable else {},
         findings=(*findings, *notes),
         sha256=source.sha256,
     )

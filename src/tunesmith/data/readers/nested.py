@@ -6,12 +6,18 @@ Works on parsed values; knows nothing of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from math import prod
 from typing import Any
 
+from tunesmith.data.names import is_known_name, name_weight
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
 
 _CHAT_KEYS = ("messages", "conversations")
+_MOST_PAIRS = 2_000  # of one object; an intent has tens of each
+_ASKING = ("question", "instruction", "prompt")
+_ANSWERING = ("answer", "output", "completion")
 
 Items = list[Any]
 
@@ -25,13 +31,19 @@ def items_of(value: object) -> Items:
     """The rows of a JSON document.
 
     An array of objects; columns as arrays, {"question": [..], "answer": [..]}; objects by id, {"q1": {..}, "q2": {..}};
-    a wrapper, {"version": 1, "data": [..]}; SQuAD's articles; or a single object.
+    a wrapper, {"version": 1, "data": [..]}; SQuAD's articles; lists of cells, [["question", "answer"], [.., ..]];
+    answers by question, {"Where is it?": "There.", ..}; a single object. Where none of these has questions with
+    answers: every object at any depth that has, with what is above it, {"by": {..}, "topics": [{"faqs": [..]}, ..]}.
 
     Raises:
         DataError: columns of unequal length, or no object at all.
     """
     if isinstance(value, list):
-        return _unfold_squad(value) if value and all(map(_is_squad_article, value)) else value
+        if value and all(map(_is_squad_article, value)):
+            return _unfold_squad(value)
+        if value and all(map(_is_list_of_cells, value)):
+            return _named_cells(value)
+        return value if any(map(is_pair, _dicts(value))) else list(_gather(value, {})) or value
     if not isinstance(value, dict) or not value:
         raise DataError(
             f"the JSON holds {_kind(value)}, not rows",
@@ -43,14 +55,14 @@ def items_of(value: object) -> Items:
         items = form(value)
         if items is not None:
             return items
-    return [value]
+    return [value] if is_pair(value) else list(_gather(value, {})) or _answer_by_question(value) or [value]
 
 
 def _wrapped(value: Mapping[str, Any]) -> Items | None:
     """{"version": "1.1", "data": [{..}, ..]}, also several deep: {"data": {"rows": [..]}}."""
     lists = [item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)]
     if len(lists) == 1 and not any(isinstance(item, dict) for item in value.values()):
-        return items_of(lists[0])
+        return None if is_pair(value) else items_of(lists[0])
     if len(value) == 1:
         (only,) = value.values()
         if isinstance(only, dict) and any(isinstance(item, (dict, list)) for item in only.values()):
@@ -83,6 +95,88 @@ def _keyed(value: Mapping[str, Any]) -> Items | None:
     if not all(isinstance(item, dict) for item in value.values()):
         return None
     return [{"key": key, **item} for key, item in value.items()]
+
+
+def is_pair(item: Mapping[str, Any]) -> bool:
+    """Whether an object has a question, or an instruction or prompt, and an answer to it, by the names of both."""
+    return bool(_named(item, _ASKING)) and bool(_named(item, _ANSWERING))
+
+
+def _named(item: Mapping[str, Any], parts: tuple[str, ...]) -> list[str]:
+    """Keys that are a part by name and hold text, a number, or a list of such."""
+    return [
+        key for key, value in item.items() if _is_cells(value) and any(name_weight(str(key), part) for part in parts)
+    ]
+
+
+def _is_cells(value: object) -> bool:
+    return not isinstance(value, dict) and (not isinstance(value, list) or _is_list_of_cells(value))
+
+
+def _is_list_of_cells(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and not any(isinstance(cell, (list, dict)) for cell in value)
+
+
+def _gather(value: object, above: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _gather(item, above)
+    elif isinstance(value, dict):
+        if is_pair(value):
+            yield {**above, **value}
+            return
+        written = {**above, **{key: item for key, item in value.items() if not isinstance(item, (list, dict))}}
+        for item in value.values():
+            yield from _gather(item, written)
+
+
+def _named_cells(rows: list[list[Any]]) -> Items:
+    """Columns are named by the first row if all its cells are names of parts, else by number."""
+    has_header = len(rows) > 1 and all(isinstance(cell, str) and is_known_name(cell) for cell in rows[0])
+    width = max(map(len, rows))
+    names = rows[0] if has_header else [f"column{number}" for number in range(1, width + 1)]
+    return [dict(zip(names, row, strict=False)) for row in rows[has_header:]]
+
+
+def _answer_by_question(value: Mapping[str, Any]) -> Items | None:
+    """{"Where is it?": "There.", ..}: every value a text, and no key the name of a part."""
+    if len(value) < 2 or not all(isinstance(item, str) for item in value.values()) or any(map(is_known_name, value)):
+        return None
+    return [{"question": question, "answer": answer} for question, answer in value.items()]
+
+
+def each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each question and each answer of an object that lists them: {"patterns": [..], "responses": [..]}.
+
+    A list is left alone beside a single text of the same part, such as all correct answers beside the best one.
+
+    Raises:
+        DataError: there are too many of both to be meant so.
+    """
+    listed: dict[str, list[Any]] = {}
+    for parts in (_ASKING, _ANSWERING):
+        keys = _named(item, parts)
+        if len(keys) == 1 and isinstance(item[keys[0]], list):
+            listed[keys[0]] = item[keys[0]]
+    if prod(map(len, listed.values())) > _MOST_PAIRS:
+        counts = ", ".join(f"{key} {len(values)}" for key, values in listed.items())
+        raise DataError(
+            "one object lists so many questions and answers that they cannot all belong together",
+            cause=counts,
+            fix="write an object for each question with its answer",
+        )
+    return [{**item, **dict(zip(listed, chosen, strict=True))} for chosen in product(*listed.values())]
+
+
+def laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects inside an object as columns "outer.inner", but for the turns of a chat."""
+    flat: dict[str, Any] = {}
+    for key, value in item.items():
+        if isinstance(value, dict) and value and not ({"role", "from"} & set(value)):
+            flat.update({f"{key}.{inner}": part for inner, part in laid_flat(value).items()})
+        else:
+            flat[key] = value
+    return flat
 
 
 def _is_squad_article(value: object) -> bool:

@@ -10,7 +10,7 @@ from statistics import median
 
 from tunesmith.data.readers.source import Source, decode
 from tunesmith.data.table import Table
-from tunesmith.types import Record
+from tunesmith.types import Finding, Record
 
 _LONGEST_WRAPPED_LINE = 200  # characters; files with longer lines hold one document a line, not wrapped prose
 
@@ -28,10 +28,19 @@ def read_txt(source: Source) -> Table:
         records=tuple(Record(number, {"text": piece}) for number, piece in pieces),
         columns=("text",),
         encoding=encoding,
-        findings=findings,
+        findings=(*findings, *_table_findings([line for _, line in filled])),
         continuous=has_paragraphs or median(len(line) for _, line in filled) <= _LONGEST_WRAPPED_LINE,
         sha256=source.sha256,
     )
+
+
+def _table_findings(lines: list[str]) -> Iterator[Finding]:
+    """Whether this looks like a table that a spreadsheet program wrote as text."""
+    tabs = {line.count("\t") for line in lines}
+    if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:
+        yield Finding(
+            "warning", "tabs", "every line has tabs, as a table has", fix="to read it as one: --data.format tsv"
+        )
 
 
 def _paragraphs(lines: list[str]) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,8 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith.data.readers.kinds import recognise
+from tunesmith.data.readers.western import odd_word, other_readings, sample_words
 from tunesmith.errors import DataError
 from tunesmith.types import Finding
 
@@ -23,13 +25,6 @@ _BOMS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
-}
-_SIGNATURES = {
-    b"PK\x03\x04": "a workbook or zip archive",
-    b"\xd0\xcf\x11\xe0": "an old (.xls) or password-protected workbook",
-    b"PAR1": "a parquet file",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF": "a PDF",
 }
 
 
@@ -84,14 +79,19 @@ def decode(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
     """Text, name of the encoding, findings. A byte order mark decides, then UTF-8, then cp1252 (Western Windows).
 
     Raises:
-        DataError: the bytes are no text, or not in the encoding asked for; the message names the line.
+        DataError: the bytes are no text, or none but white space, or not in the encoding asked for; the message names
+            the line.
     """
-    signature = next((name for start, name in _SIGNATURES.items() if source.content.startswith(start)), None)
-    if signature is not None:
-        raise DataError(
-            f"{source.path} is not text: it is {signature}",
-            fix="give it the ending of its true format (.xlsx, .parquet, .gz), or set data.format",
-        )
+    text, encoding, findings = _decoded(source)
+    if not text.strip():
+        raise DataError(f"{source.path} is empty", cause="it holds white space only", fix="name a file with rows in it")
+    return text, encoding, findings
+
+
+def _decoded(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
+    kind = recognise(source.path, source.content)
+    if kind is not None:
+        raise DataError(f"{source.path} is not text: it is {kind.name}", fix=kind.fix)
     if source.encoding is not None:
         return _decode_as(source, source.encoding), source.encoding, ()
     encoding = next((name for mark, name in _BOMS.items() if source.content.startswith(mark)), None)
@@ -130,18 +130,33 @@ def _decode_western(source: Source, error: UnicodeDecodeError) -> tuple[str, str
     try:
         text = source.content.decode("cp1252")
     except UnicodeDecodeError as western_error:
-        raise DataError(
-            f"{source.path} is neither UTF-8 nor cp1252 text",
-            cause=_place_of(source.content, western_error),
-            fix="name its encoding, such as --data.encoding latin-1, cp1251 or shift_jis, or save it as UTF-8",
-        ) from western_error
+        message = f"{source.path} is neither UTF-8 nor cp1252 text"
+        raise _other_encoding(source, message, _place_of(source.content, western_error)) from western_error
+    odd = odd_word(text)
+    if odd is not None:
+        message = f"{source.path} is not UTF-8, and not cp1252 (Western Windows) either"
+        raise _other_encoding(source, message, f"it would read {odd!r}")
+    words = ", ".join(f'"{word}"' for word in sample_words(text))
     finding = Finding(
         "note",
         "encoding",
-        f"{source.path.name} is not UTF-8 and was read as cp1252 (Western Windows)",
-        fix="if letters with accents look wrong, set data.encoding",
+        f"{source.path.name} is not UTF-8 and was read as cp1252 (Western Windows), with words such as {words}",
+        fix="if they look wrong, set data.encoding",
     )
     return text, "cp1252", (finding,)
+
+
+def _other_encoding(source: Source, message: str, cause: str) -> DataError:
+    readings = other_readings(source.content)
+    if not readings:
+        fix = "name its encoding, such as --data.encoding latin-1, cp1251 or shift_jis, or save it as UTF-8"
+        return DataError(message, cause=cause, fix=fix)
+    shown = "; ".join(f"{encoding}: {words}" for encoding, words in readings)
+    return DataError(
+        message,
+        cause=f"{cause}. In other encodings: {shown}",
+        fix="set --data.encoding to the one that reads right, or save the file as UTF-8",
+    )
 
 
 def _utf16_without_mark(source: Source) -> str | None:

@@ -1,4 +1,4 @@
-"""xlsx -> Table: every visible sheet, header rows found, merged question cells filled down, numbers as exact text.
+"""xlsx -> Table: every visible sheet, header rows found, tables side by side, merged cells, numbers as exact text.
 
 Formulas are read as the values that were stored with them. Knows nothing of shapes.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import python_calamine as calamine
 
 from tunesmith.data.readers.delimited import header_findings
-from tunesmith.data.readers.header import find_header
+from tunesmith.data.readers.header import Header, column_names, find_header
+from tunesmith.data.readers.kinds import ZIP, recognise
+from tunesmith.data.readers.layout import Area, column_letters, fill_down, join_headings, tables_beside
+from tunesmith.data.readers.marks import SheetMarks, marks_findings
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.workbook_guard import check_workbook
 from tunesmith.data.table import Table, cell_text, columns_of
@@ -21,8 +24,6 @@ from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
 _LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
-_ZIP = b"PK\x03\x04"
-_OLE = b"\xd0\xcf\x11\xe0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ def read_xlsx(source: Source) -> Table:
     Raises:
         DataError: no workbook, an unknown sheet, no sheet with rows, or a guard's limit.
     """
-    book = _open(source)
+    book, marks = _open(source)
     names, findings = _choose_sheets(source, book)
     sheets: dict[str, _Sheet] = {}
     for name in names:
         try:
-            sheet = _read_sheet(book, name)
+            sheet = _read_sheet(book, name, marks.get(name, SheetMarks()))
         except calamine.CalamineError as error:
             raise _damaged(source, error) from error
         if sheet.records:
@@ -78,17 +79,17 @@ def read_xlsx(source: Source) -> Table:
     )
 
 
-def _open(source: Source) -> calamine.CalamineWorkbook:
-    if not source.content.startswith(_ZIP):
-        found = "an old .xls or password-protected workbook" if source.content.startswith(_OLE) else "no zip archive"
+def _open(source: Source) -> tuple[calamine.CalamineWorkbook, Mapping[str, SheetMarks]]:
+    kind = recognise(source.path, source.content)
+    if kind is None or not source.content.startswith(ZIP):
         raise DataError(
             f"{source.path} is not an .xlsx workbook",
-            cause=f"an .xlsx file is a zip archive; this is {found}",
-            fix="save it as .xlsx without a password, or set data.format to what it is",
+            cause=f"an .xlsx file is a zip archive; this is {kind.name if kind else 'none, but may be text'}",
+            fix=kind.fix if kind else "set data.format to what it is, such as csv",
         )
-    check_workbook(source.path, source.content)
+    marks = check_workbook(source.path, source.content)
     try:
-        return calamine.CalamineWorkbook.from_filelike(io.BytesIO(source.content))
+        return calamine.CalamineWorkbook.from_filelike(io.BytesIO(source.content)), marks
     except calamine.CalamineError as error:
         raise _damaged(source, error) from error
 
@@ -125,45 +126,92 @@ def _notes_among(sheets: Mapping[str, _Sheet]) -> list[str]:
     return notes if len(notes) < len(sheets) else []
 
 
-def _read_sheet(book: calamine.CalamineWorkbook, name: str) -> _Sheet:
+def _read_sheet(book: calamine.CalamineWorkbook, name: str, marks: SheetMarks) -> _Sheet:
     sheet = book.get_sheet_by_name(name)
     if sheet.start is None:
         return _Sheet()
-    first_row = sheet.start[0]
-    rows = [[_text(cell) for cell in row] for row in sheet.to_python(skip_empty_area=True)]
-    _fill_merged(rows, sheet.merged_cell_ranges or [], origin=sheet.start)
+    top, left = sheet.start
+    values = sheet.to_python(skip_empty_area=True)
+    rows = [[_text(cell) for cell in row] for row in values]
+    merged = [Area(up - top, from_ - left, down - top, to - left) for (up, from_), (down, to) in _merged(sheet)]
+    fill_down(rows, merged)
+    join_headings(rows, merged)
     while rows and not any(cell.strip() for cell in rows[-1]):
         rows.pop()
     header = find_header(rows)
-    numbers = range(first_row + 1, first_row + 1 + len(rows))
+    numbers = range(top + 1, top + 1 + len(rows))
     columns = sum(name is not None for name in header.names)
-    records = tuple(
-        Record(
-            numbers[index],
-            {name: cell for name, cell in zip(header.names, rows[index], strict=False) if name is not None},
-            name,
-        )
-        for index in range(header.start, len(rows))
+    findings = [*header_findings(header, numbers, name), *marks_findings(marks, name)]
+    tables = tables_beside(rows[header.index]) if header.index is not None else []
+    if tables:
+        records = _records_beside(rows, header, numbers, tables, name)
+        findings.append(_beside(tables, left, name))
+    else:
+        records = [
+            Record(
+                numbers[index],
+                {name: cell for name, cell in zip(header.names, rows[index], strict=False) if name is not None},
+                name,
+            )
+            for index in range(header.start, len(rows))
+        ]
+        findings += _numbers_among_texts(values, header, numbers, name)
+    return _Sheet(tuple(records), tuple(findings), header.index is not None and columns > 1)
+
+
+def _merged(sheet: calamine.CalamineSheet) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:
+    return sheet.merged_cell_ranges or []
+
+
+def _records_beside(
+    rows: Sequence[Sequence[str]], header: Header, numbers: Sequence[int], tables: Sequence[range], sheet: str
+) -> list[Record]:
+    """The rows of each table in turn; a row that only another table has is not blank, it is not there."""
+    records: list[Record] = []
+    for columns in tables:
+        cut = [[row[column] if column < len(row) else "" for column in columns] for row in rows]
+        names = column_names(cut[header.index or 0], cut[header.start :])
+        for index in range(header.start, len(rows)):
+            if any(cell.strip() for cell in cut[index]) or (
+                columns is tables[0] and not any(cell.strip() for cell in rows[index])
+            ):
+                cells = {name: cell for name, cell in zip(names, cut[index], strict=True) if name is not None}
+                records.append(Record(numbers[index], cells, sheet))
+    return records
+
+
+def _beside(tables: Sequence[range], left: int, sheet: str) -> Finding:
+    places = [f"{column_letters(left + columns[0])} to {column_letters(left + columns[-1])}" for columns in tables]
+    return Finding(
+        "note",
+        "tables_beside",
+        f'sheet "{sheet}": {len(tables)} tables with the same headings stand side by side (columns '
+        f"{', '.join(places)}); they were read one below the other",
     )
-    return _Sheet(records, tuple(header_findings(header, numbers, name)), header.index is not None and columns > 1)
 
 
-def _fill_merged(
-    rows: list[list[str]],
-    merged: Sequence[tuple[tuple[int, int], tuple[int, int]]],
-    *,
-    origin: tuple[int, int],
-) -> None:
-    """A cell merged over several rows means each of them: copy its text down, in its first column.
-
-    Ranges count rows and columns of the sheet from 0; `rows` begin at `origin`.
-    """
-    for (top, left), (bottom, _) in merged:
-        first, column = top - origin[0], left - origin[1]
-        if first < 0 or column < 0 or first >= len(rows) or column >= len(rows[first]):
-            continue
-        for index in range(first + 1, min(bottom - origin[0] + 1, len(rows))):
-            rows[index][column] = rows[first][column]
+def _numbers_among_texts(
+    values: Sequence[Sequence[object]], header: Header, numbers: Sequence[int], sheet: str
+) -> Iterator[Finding]:
+    """Columns of text in which some cells are numbers or dates: what is stored is not what the sheet shows."""
+    for column, name in enumerate(header.names):
+        typed: dict[int, object] = {}
+        texts = 0
+        for index in range(header.start, len(numbers)):
+            value = values[index][column]
+            if isinstance(value, str):
+                texts += bool(value.strip())
+            elif not isinstance(value, bool):
+                typed[numbers[index]] = value
+        if name is not None and 0 < len(typed) < texts:
+            yield Finding(
+                "note",
+                "numbers_among_texts",
+                f'sheet "{sheet}": column "{name}" has {len(typed)} numbers or dates among its texts, read as they are '
+                f'stored, such as "{cell_text(next(iter(typed.values())))}", whatever their format shows',
+                fix="if they matter, make them text in the sheet",
+                rows=tuple(typed),
+            )
 
 
 def _text(cell: object) -> str:

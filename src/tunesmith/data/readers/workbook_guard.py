@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from xml.parsers import expat
 
+from tunesmith.data.readers.marks import Marker, SheetMarks, sheet_names
 from tunesmith.errors import DataError
 
 MAX_INFLATED_BYTES = 200 * 2**20
@@ -29,15 +30,16 @@ _CELL = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})")
 _ROW = re.compile(r"()([0-9]{1,7})")
 
 
-def check_workbook(path: Path, content: bytes) -> None:
-    """Accept a workbook within the limits.
+def check_workbook(path: Path, content: bytes) -> dict[str, SheetMarks]:
+    """Accept a workbook within the limits. Returns what the XML of each sheet, by its name, says besides its values.
 
     Raises:
         DataError: it is no workbook, is damaged, or goes over a limit.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check(path, archive, packed_bytes=len(content))
+            marks = _check(path, archive, packed_bytes=len(content))
+            return {name: marks[entry] for entry, name in sheet_names(archive).items() if entry in marks}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         # RuntimeError: an encrypted entry; NotImplementedError: an unknown compression
         raise DataError(
@@ -45,7 +47,8 @@ def check_workbook(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _check(path: Path, archive: zipfile.ZipFile, *, packed_bytes: int) -> None:
+def _check(path: Path, archive: zipfile.ZipFile, *, packed_bytes: int) -> dict[str, SheetMarks]:
+    marks: dict[str, SheetMarks] = {}
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise _refusal(path, f"its archive has {len(entries)} entries, over the limit of {MAX_ENTRIES}")
@@ -76,6 +79,8 @@ def _check(path: Path, archive: zipfile.ZipFile, *, packed_bytes: int) -> None:
                 cause=f"{entry.filename} uses rows {sheet.rows[0]} to {sheet.rows[1]}; one is far from the others",
                 fix="delete the stray cells at the far end (Ctrl+End shows them), or export the rows as csv",
             )
+        marks[entry.filename] = sheet.marker.marks
+    return marks
 
 
 def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -97,7 +102,9 @@ class _SheetExtent:
         self._tail = b""
         self._failure: str | None = None
         self._parser = expat.ParserCreate()
+        self.marker = Marker(self._parser)
         self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._doctype
 
     def feed(self, chunk: bytes) -> None:
@@ -125,7 +132,9 @@ class _SheetExtent:
             self._failure = str(error)
 
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
-        pattern = {"c": _CELL, "row": _ROW}.get(name.rpartition(":")[2])
+        local = name.rpartition(":")[2]
+        self.marker.start(local, attributes)
+        pattern = {"c": _CELL, "row": _ROW}.get(local)
         reference = attributes.get("r")
         if pattern is None or reference is None:
             return
@@ -135,6 +144,9 @@ class _SheetExtent:
         row, column = int(match[2]), _column_number(match[1]) or 1
         self.rows = (min(self.rows[0], row), max(self.rows[1], row))
         self.columns = (min(self.columns[0], column), max(self.columns[1], column))
+
+    def _end(self, name: str) -> None:
+        self.marker.end(name.rpartition(":")[2])
 
     def _doctype(self, *_: object) -> None:
         raise _Malformed("it declares a document type, which workbooks never do")

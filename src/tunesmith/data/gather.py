@@ -1,0 +1,186 @@
+"""Rows that are pieces of an example -> one row each: a chat of one message a row, a FAQ in one column of text.
+
+    Ticket | Sender | Message          messages: [user "Hi", assistant "Hello"]
+    7      | Kunde  | Hi          ->
+    7      | Agent  | Hello
+
+    Q: Where is it?               ->   question: Where is it?   answer: There.
+    A: There.
+
+What is found is told; a set shape or column says that rows are examples already. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tunesmith.config import DataConfig
+from tunesmith.data.clean import is_blank
+from tunesmith.data.examples import ROLES
+from tunesmith.data.facts import ColumnFacts, column_facts
+from tunesmith.data.names import normalise_name
+from tunesmith.data.table import Table, cell_text
+from tunesmith.types import Finding, Record, Role
+
+# What exports call those who write, beside the roles of chat data
+_SPEAKERS: Mapping[str, Role] = {
+    **ROLES,
+    **dict.fromkeys(("customer", "client", "kunde", "visitor", "requester", "caller", "guest", "cliente"), "user"),
+    **dict.fromkeys(("agent", "support", "operator", "staff", "mitarbeiter", "advisor", "berater"), "assistant"),
+}
+_SPEAKER_COLUMNS = frozenset({"role", "sender", "speaker", "author", "from", "who", "absender", "rolle", "participant"})
+_CHAT_WORDS = frozenset({"conversation", "chat", "session", "thread", "dialog", "dialogue", "ticket", "case", "call"})
+_MOST_KNOWN = 0.9  # of the speakers, from which on a column tells who speaks
+
+_QUESTION = r"q|f|question|frage|pregunta|domanda|pergunta|user|human|问|問"
+_ANSWER = r"a|r|answer|antwort|réponse|reponse|respuesta|risposta|resposta|assistant|bot|答"
+_MARKED = re.compile(
+    rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W?\d*\s*[:：](?:\*\*)?\s*(?P<text>.*)", re.IGNORECASE
+)
+_HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
+_FEWEST_PAIRS = 3
+
+
+def gather(table: Table, config: DataConfig) -> Table:
+    """The table with one example a row, or as it is where its rows are examples."""
+    if not table.records or config.columns or config.shape not in ("auto", "messages", "qa"):
+        return table
+    return (config.shape != "qa" and _chats(table)) or (config.shape != "messages" and _pairs(table)) or table
+
+
+def _chats(table: Table) -> Table | None:
+    """Conversations by their column, in the order of the rows; what one says in a row of rows is one turn."""
+    facts = column_facts(table.records, table.columns)
+    speaker = next((name for name in facts if _tells_speakers(table, facts[name])), None)
+    key = next((name for name in facts if set(normalise_name(name).split()) & _CHAT_WORDS), None)
+    texts = [fact for fact in facts.values() if fact.is_prose and fact.name not in (speaker, key)]
+    if speaker is None or key is None or not texts:
+        return None
+    text = max(texts, key=lambda fact: fact.median_length).name
+    chats: dict[tuple[str | None, str], Record] = {}
+    for record in table.records:
+        if is_blank(record.cells.values()):
+            continue
+        role = _SPEAKERS.get(cell_text(record.cells.get(speaker)).strip().lower(), "user")
+        said = cell_text(record.cells.get(text)).strip()
+        chat = chats.setdefault(
+            (record.sheet, cell_text(record.cells.get(key))), Record(record.row, {"messages": []}, record.sheet)
+        )
+        turns = chat.cells["messages"]
+        assert isinstance(turns, list)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{said}"
+        elif said:
+            turns.append({"role": role, "content": said})
+    if len(chats) == len(table.records):
+        return None
+    message = (
+        f'{len(table.records)} rows are messages: put together to {len(chats)} conversations by column "{key}", '
+        f'who speaks by "{speaker}", what is said by "{text}"'
+    )
+    return _replaced(table, list(chats.values()), Finding("note", "messages_gathered", message))
+
+
+def _tells_speakers(table: Table, fact: ColumnFacts) -> bool:
+    if not set(normalise_name(fact.name).split()) & _SPEAKER_COLUMNS or fact.kind != "text":
+        return False
+    cells = [cell_text(record.cells.get(fact.name)).strip().lower() for record in table.records]
+    roles = [_SPEAKERS.get(cell) for cell in cells if cell]
+    known = sum(role is not None for role in roles)
+    return bool(roles) and known >= _MOST_KNOWN * len(roles) and {"user", "assistant"} <= set(roles)
+
+
+@dataclass(slots=True)
+class _Pair:
+    """A question with its answer on the way: the row it begins on, lines of each."""
+
+    record: Record
+    question: list[str]
+    answer: list[str] = field(default_factory=list)
+
+
+def _pairs(table: Table) -> Table | None:
+    """Questions and answers of the only column of text: by "Q:" and "A:", or by headings that ask."""
+    if len(table.columns) != 1:
+        return None
+    lines = [
+        (record, line)
+        for record in table.records
+        for line in cell_text(record.cells.get(table.columns[0])).split("\n")
+        if line.strip()
+    ]
+    for find in (_marked, _headed):
+        pairs = find([(_at_heading(table), table.columns[0]), *lines])
+        whole = [pair for pair in pairs if pair.answer]
+        if len(whole) >= _FEWEST_PAIRS and len(whole) >= _MOST_KNOWN * len(pairs):
+            records = [
+                Record(
+                    pair.record.row,
+                    {"question": "\n".join(pair.question), "answer": "\n".join(pair.answer)},
+                    pair.record.sheet,
+                )
+                for pair in pairs
+            ]
+            by = 'marks such as "Q:" and "A:"' if find is _marked else "headings that ask"
+            message = f"{len(records)} questions and answers were found in the text by {by}"
+            fix = "to train on the text as it is set data.shape to text"
+            return _replaced(table, records, Finding("note", "pairs_gathered", message, fix))
+    return None
+
+
+def _at_heading(table: Table) -> Record:
+    """The place of the only heading, which is itself a line where a sheet begins with a question."""
+    first = table.records[0]
+    return Record(max(1, first.row - 1), {}, first.sheet)
+
+
+Lines = Sequence[tuple[Record, str]]
+
+
+def _marked(lines: Lines) -> list[_Pair]:
+    """Empty unless half of the lines at least have a mark, and an answer comes after each question."""
+    pairs: list[_Pair] = []
+    part: list[str] | None = None
+    marks = 0
+    for record, line in lines:
+        match = _MARKED.fullmatch(line.strip())
+        if match is None:
+            if part is not None:
+                part.append(line)
+            continue
+        marks += 1
+        if match["q"]:
+            pairs.append(_Pair(record, [match["text"]]))
+            part = pairs[-1].question
+        elif pairs:
+            part = pairs[-1].answer
+            part.append(match["text"])
+    return pairs if 2 * marks >= len(lines) else []
+
+
+def _headed(lines: Lines) -> list[_Pair]:
+    """Markdown: empty unless most headings are questions."""
+    pairs: list[_Pair] = []
+    headings = 0
+    part: list[str] | None = None
+    for record, line in lines:
+        match = _HEADING.fullmatch(line.strip())
+        if match is None:
+            if part is not None:
+                part.append(line)
+            continue
+        headings += 1
+        part = None
+        if match["text"].endswith(("?", "？", "؟")):
+            pairs.append(_Pair(record, [match["text"]]))
+            part = pairs[-1].answer
+    return pairs if 2 * len(pairs) > headings else []
+
+
+def _replaced(table: Table, records: Sequence[Record], finding: Finding) -> Table:
+    columns = tuple(records[0].cells)
+    return replace(
+        table, records=tuple(records), columns=columns, continuous=False, findings=(*table.findings, finding)
+    )

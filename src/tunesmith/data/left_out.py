@@ -1,0 +1,111 @@
+"""What the chosen columns leave out: others that could be the same part, those that mean something, empty cells.
+
+Told, never changed. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from tunesmith.data.examples import EMPTY
+from tunesmith.data.facts import column_facts
+from tunesmith.data.names import PARTIAL_WEIGHT, name_weight, normalise_name
+from tunesmith.data.table import Table, cell_text
+from tunesmith.types import Finding, Place
+
+_CHATS = ("messages", "sharegpt")
+_PAIRS: Mapping[str, tuple[str, ...]] = {
+    "qa": ("question", "answer"),
+    "instruction": ("instruction", "output"),
+    "prompt": ("prompt", "completion"),
+}
+_MOST_NAMED = 8  # columns in one sentence
+_MANY_EMPTY = 0.2  # of the rows, from which on it is worth a word of its own
+
+
+def left_out(
+    shape: str, columns: Mapping[str, str], table: Table, *, used: Collection[str | None], used_columns: Collection[str]
+) -> Iterable[Finding]:
+    """Findings about the columns that are not trained on.
+
+    columns: of each part, on the main sheet. used: the sheets that are read; used_columns: of all of them.
+    """
+    yield from _of_chats(shape, columns, table)
+    records = [record for record in table.records if record.sheet in used]
+    present = {name for record in records for name in record.cells}
+    free = column_facts(records, [name for name in table.columns if name in present and name not in used_columns])
+    told: set[str] = set()
+    for part in _PAIRS.get(shape, ()):
+        rivals = [
+            fact.name for fact in free.values() if fact.is_prose and name_weight(fact.name, part) >= PARTIAL_WEIGHT
+        ]
+        rivals = [name for name in rivals if name not in told]
+        if rivals:
+            told.update(rivals)
+            yield Finding(
+                "warning",
+                f"other_{part}",
+                f'the {part} is column "{columns[part]}"; {_named(rivals)} could be it too and '
+                f"{'is' if len(rivals) == 1 else 'are'} not trained on",
+                fix=f'to choose: --data.columns.{part} "{rivals[0]}"; to learn from all, give each rows of its own',
+            )
+    rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
+    if rest and shape in (*_PAIRS, "label"):
+        yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
+
+
+def empty_cells(
+    shape: str, columns: Mapping[str, str], table: Table, dropped: Mapping[str, Sequence[Place]], *, rows: int
+) -> Iterable[Finding]:
+    """Findings about a part whose column is empty in many rows, with what its owner may have meant.
+
+    dropped: the rows left out for each reason; rows: how many were read.
+    """
+    asking, *answering = _PAIRS.get(shape, ("",))
+    for part in filter(None, (asking, *answering)):
+        places = dropped.get(EMPTY + part, ())
+        if len(places) < max(2, _MANY_EMPTY * rows):
+            continue
+        facts = column_facts(table.records, table.columns)
+        others = [fact.name for fact in facts.values() if fact.name not in columns.values() and fact.is_prose]
+        fixes = [f'to use another column: --data.columns.{part} "{others[0]}"'] if others else []
+        if part == asking:
+            fixes.insert(0, f"where the {part} is that of the row above, merge the cells or fill it down in the sheet")
+        yield Finding(
+            "warning",
+            f"many_empty_{part}",
+            f'{len(places)} of {rows} rows have nothing in column "{columns[part]}" and were left out',
+            fix="; ".join(fixes) or "fill them in",
+            rows=tuple(places),
+        )
+
+
+def _named(columns: list[str]) -> str:
+    shown = ", ".join(f'"{name}"' for name in columns[:_MOST_NAMED])
+    more = f" and {len(columns) - _MOST_NAMED} more" if len(columns) > _MOST_NAMED else ""
+    return f"column{'s' if len(columns) > 1 else ''} {shown}{more}"
+
+
+def _of_chats(shape: str, columns: Mapping[str, str], table: Table) -> Iterable[Finding]:
+    """Columns of chat and preference data that mean something to others and are not trained on here."""
+    free = {normalise_name(name): name for name in table.columns if name not in columns.values()}
+    is_chat = shape in _CHATS
+    if "rejected" in free:
+        yield Finding("note", "rejected_answers", f'column "{free["rejected"]}" holds rejected answers: not trained on')
+    if is_chat and "tool" in free:
+        yield Finding(
+            "warning",
+            "tools_left_out",
+            f'column "{free["tool"]}" describes tools, which are not shown to the model in training',
+            fix="write them into the system turn of each conversation",
+        )
+    if is_chat and "label" in free:
+        marks = ((row.row, cell_text(row.cells.get(free["label"])).lower()) for row in table.records)
+        bad = [row for row, mark in marks if mark in {"false", "0", "no"}]
+        yield Finding(
+            "warning" if bad else "note",
+            "labels_left_out",
+            f'column "{free["label"]}" marks {len(bad)} conversations as bad; they are trained on like the others',
+            fix="remove those rows to learn from the good ones only",
+            rows=tuple(bad),
+        )

@@ -1,0 +1,119 @@
+"""Messages and lines that are pieces of examples: put together, told, and left alone where rows are examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith.config import DataConfig
+from tunesmith.data.gather import gather
+from tunesmith.data.table import Table
+from tunesmith.types import Record
+
+
+def table_of(names: list[str], rows: list[list[Any]]) -> Table:
+    records = tuple(Record(row, dict(zip(names, cells, strict=True))) for row, cells in enumerate(rows, start=2))
+    return Table("a.csv", "csv", records, tuple(names), continuous=True)
+
+
+def cells(table: Table) -> list[dict[str, object]]:
+    return [dict(record.cells) for record in table.records]
+
+
+CHAT = table_of(
+    ["Ticket", "Sender", "Message", "Time"],
+    [
+        ["7", "Kunde", "My press is stuck.", "10:00"],
+        ["7", "Kunde", "It is the old one.", "10:01"],
+        ["8", "Customer", "Where are you?", "10:01"],
+        ["7", "Agent", "Turn it off and on.", "10:02"],
+        ["8", "Support", "In the old town hall.", "10:03"],
+    ],
+)
+
+
+def test_messages_of_a_conversation_are_put_together() -> None:
+    table = gather(CHAT, DataConfig())
+    assert cells(table) == [
+        {
+            "messages": [
+                {"role": "user", "content": "My press is stuck.\nIt is the old one."},
+                {"role": "assistant", "content": "Turn it off and on."},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": "Where are you?"},
+                {"role": "assistant", "content": "In the old town hall."},
+            ]
+        },
+    ]
+    assert [record.row for record in table.records] == [2, 4]
+    assert 'by column "Ticket"' in table.findings[0].message
+
+
+@pytest.mark.parametrize("config", [DataConfig(shape="label"), DataConfig(columns={"text": "Message"})])
+def test_settings_say_that_rows_are_examples(config: DataConfig) -> None:
+    assert gather(CHAT, config) is CHAT
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["1", "Kunde", "Hi there you"], ["1", "Kunde", "Still here now"]],
+        [["1", "Anna", "Hi there you"], ["1", "Bert", "Hello to you too"]],
+    ],
+    ids=["nobody answers", "names"],
+)
+def test_rows_without_both_speakers_stay(rows: list[list[Any]]) -> None:
+    table = table_of(["Ticket", "Sender", "Message"], rows)
+    assert gather(table, DataConfig()) is table
+
+
+def lines_of(text: str) -> Table:
+    return table_of(["text"], [[line] for line in text.split("\n")])
+
+
+@pytest.mark.parametrize(
+    "marks", [("Q:", "A:"), ("Frage 1:", "Antwort 1:"), ("**Question:**", "**Answer:**"), ("问：", "答：")]
+)
+def test_marked_questions_and_answers(marks: tuple[str, str]) -> None:
+    pairs = [(f"Where is {name}?", f"At {name}.") for name in ("one", "two", "three")]
+    table = gather(lines_of("\n".join(f"{marks[0]} {q}\n{marks[1]} {a}\nOr near it." for q, a in pairs)), DataConfig())
+    assert cells(table) == [{"question": q, "answer": f"{a}\nOr near it."} for q, a in pairs]
+    assert [record.row for record in table.records] == [2, 5, 8]
+    assert not table.continuous
+
+
+def test_a_heading_that_is_a_question_belongs_to_its_sheet() -> None:
+    table = table_of(["Q: one?"], [["A: 1"], ["Q: two?"], ["A: 2"], ["Q: three?"], ["A: 3"]])
+    assert cells(gather(table, DataConfig()))[0] == {"question": "one?", "answer": "1"}
+
+
+def test_headings_that_ask() -> None:
+    text = "# FAQ\n## Who?\nMe.\nAnd you.\n## What?\nThat.\n## Where?\nThere.\n"
+    assert cells(gather(lines_of(text), DataConfig()))[0] == {"question": "Who?", "answer": "Me.\nAnd you."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Guide\n## Install\nRun it.\n## Use\nUse it.\n## Why?\nBecause.",
+        "Q: one?\nQ: two?\nQ: three?\nQ: four?",
+        "A line.\nAnother.\nQ: one?\nA: 1\nA third.\nA fourth.\nA fifth.\nMore.\nAnd more.",
+    ],
+    ids=["few headings ask", "no answers", "few marks"],
+)
+def test_other_text_stays(text: str) -> None:
+    table = lines_of(text)
+    assert gather(table, DataConfig()) is table
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.text(max_size=12), min_size=2, max_size=2), min_size=1, max_size=6))
+def test_ordinary_pairs_are_never_touched(rows: list[list[str]]) -> None:
+    table = table_of(["Question", "Answer"], list(rows))
+    assert gather(table, DataConfig()) is table
