@@ -194,9 +194,10 @@ def _keep_layout(model: PreTrainedModel) -> None:
     What it makes of them (0.50) has rounded scales, fails for fewer than 64 inputs, and is multiplied without autograd:
     a run that goes on after its first validation would have other gradients, or none.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _hub_arguments(source: Source) -> dict[str, Any]:
