@@ -1,4 +1,4 @@
-"""`tunesmith train examples/presscrafters_faq.xlsx --method NAME` for every name of `tunesmith methods`."""
+"""`tunesmith train examples/presscrafters_faq.xlsx --method NAME`, and on from there, for every name of the table."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith.api import open_session
 from tunesmith.config import METHODS
+from tunesmith.model import load_base
 from tunesmith.runs import MetricsLog, Run
 
 WORKBOOK = Path(__file__).resolve().parents[2] / "examples" / "presscrafters_faq.xlsx"
@@ -70,14 +71,13 @@ def test_train_stop_resume_eval_ask_and_plain_peft(tmp_path: Path, name: str) ->
     answer = tunesmith(tmp_path, "ask", "faq", "What is a press?")
     assert answer == tunesmith(tmp_path, "ask", "faq", "What is a press?")
 
-    session = open_session(str(run.path))
-    base = AutoModelForCausalLM.from_pretrained(session.loaded.model.config._name_or_path, dtype=torch.float32)
-    if METHODS[name].is_quantized:
-        pytest.skip("what plain PEFT computes on a whole base differs from the run's in 4 bits")
-    with session.engine() as engine, torch.no_grad():
+    if METHODS[name].is_quantized:  # plain PEFT would put it beside the whole base, which computes something else
+        return
+    with open_session(str(run.path)).engine() as engine, torch.no_grad():
         ours = engine.model.float()(IDS).logits
         if METHODS[name].is_adapter:
-            theirs = PeftModel.from_pretrained(base, str(run.model_dir)).float().eval()(IDS).logits
+            base = load_base(run.manifest["model"]["path"], dtype="float32", device="cpu").model
+            theirs = PeftModel.from_pretrained(base, str(run.model_dir)).eval()(IDS).logits
         else:
             theirs = AutoModelForCausalLM.from_pretrained(run.model_dir, dtype=torch.float32).eval()(IDS).logits
     torch.testing.assert_close(theirs, ours, atol=1e-3, rtol=1e-3)

@@ -63,6 +63,7 @@ MODES: dict[str, dict[str, Any]] = {
     "dropout": {"method.dropout": 0.3},
     "accumulation": {"train.batch_size": 2, "train.gradient_accumulation_steps": 3},
     "cosine": {"train.schedule": "cosine", "train.min_lr_ratio": 0.1, "train.warmup_steps": 5},
+    "linear": {"train.schedule": "linear", "train.min_lr_ratio": 0.2, "train.warmup_steps": 3},
     "constant": {"train.schedule": "constant", "train.warmup_steps": 0},
     "warmup_stable_decay": {"train.schedule": "warmup_stable_decay", "train.decay_ratio": 0.5},
     "polynomial": {"train.schedule": "polynomial", "train.power": 3, "train.warmup_steps": 2},

@@ -5,16 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from resume_runs import COMMON, MODES, STEPS, assert_equal, contents, make_rows, stop_at_every_step
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import METHODS, RunConfig, load_config
 from tunesmith.errors import SettingsError
 from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
+
+
+def test_every_method_and_every_schedule_is_a_mode() -> None:
+    own = ("arch", "lanes", "replay", "ewc")  # what the harness itself understands
+    modes = [{key: value for key, value in {**COMMON, **mode}.items() if key not in own} for mode in MODES.values()]
+    configs = [load_config(overrides=mode) for mode in modes]
+    assert {config.method.name for config in configs} == {*METHODS}
+    schedules = get_args(type(configs[0].train).model_fields["schedule"].annotation)
+    assert {config.train.schedule for config in configs} == {*schedules}
 
 
 @pytest.mark.parametrize("mode", MODES)

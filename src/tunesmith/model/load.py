@@ -194,8 +194,8 @@ def _keep_layout(model: PreTrainedModel) -> None:
     What it makes of them (0.50) has rounded scales, fails for fewer than 64 inputs, and is multiplied without autograd:
     a run that goes on after its first validation would have other gradients, or none.
     """
-    layers: Iterator[Any] = model.modules()
-    for layer in layers:
+    layer: Any
+    for layer in model.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
 
