@@ -1,4 +1,5 @@
-"""Write the generated pages: settings.md from the schema, cli.md from every help, recipes.md from the recipes.
+"""Write the generated pages: settings.md from the schema, cli.md from every help, recipes.md from the recipes; and the
+table of scores in evaluation.md.
 
 Usage: python docs/generate.py [--check]     --check writes nothing and exits 1 when a page is out of date.
 """
@@ -119,6 +120,21 @@ def commands(words: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
         yield from commands([*words, name])
 
 
+def evaluation_page() -> str:
+    """The page as it is, with the table of scores between its markers."""
+    from tunesmith.evaluate import EVALUATORS
+
+    lines = ["| name | score | what it is | look at it for |", "| --- | --- | --- | --- |"]
+    for name, score in EVALUATORS.items():
+        better = {"higher": "", "lower": "; lower is better", "neither": "; neither direction is better"}[score.better]
+        setting = f" (set `{score.setting}`)" if score.setting else ""
+        lines.append(f"| `{name}` | {score.title} | {score.meaning}{better} | {score.task}{setting} |")
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    head, rest = page.split("<!-- scores: begin -->", 1)
+    tail = rest.split("<!-- scores: end -->", 1)[1]
+    return "\n".join([f"{head}<!-- scores: begin -->", *lines, f"<!-- scores: end -->{tail}"])
+
+
 def help_text(words: Sequence[str]) -> str:
     """What `tunesmith <words> --help` prints, without colour."""
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "utf-8"}
@@ -134,6 +150,7 @@ def help_text(words: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     pages = {"settings.md": settings_page(), "cli.md": cli_page(), "recipes.md": recipes_page()}
+    pages["evaluation.md"] = evaluation_page()
     outdated = 0
     for name, text in pages.items():
         path = DOCS / name

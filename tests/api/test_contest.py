@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import api
 from tunesmith.api.models import open_model
 from tunesmith.config import load_config
@@ -84,6 +86,31 @@ def test_checks_are_about_the_last_model(tmp_path: Path) -> None:
     assert "Failed checks" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_judge_of_both_models_and_of_cases(tmp_path: Path) -> None:
+    """Its replies are kept with the answers; without references it is its score that decides."""
+
+    def reply(text: str) -> str:
+        if "<answer_a>" in text:
+            return f"BETTER: {'A' if between(text, 'answer_a') > between(text, 'answer_b') else 'B'}"
+        return "VERDICT: fail" if "VERDICT" in text else f"SCORE: {1 + len(between(text, 'answer')) % 10}"
+
+    cases = tmp_path / "cases.yaml"
+    cases.write_text("- {question: 'Which?', check: {judge: pass}}\n- Who?\n")
+    out = tmp_path / "out"
+    with serving(FakeJudge(reply)) as owl:
+        overrides = {**SHORT, "eval.judge": owl.address, "eval.metrics": ["auto", "judge_preference"]}
+        result = api.compare(["base", "a"], questions=str(cases), overrides=overrides, folder=out)
+        asked = len(owl.asked)
+        again = api.compare(["base", "a"], questions=str(cases), overrides=overrides, folder=out)
+    assert len(owl.asked) == asked
+    assert again.to_json() == result.to_json()
+    assert result.contest.deciding == "judge_score"
+    assert set(result.contest.scores["a"]) == {"ended", "repetition", "words", "judge_score", "judge_preference"}
+    assert result.failed[0].failed == ("judge: pass, the judge: VERDICT: fail",)
+    assert len(list((out / "answers").glob("judge-*.jsonl"))) == 1
+    assert "what can be told without" in (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("names", "more", "error", "message"),
     [
@@ -96,14 +123,21 @@ def test_checks_are_about_the_last_model(tmp_path: Path) -> None:
         (["a", "b"], {"questions": "missing.yaml"}, DataError, "cannot read"),
         (["a", "a@9"], {}, ResourceError, "no checkpoint of step 9"),
         (["a", "http://127.0.0.1:9/v1#x"], {}, ResourceError, "cannot be reached"),
+        (["base", "a"], {"overrides": {"eval.metrics": ["rouge"]}}, SettingsError, "eval.metrics:"),
+        (["base", "a"], {"overrides": {"eval.judge": "http://127.0.0.1:9/v1#x"}}, ResourceError, "cannot be reached"),
+        (
+            ["base", "a", "a@2"],
+            {"overrides": {"eval.judge": "ollama:x", "eval.metrics": ["judge_preference"]}},
+            *(SettingsError, "eval.metrics:"),
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_told(
-    names: list[str], more: dict[str, str], error: type[Exception], message: str, tmp_path: Path
+    names: list[str], more: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     Path("cases.yaml").write_text("- Which?\n")
     with pytest.raises(error, match=message):
-        api.compare(names, overrides={**SHORT}, folder=tmp_path, **more)
+        api.compare(names, folder=tmp_path, **{**more, "overrides": {**SHORT, **more.get("overrides", {})}})
 
 
 # --- a run against its base, on its test rows and on files

@@ -310,6 +310,8 @@ class FakeApi(ModuleType):
             row_count=1,
             by_label=None,
             tasks=tasks,
+            deciding="exact_match",
+            why="answers of 1 words (median) are facts, codes or names",
         )
         for who in ("the base model", "the tuned model"):
             on_progress(who, 1, 1)
@@ -322,6 +324,7 @@ class FakeApi(ModuleType):
             tuned=tuned,
             changes=[
                 SimpleNamespace(
+                    metric="perplexity",
                     title="perplexity",
                     is_share=False,
                     base=80.0,
@@ -332,6 +335,7 @@ class FakeApi(ModuleType):
                     verdict="better",
                 ),
                 SimpleNamespace(
+                    metric="exact_match",
                     title="exact match",
                     is_share=True,
                     base=0.0,

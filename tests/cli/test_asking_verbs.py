@@ -261,11 +261,14 @@ def test_inspect_json_is_the_report(cli, api) -> None:
 
 
 def test_eval_shows_each_task(cli, api, faq) -> None:
-    def scores(f1: float) -> SimpleNamespace:
-        return SimpleNamespace(metrics={"perplexity": 5.0, "exact_match": 0.5, "token_f1": f1}, row_count=7)
+    def scores(**more: float) -> SimpleNamespace:
+        return SimpleNamespace(metrics={"perplexity": 5.0, **more}, row_count=7)
 
     assert "task " not in cli("eval", "faq").out
-    api.tasks = {"faq": scores(0.25), "maths": scores(0.75)}
+    api.tasks = {"faq": scores(exact_match=0.25), "maths": scores(exact_match=0.5), "poems": scores()}
     lines = [" ".join(line.split()) for line in cli("eval", "faq").out.splitlines()]
-    assert "task rows perplexity exact match token F1 ROUGE-L" in lines
-    assert "maths 7 5.00 -> 5.00 50.0 -> 50.0 75.0 -> 75.0 n/a -> n/a" in lines
+    # the deciding one first, and of a task without it n/a
+    assert "task rows exact match perplexity" in lines
+    assert "maths 7 50.0 -> 50.0 5.00 -> 5.00" in lines
+    assert "poems 7 n/a -> n/a 5.00 -> 5.00" in lines
+    assert "scores: answers of 1 words (median) are facts, codes or names" in lines

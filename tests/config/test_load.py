@@ -168,3 +168,11 @@ def test_a_wrong_choice_is_answered_with_the_nearest(name: str, value: str, word
         load_config(overrides={name: value})
     assert words in str(caught.value)
     assert "Input should" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["export.quantize", "quantization_method", "outtype"])
+@pytest.mark.parametrize("value", ["q8_0,Q4_K_M", ["Q8_0", "q4_k_m"], "[q8_0, q4_k_m]"])
+def test_types_are_written_in_any_way(name: str, value: object) -> None:
+    assert load_config(overrides={name: value}).export.quantize == ["q8_0", "q4_k_m"]
+    with pytest.raises(SettingsError, match="quantize = 4"):
+        load_config(overrides={name: 4})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith.errors import DataError
-from tunesmith.evaluate import read_cases
+from tunesmith.evaluate import Judge, Tools, read_cases
+from tunesmith.evaluate.cases import Case, Check
 
 FILE = """
 - What is a press?
@@ -22,6 +25,10 @@ FILE = """
 """
 
 
+def passes(check: Check) -> Callable[[str], bool]:
+    return lambda answer: check.failure(answer) is None
+
+
 def test_questions_answers_and_checks(tmp_path: Path) -> None:
     path = tmp_path / "cases.yaml"
     path.write_text(FILE)
@@ -29,10 +36,10 @@ def test_questions_answers_and_checks(tmp_path: Path) -> None:
     assert (plain.question, plain.answer, plain.checks) == ("What is a press?", None, ())
     assert (code.answer, number.answer) == ("The code is 21.", "4")
     assert [check.text for check in code.checks] == ["contains: ['21', 'twenty-one']", "f1>= 0.6"]
-    contains, near = (check.passes for check in code.checks)
+    contains, near = (passes(check) for check in code.checks)
     assert [contains("It is 21"), contains("It is 210"), contains("twenty-one!")] == [True, False, True]
     assert [near("the code: 21"), near("code"), near("nobody knows that code")] == [True, False, False]
-    assert number.checks[0].passes("2 + 2 = 4")
+    assert passes(number.checks[0])("2 + 2 = 4")
 
 
 def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
@@ -45,14 +52,84 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="7 wrong items") as caught:
         read_cases(str(path))
     for part in (
-        "item 1: it has no question",
-        "item 2: unknown chek",
-        "item 3: f1>= compares with the answer of the case, and it has none",
-        "item 4: f1>= needs a share",
-        "item 5: check must be one of contains, equals, regex, number, f1>=",
-        "item 6: it is int",
-        "item 7: answer must be text",
+        "item 1, line 1: it has no question",
+        "item 2, line 2: unknown chek, did you mean check?",
+        "item 3, line 3: f1>= compares with the answer of the case, and it has none",
+        "item 4, line 4: f1>= needs a number, more than 0 and at most 1, found 7",
+        "item 5, line 5: unknown check like",
+        "item 6, line 6: it is int",
+        "item 7, line 7: answer must be text",
     ):
         assert part in str(caught.value.cause)
     with pytest.raises(DataError, match="cannot read"):
         read_cases(str(tmp_path / "none.yaml"))
+
+
+def read(tmp_path: Path, text: str, tools: Tools | None = None) -> list[Case]:
+    (tmp_path / "cases.yaml").write_text(text)
+    return read_cases(str(tmp_path / "cases.yaml"), tools)
+
+
+def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, "# mine\n\n- question: a\n  answer: b\n\n- question: c\n  chekc: d\n")
+    assert caught.value.cause == "item 2, line 6: unknown chekc, did you mean check?"
+    (tmp_path / "cases.jsonl").write_text('\n{"question": "a"}\n\n{"question": "a", "check": {"contain": "b"}}\n')
+    with pytest.raises(DataError) as caught:
+        read_cases(str(tmp_path / "cases.jsonl"))
+    assert caught.value.cause == "item 2, line 4: unknown check contain, did you mean contains?"
+    (tmp_path / "cases.jsonl").write_text('{"question": "a"}\n{"question": \n')
+    with pytest.raises(DataError, match="is not jsonl") as caught:
+        read_cases(str(tmp_path / "cases.jsonl"))
+    assert str(caught.value.cause).startswith("line 2: ")
+
+
+def test_a_json_schema_in_the_file(tmp_path: Path) -> None:
+    pytest.importorskip("jsonschema")
+    (case,) = read(tmp_path, "- {question: a, check: {json_schema: {type: object, required: [name]}}}")
+    assert case.checks[0].failure('{"name": 1}') is None
+    assert case.checks[0].failure("{}") == "json_schema: {'type': 'object', 'required': ['name']}"
+
+
+def test_similarity_to_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Same:
+        def similarity(self, first: list[str], second: list[str]) -> list[float]:
+            return [float(one == other) for one, other in zip(first, second, strict=True)]
+
+    asked: list[str] = []
+    monkeypatch.setattr("tunesmith.evaluate.cases.load_encoder", lambda name: asked.append(name) or Same())
+    (case,) = read(tmp_path, "- {question: a, answer: b, check: {similar>=: 0.5}}", Tools(encoder="mine"))
+    assert case.checks[0].failure("b") is None
+    assert case.checks[0].failure("c") == "similar>= 0.5, found 0.000"
+    assert asked == ["mine", "mine"]
+    with pytest.raises(DataError, match="1 wrong item") as caught:
+        read(tmp_path, "- {question: a, check: {similar>=: 0.5}}")
+    assert "similar>= compares with the answer of the case, and it has none" in str(caught.value.cause)
+
+
+def test_a_judge_of_cases(tmp_path: Path) -> None:
+    def reply(text: str) -> str:
+        if between(text, "answer") == "odd":
+            return "I cannot say."
+        is_right = between(text, "answer") == between(text, "reference")
+        return f"So it is.\n{'VERDICT: ' + ('pass' if is_right else 'fail') if 'VERDICT' in text else 'SCORE: 7'}"
+
+    file = """- {question: a, answer: b, check: [{judge: pass}, {judge>=: 7}, {judge>=: 8}]}"""
+    with serving(FakeJudge(reply)) as owl:
+        (case,) = read(tmp_path, file, Tools(judge=Judge.of(owl.address)))
+        good, seven, eight = case.checks
+        assert [check.failure("b") for check in (good, seven)] == [None, None]
+        assert eight.failure("b") == "judge>= 8, the judge: So it is. SCORE: 7"
+        assert good.failure("c") == "judge: pass, the judge: So it is. VERDICT: fail"
+        assert good.failure("odd") == "judge: pass, the judge: I cannot say."
+        assert between(owl.asked[0]["messages"][0]["content"], "question") == "a"
+        for wrong, told in (
+            ("judge: maybe", "judge needs pass, or write judge>= with a number, found 'maybe'"),
+            ("judge>=: 11", "judge>= needs a number, at least 1 and at most 10, found 11"),
+        ):
+            with pytest.raises(DataError) as caught:
+                read(tmp_path, f"- {{question: a, check: {{{wrong}}}}}", Tools(judge=Judge.of(owl.address)))
+            assert told in str(caught.value.cause)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, file)
+    assert "judge asks a judge, and none is set: --eval.judge" in str(caught.value.cause)

@@ -9,10 +9,11 @@ import pytest
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
-from tunesmith.evaluate.contests import hold, repetition
-from tunesmith.evaluate.labels import text_scores
-from tunesmith.evaluate.likelihood import perplexity_of
+from tunesmith.evaluate.contests import hold
+from tunesmith.evaluate.evaluators import EVALUATORS, measure
+from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.paired import mean_of
+from tunesmith.evaluate.style import repetition
 from tunesmith.types import Example, Message
 
 
@@ -77,8 +78,11 @@ def test_labels_are_slices_the_commonest_twenty_of_them() -> None:
     labels = [f"label {n % 25}" for n in range(30)]
     asked = [Example((Message("user", f"q{n}"), Message("assistant", label)), row=n) for n, label in enumerate(labels)]
     given = {"a": [Answer("label 0", True, 0, 0.0)] * 30, "b": [Answer(label, True, 0, 0.0) for label in labels]}
-    scores = {name: text_scores([one.text for one in answers], labels, labels) for name, answers in given.items()}
-    parts = hold(asked, given, scores=scores).matches["b"].slices
+    scores = {
+        name: measure(["accuracy"], Rows(predictions=[one.text for one in answers], references=labels, labels=labels))
+        for name, answers in given.items()
+    }
+    parts = hold(asked, given, scores=scores, deciding="accuracy", is_labels=True).matches["b"].slices
     of_labels = {part.name: part for part in parts if part.name.startswith("label")}
     assert len(of_labels) == 20
     assert of_labels["label label 0"].rows == 2
@@ -119,20 +123,25 @@ def test_repetition(text: str, expected: float) -> None:
     assert repetition(text) == pytest.approx(expected)
 
 
-def test_scores_that_were_measured_already_are_taken_and_the_first_known_one_decides() -> None:
+def test_scores_that_were_measured_already_are_taken() -> None:
     labels = {
         name: {"accuracy": mean_of(np.array(found))} for name, found in {"a": [0.0] * 12, "b": [1.0] * 12}.items()
     }
-    contest = hold(asked(12), {"a": answers(*["x"] * 12), "b": answers(*["y"] * 12)}, scores=labels)
+    contest = hold(
+        asked(12), {"a": answers(*["x"] * 12), "b": answers(*["y"] * 12)}, scores=labels, deciding="accuracy"
+    )
     assert contest.deciding == "accuracy"
-    assert set(contest.scores["a"]) == {"accuracy", "ended", "repetition", "words"}
+    assert set(contest.scores["a"]) == {"accuracy"}
     assert contest.matches["b"].wins == 12
 
 
 def test_plain_text_is_held_by_perplexity_alone() -> None:
-    easier = {"a": {"perplexity": perplexity_of(np.full((12, 2), [9.0, 3.0]))}}
-    easier["b"] = {"perplexity": perplexity_of(np.full((12, 2), [3.0, 3.0]))}
-    contest = hold([], {"a": [], "b": []}, scores=easier)
+    measure = EVALUATORS["perplexity"].measure
+    easier = {
+        name: {"perplexity": measure(Rows(nll=np.full((12, 3), [nats, 3.0, 9.0])))}
+        for name, nats in (("a", 9.0), ("b", 3.0))
+    }
+    contest = hold([], {"a": [], "b": []}, scores=easier, deciding="perplexity")
     assert contest.matches["b"].wins == 12
     assert contest.verdict("b") == "b is better than a (perplexity -17.37, -17.37 to -17.37)"
     assert contest.rows == []

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith.config import load_config
 from tunesmith.data import encode
-from tunesmith.errors import DataError
-from tunesmith.evaluate import EVALUATORS, Evaluation, compare_table, evaluate, mean_nll, predictions, summarise
-from tunesmith.evaluate.likelihood import perplexity_of
+from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.evaluate import (
+    EVALUATORS,
+    AnswerLog,
+    Evaluation,
+    Judge,
+    Rows,
+    Tools,
+    compare_table,
+    evaluate,
+    likelihood_rows,
+    mean_nll,
+    predictions,
+    summarise,
+    with_preference,
+)
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
 
 CONFIG = load_config(overrides={"eval.batch_size": 2, "seed": 7})
 SETTINGS = CONFIG.generate
-METRICS = ["perplexity", "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
+OF_REFERENCES = ["exact_match", "token_f1", "chrf"]
+METRICS = ["perplexity", "bits_per_byte", *OF_REFERENCES, "ended", "repetition", "words"]
+
+
+def perplexity_of(nll):
+    return EVALUATORS["perplexity"].measure(Rows(nll=nll))
 
 
 def pair(question, answer, row, sheet=None, context=None):
@@ -74,8 +94,14 @@ def test_metrics_rows_and_what_was_asked(engine):
     assert list(found.metrics) == METRICS
     nll = mean_nll(engine.model, encoded(EXAMPLES, engine), tokens_per_batch=1)
     assert found.metrics["perplexity"] == pytest.approx(nll.perplexity, rel=1e-5)
-    for name, score in EVALUATORS.items():
-        assert found.metrics[name] == score(scripted.answers, [example.answer for example in EXAMPLES])
+    size = sum(len(example.answer.encode()) for example in EXAMPLES)
+    assert found.metrics["bits_per_byte"] == pytest.approx(nll.nll / math.log(2) / size, rel=1e-5)
+    assert (found.deciding, found.why.split(":")[0]) == (
+        "token_f1",
+        "answers of 3 words (median) are facts, codes or names",
+    )
+    for name in OF_REFERENCES:
+        assert found.metrics[name] == EVALUATORS[name](scripted.answers, [example.answer for example in EXAMPLES])
     assert found.metrics["exact_match"] == pytest.approx(1 / 3)
 
     assert found.rows[1] == {
@@ -87,7 +113,8 @@ def test_metrics_rows_and_what_was_asked(engine):
         "finish_reason": "stop",
         "exact_match": 1.0,
         "token_f1": 1.0,
-        "rougeL": 1.0,
+        "repetition": 0.0,
+        "words": 1.0,
     }
     assert [(row["row"], row["sheet"]) for row in found.rows] == [(2, "FAQ"), (3, "FAQ"), (2, "More")]
     assert found.row_count == 3
@@ -119,10 +146,10 @@ def test_of_a_conversation_the_last_answer_counts(engine):
     assert scripted.calls[0][0] == [conversation.messages[:3]]
 
 
-def test_plain_text_has_perplexity_alone(engine):
+def test_plain_text_has_its_likelihood_alone(engine):
     texts = [Example(text="The quick brown fox jumps over the lazy dog.", row=4), Example(text="Hello world!", row=5)]
     found = measure(scripted := Scripted(engine, []), texts)
-    assert list(found.metrics) == ["perplexity"]
+    assert list(found.metrics) == ["perplexity", "bits_per_byte"]
     assert found.rows == []
     assert found.row_count == 2
     assert found.tokens_per_second == 0
@@ -205,8 +232,14 @@ def test_summary_and_predictions(engine):
         "sheet": "FAQ",
         "question": "Where?\nThe press stands in Paris.",
         "reference": "Paris",
-        "base": {"prediction": "nö", "finish_reason": "stop", "exact_match": 0, "token_f1": 0, "rougeL": 0},
-        "tuned": {"prediction": "Paris", "finish_reason": "stop", "exact_match": 1, "token_f1": 1, "rougeL": 1},
+        "base": {
+            **{"prediction": "nö", "finish_reason": "stop"},
+            **{"exact_match": 0, "token_f1": 0, "repetition": 0, "words": 1},
+        },
+        "tuned": {
+            **{"prediction": "Paris", "finish_reason": "stop"},
+            **{"exact_match": 1, "token_f1": 1, "repetition": 0, "words": 1},
+        },
     }
 
 
@@ -241,3 +274,53 @@ def test_evaluations_of_different_rows_are_refused(engine):
     for join in (summarise, predictions):
         with pytest.raises(ValueError, match="same rows"):
             join(base, other)
+
+
+def test_bytes_are_those_of_the_text_in_any_script(engine):
+    """Not characters, not tokens, and without the stop token."""
+    examples = [pair("Was?", "Öl, 油 \N{GRINNING FACE}", 1), pair("Who?", "a  b", 2)]
+    found = likelihood_rows(engine, encoded(examples, engine))
+    assert found[:, 2].tolist() == [len(example.answer.encode()) for example in examples]
+    assert found.shape == (2, 3)
+
+
+def judged(engine, config, tools):
+    return measure(Scripted(engine, ["A machine that prints.", "Rome", "Nothing."]), config=config, tools=tools)
+
+
+def test_a_judges_scores_and_replies_are_in_the_rows(engine, tmp_path, monkeypatch):
+    """And a judge that falls silent ends the measurement as an error of resources, with its replies kept."""
+    monkeypatch.setattr("tunesmith.generate.remote.WAITS_SECONDS", ())
+    owl = FakeJudge(lambda text: f"Said.\nSCORE: {9 if between(text, 'answer') == between(text, 'reference') else 1}")
+    with serving(owl):
+        config = load_config(overrides={"eval.judge": owl.address, "eval.metrics": ["judge_score", "token_f1"]})
+        owl.refuse_from = 3
+        with pytest.raises(ResourceError, match="refused with status 503"):
+            judged(engine, config, Tools.of(config.eval, log=AnswerLog(tmp_path / "judge.jsonl")))
+        owl.refuse_from = None
+        found = judged(engine, config, Tools.of(config.eval, log=AnswerLog(tmp_path / "judge.jsonl")))
+    assert len(owl.asked) == 4  # two, the refused one, and only the third again
+    assert (found.deciding, list(found.metrics)) == ("judge_score", ["token_f1", "judge_score"])
+    assert [row["judge_score"] for row in found.rows] == [9, 1, 1]
+    assert found.rows[0]["judge_score_reply"] == "Said.\nSCORE: 9"
+    assert json.loads(json.dumps(predictions(found, found)))[0]["tuned"]["judge_score"] == 9
+
+
+def test_preference_is_a_score_of_both(engine):
+    base = measure(Scripted(engine, ["x", "Paris", "y"]))
+    tuned = measure(Scripted(engine, ["A machine that prints.", "Paris", "It learns sentences."]))
+    with serving(FakeJudge(lambda text: f"BETTER: {'A' if len(between(text, 'answer_a')) > 5 else 'B'}")) as owl:
+        sides = with_preference(base, tuned, Judge.of(owl.address))
+    values = [side.metrics["judge_preference"] for side in sides]
+    assert values == [pytest.approx(0.5 / 3), pytest.approx(2.5 / 3)]
+    assert compare_table(*sides)[-1].title == "preferred by the judge"
+
+
+def test_scores_that_do_not_suit_are_refused_before_anything_is_asked(engine):
+    scripted = Scripted(engine, [])
+    with pytest.raises(SettingsError) as caught:
+        measure(scripted, config=load_config(overrides={"eval.metrics": ["calibration_error"]}))
+    assert caught.value.problems == (
+        "calibration_error needs labels that a model chooses among, here answers are written",
+    )
+    assert scripted.calls == []

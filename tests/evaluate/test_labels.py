@@ -11,7 +11,7 @@ from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import confusions, evaluate, summarise
-from tunesmith.evaluate.labels import calibration_error, log_loss, macro_f1, report_labels, text_scores
+from tunesmith.evaluate.labels import calibration_error, log_loss, macro_f1, micro_f1, report_labels
 from tunesmith.evaluate.paired import difference
 from tunesmith.generate import Engine, choose
 from tunesmith.prompts import check_template
@@ -53,6 +53,7 @@ def test_against_scikit_learn() -> None:
     report = report_labels(chosen, right)
     assert report.accuracy == pytest.approx(metrics.accuracy_score(right, chosen))
     assert report.macro_f1 == pytest.approx(metrics.f1_score(right, chosen, average="macro", zero_division=0))
+    assert micro_f1(chosen, right).value == pytest.approx(metrics.f1_score(right, chosen, average="micro"))
     assert report.confusion == tuple(map(tuple, metrics.confusion_matrix(right, chosen).tolist()))
     columns = metrics.precision_recall_fscore_support(right, chosen, zero_division=0)
     for index, scores in enumerate(report.classes.values()):
@@ -86,9 +87,9 @@ def test_macro_f1_of_a_draw_is_that_of_its_rows() -> None:
 
 def test_models_that_chose_different_labels_are_compared() -> None:
     right = ["a", "b"] * 10
-    one = text_scores(["a", "c"] * 10, right, {"d"})
-    other = text_scores(["d", "b"] * 10, right, {"c"})
-    found = difference(one["macro_f1"], other["macro_f1"])
+    one = macro_f1(["a", "c"] * 10, right, {"d"})
+    other = macro_f1(["d", "b"] * 10, right, {"c"})
+    found = difference(one, other)
     assert (found.before, found.after) == (
         pytest.approx(report_labels(["a", "c"] * 10, right).macro_f1),
         pytest.approx(report_labels(["d", "b"] * 10, right).macro_f1),
@@ -103,6 +104,7 @@ def test_nothing_to_score_is_refused() -> None:
 # --- through evaluate()
 
 
+LABEL_METRICS = ["perplexity", "bits_per_byte", "accuracy", "macro_f1", "log_loss", "calibration_error"]
 LABELS = {"ham": 5, "spam": 2, "card_arrival": 1}
 ROWS = [("A press?", "ham", 2), ("It learns.", "spam", 3), ("Hello world!", "ham", 4), ("What is it?", "new", 5)]
 
@@ -125,7 +127,7 @@ def measure(engine, rows=ROWS, labels=LABELS, batch_size=2):
 
 def test_rows_and_metrics_are_those_of_the_choices(engine) -> None:
     found = measure(engine)
-    assert list(found.metrics) == ["perplexity", "accuracy", "macro_f1", "log_loss", "calibration_error"]
+    assert list(found.metrics) == LABEL_METRICS
     choices = choose(engine, [[Message("user", text)] for text, _, _ in ROWS], tuple(LABELS))
     for row, choice, (text, label, number) in zip(found.rows, choices, ROWS, strict=True):
         of = dict(choice.ranked)
@@ -156,7 +158,7 @@ def test_a_summary_says_what_accuracy_means(engine) -> None:
 def test_lower_is_better_for_the_losses(engine) -> None:
     scores = measure(engine).scores
     assert {name: score.higher_is_better for name, score in scores.items()} == {
-        **dict.fromkeys(("perplexity", "log_loss", "calibration_error"), False),
+        **dict.fromkeys(("perplexity", "bits_per_byte", "log_loss", "calibration_error"), False),
         **dict.fromkeys(("accuracy", "macro_f1"), True),
     }
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate import bits_per_byte, mean_nll
-from tunesmith.evaluate.likelihood import Likelihood, perplexity_of, row_nll
+from tunesmith.evaluate import mean_nll
+from tunesmith.evaluate.evaluators import bits_per_byte_of, perplexity_of
+from tunesmith.evaluate.likelihood import Likelihood, row_nll
 from tunesmith.types import Encoded
 
 
@@ -134,7 +135,7 @@ def test_perplexity_too_large_for_a_float_is_infinite():
 
 
 def test_bits_per_byte():
-    # a uniform guess among 256 bytes costs ln 256 nats = 8 bits for each
-    assert bits_per_byte(10 * math.log(256), 10) == pytest.approx(8)
-    with pytest.raises(ValueError, match="positive, found 0"):
-        bits_per_byte(1.0, 0)
+    # a uniform guess among 256 bytes costs ln 256 nats = 8 bits for each, however they are spread over rows
+    found = bits_per_byte_of(np.array([10.0, 2.0]) * math.log(256), np.array([10.0, 2.0]))
+    assert found.value == pytest.approx(8)
+    assert found.by_row.tolist() == pytest.approx([8, 8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,7 +41,7 @@ def test_lower_is_better_turns_the_verdict() -> None:
     before, after = np.full(50, 3.0), np.full(50, 2.0)
     after[:5] = 3.5
     up = difference(mean_of(before), mean_of(after))
-    down = difference(mean_of(before, higher_is_better=False), mean_of(after, higher_is_better=False))
+    down = difference(*(replace(mean_of(scores), higher_is_better=False) for scores in (before, after)))
     assert (up.verdict, down.verdict) == ("worse", "better")
     assert up.change == down.change == pytest.approx(-0.85)
 

@@ -15,8 +15,8 @@ from tunesmith.config import RunConfig
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import SuiteComparison, measure_suite, read_suite
+from tunesmith.evaluate.checks import CHECKS
 from tunesmith.evaluate.likelihood import row_nll
-from tunesmith.evaluate.suite_file import CHECKS
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
@@ -115,7 +115,7 @@ def test_all_wrong_items_are_told_together(write):
     with pytest.raises(DataError, match="8 wrong items") as caught:
         read_suite(write(items))
     for number in (1, 3, 4, 5, 6, 7, 8, 9):
-        assert f"item {number}: " in caught.value.cause
+        assert f"item {number}, line {number}: " in caught.value.cause
     assert "item 2" not in caught.value.cause
     assert "unknown reference" in caught.value.cause
 

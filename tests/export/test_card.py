@@ -94,6 +94,84 @@ def test_full_fine_tuning():
     assert found["tags"] == ["tunesmith", "full-fine-tuning"]
 
 
+WHOLE = {"base_model_relation": "finetune", "license": "apache-2.0", "base_model": "org/small-model"}
+BESIDE = {**WHOLE, "base_model_relation": "adapter"}
+
+
+@pytest.mark.parametrize(
+    ("form", "file_type", "expected", "tags", "said", "command"),
+    [
+        ("merged", None, {**WHOLE, "library_name": "transformers"}, [], "is added to the weights", "tunesmith ask ."),
+        (
+            "gguf",
+            "q8_0",
+            {**WHOLE, "library_name": None},
+            ["gguf", "llama.cpp"],
+            "`faq-2.gguf` holds weights, vocabulary and template. Numbers: `q8_0`.",
+            "llama-server -m faq-2.gguf --jinja",
+        ),
+        (
+            "ollama",
+            "f16",
+            {**WHOLE, "library_name": None},
+            ["gguf", "llama.cpp", "ollama"],
+            "`Modelfile` the prompt template",
+            "ollama create faq-2\nollama run faq-2",
+        ),
+        (
+            "gguf-lora",
+            None,
+            {**BESIDE, "library_name": None},
+            ["gguf", "llama.cpp"],
+            "is used beside a GGUF file of the base",
+            "llama-server -m base.gguf --lora faq-2.gguf --jinja",
+        ),
+        (
+            "mlx",
+            "4bit",
+            {**WHOLE, "library_name": "mlx"},
+            ["mlx"],
+            "Numbers: `4bit`.",
+            "mlx_lm.generate --model . --system-prompt 'Be brief.' --prompt \"Your question\"",
+        ),
+        ("mlx", None, {**WHOLE, "library_name": "mlx"}, ["mlx"], "Numbers: those of the run.", "mlx_lm.generate"),
+        (
+            "mlx-lora",
+            None,
+            {**BESIDE, "library_name": "mlx"},
+            ["mlx"],
+            "used beside the base",
+            "mlx_lm.generate --model org/small-model --adapter-path . --system-prompt",
+        ),
+    ],
+)
+def test_every_form_says_what_it_is(form, file_type, expected, tags, said, command):
+    file = "faq-2.gguf" if form in ("gguf", "ollama", "gguf-lora") else None
+    facts = replace(FACTS, form=form, file_type=file_type, file=file, system="Be brief.")
+    text, found = card_text(facts), metadata(facts)
+    assert {key: found.get(key) for key in expected} == expected
+    assert found["tags"] == ["tunesmith", "lora", *tags]
+    assert said in text
+    assert command in code(text, "bash")
+    # scores were measured on the trained model; a file with fewer bits is not it
+    assert ("model-index" in found) is (file_type not in ("q8_0", "4bit"))
+    assert "Measured with the trained model in Python; `verification.json`" in text
+    assert f"| Data `faq.xlsx` | SHA-256 `{'a' * 64}` |" in text
+    assert str(ModelCard(text)) == text
+
+
+def test_where_a_base_speaks_otherwise_the_tokenizer_is_copied():
+    facts = replace(FACTS, form="mlx-lora", own_tokenizer=True)
+    commands = code(card_text(facts), "bash").splitlines()
+    assert commands[0] == "mlx_lm.convert --hf-path org/small-model --mlx-path base"
+    assert commands[1] == "cp tokenizer* *.jinja generation_config.json base/"
+    assert commands[2].startswith("mlx_lm.generate --model base --adapter-path . ")
+    built_in = code(card_text(replace(facts, base="builtin:nano", base_kind="builtin", own_tokenizer=False)), "bash")
+    where = re.search(r'\$\((python -c "(.*)")\)', built_in)[2]
+    found = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+    assert os.path.isfile(os.path.join(found, "config.json"))
+
+
 @pytest.mark.parametrize(
     ("base", "kind", "said"),
     [
@@ -158,7 +236,7 @@ def test_base_and_tuned_side_by_side():
     lines = card_text(FACTS).splitlines()
     assert "| Perplexity (lower is better) | 31.50 | 3.25 | -28.25 |" in lines
     assert "| Token F1 | 0.125 | 0.750 | +0.625 |" in lines
-    assert "On 10 rows that were never trained on; scores run from 0 to 1, perplexity from 1 up." in lines
+    assert "On 10 rows that were never trained on; shares run from 0 to 1, perplexity from 1 up." in lines
     assert "- 10 test rows are few: small differences may be chance." in lines
     assert "are few" not in card_text(replace(FACTS, test_rows=100))
     assert "| Token F1 |  | 0.750 |  |" in card_text(replace(FACTS, base_metrics={})).splitlines()

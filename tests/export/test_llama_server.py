@@ -63,6 +63,9 @@ def test_a_file_that_is_there_is_not_made_again(run: Run, server: FakeLlamaServe
     result = exported(run, server, tmp_path)
     assert result.products[0].verdict.status == "verified"
     assert result.products[0].path.stat().st_mtime_ns == written
+    server.asked.clear()
+    assert exported(run, server, tmp_path).products[0].verdict.status == "verified"
+    assert "/completion" in server.asked  # an earlier verdict is not this server's
 
 
 def test_a_stop_that_the_server_does_not_know_is_found(run: Run, server: FakeLlamaServer, tmp_path: Path) -> None:

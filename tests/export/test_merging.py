@@ -15,23 +15,25 @@ import pytest
 from tests.conftest import make_tokenizer
 from tunesmith.runs import Run
 
-SHARE = 0.25  # of the model, in memory beside what was there: a shard of a tenth, and the largest layer merged
+# Of the model, in memory beside what was there: a shard of a twentieth twice, since safetensors lays it out in bytes
+# before it writes, some layers of 3 MB while one is merged, and as much again that the allocator has not given back.
+SHARE = 0.2
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_a_part_of_the_model(tmp_path: Path) -> None:
-    """A LoRA of a model of 200 MB into shards of 20 MB; pages of the mapped base, which may go, are not counted."""
+    """A LoRA of a model of 400 MB into shards of 20 MB; pages of the mapped base, which may go, are not counted."""
     import transformers as tf
     from peft import LoraConfig, get_peft_model
 
     tokenizer = make_tokenizer()
     config = tf.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=15, num_attention_heads=8
+        vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=8
     )
     model = tf.AutoModelForCausalLM.from_config(config)
     base, adapter = tmp_path / "base", tmp_path / "adapter"
-    model.save_pretrained(base, max_shard_size="40MB")
+    model.save_pretrained(base, max_shard_size="80MB")
     tokenizer.save_pretrained(base)
     tokenizer.save_pretrained(adapter)
     wrapped = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
@@ -72,8 +74,8 @@ def test_memory_is_a_part_of_the_model(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(script), str(adapter), str(place)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
     size = sum(path.stat().st_size for path in place.glob("*.safetensors"))
-    assert size > 190e6
-    assert len(list(place.glob("model-*-of-*.safetensors"))) >= 10
+    assert size > 390e6
+    assert len(list(place.glob("model-*-of-*.safetensors"))) >= 20
     assert int(answer.stdout.splitlines()[-1]) < SHARE * size
 
 

@@ -30,6 +30,10 @@ def weights_of(model: torch.nn.Module) -> list[torch.Tensor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return two_checkpoints(tmp_path)
+
+
+def two_checkpoints(tmp_path: Path) -> Path:
     """A good checkpoint of step 2, and one of step 1 before it."""
     checkpoints = Checkpoints(tmp_path, identity={"data": "x"}, keep=5)
     for step in (1, 2):

@@ -23,10 +23,15 @@ class Server(BaseHTTPRequestHandler):
     """An OpenAI-compatible server that knows one model."""
 
     seen: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
+    # what the next requests are refused with: a status and a header, or None for a connection that ends
+    troubles: ClassVar[list[tuple[int, tuple[str, str]] | None]] = []
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.seen.append((self.path, self.headers["authorization"], request))
+        if self.troubles:
+            self._refuse(self.troubles.pop(0))
+            return
         known = request["model"] == "parrot"
         said = {"role": "assistant", "content": f" {request['messages'][-1]['content']}!\n"}
         reply = {
@@ -45,6 +50,23 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_GET(self) -> None:
+        """Where a redirected request comes to."""
+        self.seen.append((self.path, self.headers["authorization"], {}))
+        self._refuse((404, ("x", "y")))
+
+    def _refuse(self, trouble: tuple[int, tuple[str, str]] | None) -> None:
+        if trouble is None:
+            self.close_connection = True
+            return
+        status, header = trouble
+        body = f"wrong key: {self.headers['authorization']}".encode()
+        self.send_response(status)
+        self.send_header(*header)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test's output quiet."""
 
@@ -52,6 +74,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.seen.clear()
+    Server.troubles.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}/v1"
@@ -111,10 +134,55 @@ def test_nobody_there_is_an_error_of_resources() -> None:
 
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.generate.remote.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("tunesmith.generate.remote.WAITS_SECONDS", ())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1#parrot"
         with pytest.raises(ResourceError, match=r"parrot at .* did not answer within 0\.3 s"):
             endpoint(address).answer([Message("user", "hi")], SETTINGS, seed=0)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What is waited between tries, without waiting."""
+    waited: list[float] = []
+    monkeypatch.setattr("tunesmith.generate.remote.time.sleep", waited.append)
+    return waited
+
+
+def test_a_server_in_trouble_is_asked_again_later_each_time(server: str, waits: list[float]) -> None:
+    Server.troubles[:] = [(503, ("x", "y")), None, (429, ("retry-after", "7"))]
+    assert endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0).text == "hi!"
+    assert waits == [1, 4, 7]
+    assert len(Server.seen) == 4
+
+
+def test_it_is_given_up_after_the_fourth_time(server: str, waits: list[float]) -> None:
+    Server.troubles[:] = [(500, ("retry-after", "99999"))] * 9
+    with pytest.raises(ResourceError, match="refused with status 500"):
+        endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+    assert waits == [60, 60, 60]  # no longer than a minute, whatever it asks for
+    assert len(Server.seen) == 4
+
+
+def test_what_will_not_pass_is_not_asked_again(server: str, waits: list[float]) -> None:
+    for status in (400, 401, 404):
+        Server.troubles[:] = [(status, ("x", "y"))]
+        with pytest.raises(ResourceError, match=f"status {status}"):
+            endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+    assert waits == []
+
+
+def test_a_key_is_in_no_message_and_goes_to_no_other_place(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_API_KEY", "sk-secret-9")
+    Server.troubles[:] = [(401, ("x", "y"))]
+    with pytest.raises(ResourceError, match="wrong key: Bearer") as caught:
+        endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+    assert "sk-secret-9" not in str(caught.value)
+    assert "sk-secret-9" not in repr(endpoint(f"{server}#parrot"))
+    Server.troubles[:] = [(302, ("location", f"{server}/elsewhere"))]
+    with pytest.raises(ResourceError, match="status 404"):
+        endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
+    assert [key for _, key, _ in Server.seen] == ["Bearer sk-secret-9", "Bearer sk-secret-9", None]
 
 
 @pytest.mark.parametrize("address", ["ollama:", "http://127.0.0.1:8080/v1", "https://#name"])

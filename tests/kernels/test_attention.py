@@ -16,10 +16,12 @@ from tunesmith.kernels import packed_attention
 WIDTH = 8
 
 
-def make(lengths: list[int], heads: int, kv_heads: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+def make(
+    lengths: list[int], heads: int, kv_heads: int, dtype: torch.dtype = torch.float64, width: int = WIDTH
+) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(sum(lengths))
     sizes = (heads, kv_heads, kv_heads)
-    tensors = (torch.randn(sum(lengths), size, WIDTH, generator=generator, dtype=torch.float64) for size in sizes)
+    tensors = (torch.randn(sum(lengths), size, width, generator=generator, dtype=torch.float64) for size in sizes)
     boundaries = torch.tensor([0, *lengths]).cumsum(0)
     return *(tensor.to(dtype).requires_grad_() for tensor in tensors), boundaries
 
@@ -68,19 +70,50 @@ def test_is_as_exact_in_bfloat16_as_pytorchs_own() -> None:
     assert all(mine < 1.4 * reference for mine, reference in zip(ours, theirs, strict=True))
 
 
-def test_dropout_takes_the_slower_path_and_keeps_the_mean() -> None:
-    *tensors, boundaries = make([40, 9], 2, 1)
-    with torch.no_grad():
-        plain = packed_attention(*tensors, boundaries, scale=0.5)
-        torch.manual_seed(0)
-        draws = torch.stack([packed_attention(*tensors, boundaries, scale=0.5, dropout=0.2) for _ in range(400)])
-    assert not torch.equal(draws[0], draws[1])
-    torch.testing.assert_close(draws.mean(0), plain, atol=0.2, rtol=0)
+def dropped_probabilities(query: Tensor, key: Tensor, scale: float, dropout: float, seed: int) -> Tensor:
+    """(H, T, T) of one sequence, made visible by values that are a unit matrix."""
+    tokens = len(query)
+    values = torch.eye(tokens, dtype=query.dtype)[:, None].expand(-1, key.shape[1], -1)  # (T, K, T)
+    torch.manual_seed(seed)
+    out = packed_attention(query, key, values, torch.tensor([0, tokens]), scale=scale, dropout=dropout)
+    return out.transpose(0, 1)
 
 
-def test_is_a_well_formed_operator() -> None:
+def test_dropout_is_that_of_the_formula() -> None:
+    """The rows are over a block long. What was dropped is read off; all else follows from it in plain autograd."""
+    tokens, scale, dropout = 130, 0.05, 0.3
+    query, key, value, boundaries = make([tokens], 4, 2, width=tokens)
+    kept = dropped_probabilities(query.detach(), key.detach(), scale, dropout, seed=6) > 0  # (H, T, T)
+    torch.manual_seed(6)
+    ours = packed_attention(query, key, value, boundaries, scale=scale, dropout=dropout)
+    keys, values = (tensor.repeat_interleave(2, dim=1) for tensor in (key, value))
+    scores = scale * torch.einsum("qhd,khd->hqk", query, keys)
+    probabilities = scores.masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -torch.inf).softmax(-1)
+    theirs = torch.einsum("hqk,khd->qhd", probabilities * kept / (1 - dropout), values)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-10)
+    tensors, incoming = (query, key, value), torch.randn_like(ours)
+    for mine, reference in zip(
+        torch.autograd.grad(ours, tensors, incoming), torch.autograd.grad(theirs, tensors, incoming), strict=True
+    ):
+        torch.testing.assert_close(mine, reference, atol=1e-11, rtol=1e-9)
+
+
+def test_dropout_takes_its_share_of_every_head_and_of_both_halves() -> None:
+    tokens, dropout = 130, 0.3
+    query, key, *_ = (tensor.detach() for tensor in make([tokens], 4, 2, width=tokens))
+    seen = torch.ones(tokens, tokens).tril().bool()
+    drawn = torch.stack([dropped_probabilities(query, key, 0.05, dropout, seed) == 0 for seed in range(8)])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0, 0], drawn[0, 1])
+    for part in (seen & (torch.arange(tokens) < 96)[:, None], seen & (torch.arange(tokens) >= 96)[:, None]):
+        shares = drawn[:, :, part].double().mean((0, 2))
+        assert (shares - dropout).abs().max() < 5 * (dropout * (1 - dropout) / (8 * part.sum())) ** 0.5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_is_a_well_formed_operator(dropout: float) -> None:
     *tensors, boundaries = make([5, 150], 4, 2, torch.float32)
-    torch.library.opcheck(torch.ops.tunesmith.attend.default, (*tensors, boundaries, 0.3))
+    torch.library.opcheck(torch.ops.tunesmith.attend.default, (*tensors, boundaries, 0.3, dropout, torch.tensor([7])))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.kernels import lora_linear
-from tunesmith.kernels.lora import chosen_to_drop, without
+from tunesmith.kernels.dropout import chosen_to_drop, without
 
 
 def make(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -81,42 +81,3 @@ def test_what_is_kept_for_the_backward_pass() -> None:
     large = [tensor for tensor in saved if tensor.numel() >= tensors["inputs"].numel()]
     assert sum(tensor.numel() == tensors["inputs"].numel() for tensor in large) == 1
     assert all(tensor.dtype == torch.bfloat16 for tensor in saved)
-
-
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.5, 0.9])
-def test_dropout_has_the_probability_asked_for_and_is_independent(share: float) -> None:
-    torch.manual_seed(0)
-    dropped = dropped_of(torch.empty(1000, 401), share)
-    n = dropped.numel()
-    assert dropped.double().mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / n) ** 0.5)
-    for step in (1, 2, 3, 4, 401):
-        flat = dropped.flatten().double() - share
-        correlation = (flat[:-step] * flat[step:]).mean().item() / (share * (1 - share))
-        assert abs(correlation) < 5 / n**0.5
-
-
-@pytest.mark.parametrize("share", [0.001, 0.05, 0.95])
-@pytest.mark.parametrize("count", [1, 2, 50, 100_003])
-def test_the_last_number_is_dropped_as_often_as_the_first(count: int, share: float) -> None:
-    torch.manual_seed(1)
-    trials = 400 if count < 1000 else 60
-    drawn = torch.stack([dropped_of(torch.empty(1, count), share)[0] for _ in range(trials)]).double()
-    for position in (0, -1):
-        spread = (share * (1 - share) / trials) ** 0.5
-        assert drawn[:, position].mean().item() == pytest.approx(share, abs=5 * spread + 1 / trials)
-
-
-def test_dropout_is_a_well_formed_operator() -> None:
-    like = torch.empty(33, 7)
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.tunesmith.positions_to_drop.default, (like, 0.3), test_utils=checks)
-
-
-def test_the_mask_is_a_function_of_the_seed() -> None:
-    like = torch.empty(33, 7)
-    masks = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        masks.append(dropped_of(like, 0.3))
-    assert torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[0], masks[2])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.kernels.lora import chosen_to_drop, without
+from tunesmith.kernels.dropout import chosen_to_drop, without
 from tunesmith.model import Lanes, apply_method, choose_lanes, load_base, seeded_dropout
 from tunesmith.types import Encoded
 
@@ -112,18 +112,18 @@ def test_dropout_of_a_lane_is_its_own() -> None:
         ("llama", "lora", 2048, 2),
         ("llama", "full", 2048, 2),
         ("llama", "lora", 600, 1),  # too little for two
-        ("gpt2", "lora", 2048, 1),  # dropout of its own
+        ("gpt2", "full", 2048, 2),  # dropout of its own, seeded
     ],
 )
 def test_lanes_are_chosen(
     tiny_model_dir: Callable[[str], Path], two_threads: None, arch: str, method: str, tokens: int, expected: int
 ) -> None:
     model = load_base(str(tiny_model_dir(arch)), dtype="float32", device="cpu").model
-    if arch == "gpt2":
-        model.config.attn_pdrop = 0.1
     prepared = apply_method(model, MethodConfig(name=method, dropout=0.1), dtype=torch.float32)
     lanes = choose_lanes(prepared, CPU, tokens=tokens)
     assert [lanes.for_step(size).count for size in (400, 1024)] == [1, expected]
+    model.config.attention_dropout, model.config.sliding_window = 0.1, 64  # rows over the window are padded
+    assert choose_lanes(prepared, CPU, tokens=tokens).count == 1
 
 
 @example(lengths=[40, 40, 40], tokens=120, lanes=2)

@@ -180,6 +180,28 @@ def test_a_base_in_four_bits(tiny_model_dir: Callable[[str], Path], batch: Batch
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
 
 
+@pytest.mark.parametrize(("name", "quantize"), [("qlora", "nf4"), ("lora", "int8")])
+def test_a_validation_changes_nothing_of_a_quantised_base(
+    tiny_model_dir: Callable[[str], Path], batch: Batch, name: str, quantize: str
+) -> None:
+    """bitsandbytes would lay its 4-bit weights out anew for products without a gradient (CPUs with avx512_bf16)."""
+    pytest.importorskip("bitsandbytes")
+    base = load_base(str(tiny_model_dir("llama")), dtype="float32", device="cpu", quantize=quantize)
+    model = moved(apply_method(base.model, configured(name), dtype=torch.float32))
+
+    def gradients() -> list[torch.Tensor]:
+        model.train().zero_grad()
+        token_nll(model, batch).sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+    before = gradients()
+    with torch.no_grad():
+        token_nll(model.eval(), batch)
+    after = gradients()
+    assert len(before) == len(after) > 0
+    assert all(map(torch.equal, before, after))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_rates_that_do_not_rise_with_size(name: str) -> None:
     sizes, rates = zip(*METHODS[name].rates, strict=True)

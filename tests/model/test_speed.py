@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.model import Lanes, accelerated, apply_method, choose_compile, load_base, token_nll
+from tunesmith.model import Lanes, accelerated, apply_method, choose_compile, load_base, seeded_dropout, token_nll
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.types import Batch, Encoded
 
@@ -118,6 +118,32 @@ def test_dropout_acts_in_training_only(tiny_model_dir: Callable[[str], Path], th
         model.train()
         first, second = (token_nll(model, three_batches[0]) for _ in range(2))
         assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("arch", "method"), [("llama", "lora"), ("gpt2", "full"), ("llama", "dora")])
+def test_what_is_computed_again_drops_the_same(
+    tiny_model_dir: Callable[[str], Path], arch: str, method: str, three_batches: list[Batch]
+) -> None:
+    """Recomputing activations is exact with dropout, also where the backward pass runs outside of the seed."""
+    found = []
+    for recomputed in (False, True):
+        base = load_base(str(tiny_model_dir(arch)), dtype="float32")
+        chosen = MethodConfig(name=method, dropout=0.4)
+        torch.manual_seed(0)
+        model = apply_method(base.model, chosen, dtype=base.dtype, gradient_checkpointing=recomputed).train()
+        torch.manual_seed(1)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(parameter, std=0.1)
+        with accelerated(model, compiled=False, lanes=Lanes()):
+            for number, batch in enumerate(three_batches):
+                with seeded_dropout(number):
+                    loss = token_nll(model, batch).sum()
+                loss.backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(10**6, False), (10**9, True)])

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.model import apply_method, load_base, packing, token_nll
+from tunesmith.model import Lanes, accelerated, apply_method, load_base, packing, seeded_dropout, token_nll
+from tunesmith.model.dropout import draws_itself
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.packing import PACKABLE
 from tunesmith.types import Batch, Encoded
@@ -85,6 +86,27 @@ def expect_packed_equals_padded(model: nn.Module, batch: Batch) -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_packed_equals_padded(arch: str, rows: list[Encoded]) -> None:
     expect_packed_equals_padded(make(ARCHITECTURES[arch]()), one_batch(rows))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_dropout_follows_the_seed_or_lanes_are_told(arch: str, rows: list[Encoded]) -> None:
+    """What the model drops itself, in its layers and in attention."""
+    config = ARCHITECTURES[arch]()
+    config.sliding_window = None
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.3)
+    model, batch = make(config).train(), one_batch(rows)
+    losses = {}
+    with accelerated(model, compiled=False, lanes=Lanes()), torch.no_grad():
+        for seed in (1, 2):
+            for others in (1, 2):  # what other lanes leave of the generator of the process
+                torch.manual_seed(others)
+                with seeded_dropout(seed):
+                    losses[seed, others] = token_nll(model, batch)
+    assert torch.equal(losses[1, 1], losses[1, 2]) == (not draws_itself(model))
+    assert not torch.equal(losses[1, 1], losses[2, 2])  # it does drop
+    assert draws_itself(model) == (arch in ("opt", "starcoder2"))
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "phi3"])

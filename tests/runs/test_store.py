@@ -255,3 +255,21 @@ def test_the_manifest_is_plain_json() -> None:
     run = make("faq", path="données")
     assert "données" in (run.path / "manifest.json").read_text(encoding="utf-8")
     json.loads((run.path / "manifest.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", config_text="", manifest={})
+    with run.claimed():
+        with pytest.raises(SettingsError, match="being trained by another process"), run.claimed():
+            pass
+        assert (run.path / ".lock").exists()
+    assert not (run.path / ".lock").exists()
+    with run.claimed():
+        pass
+
+
+def test_a_lock_left_by_a_killed_process_holds_nobody(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", config_text="", manifest={})
+    (run.path / ".lock").touch()
+    with run.claimed():
+        pass

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
     from tunesmith.api.panel import Panel, Reply, open_panel
     from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
+    from tunesmith.api.pusher import Push, push
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
     from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
@@ -46,6 +47,7 @@ __all__ = [
     "Panel",
     "Pipeline",
     "Preview",
+    "Push",
     "Reply",
     "Session",
     "Stage",
@@ -64,6 +66,7 @@ __all__ = [
     "open_session",
     "pretrain",
     "preview",
+    "push",
     "run_config",
     "schedule_curve",
     "to_ollama",
@@ -79,6 +82,7 @@ _HOME = {
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Push", "push"), "pusher"),
     **dict.fromkeys(("Panel", "Reply", "open_panel"), "panel"),
     **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
 from tunesmith.api.models import BASE, check_names, first_run, open_model, resolved, run_of, weight_bytes
-from tunesmith.api.records import answers_file, file_folder, file_name
+from tunesmith.api.records import answers_file, file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
 from tunesmith.errors import DataError, SettingsError
@@ -21,13 +21,17 @@ from tunesmith.evaluate import (
     Case,
     Contest,
     PageTable,
+    Selection,
+    Tools,
     answer_all,
     ask_all,
     choose_all,
     hold,
+    knowable,
     read_cases,
     report_html,
-    text_scores,
+    score_all,
+    select,
 )
 from tunesmith.generate import OLLAMA, Endpoint
 from tunesmith.runs import Run, atomic_write
@@ -48,12 +52,16 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What came of it. `folder` holds contest.json, rows.jsonl, report.html and the answers; cases: of a case file."""
+    """What came of it. `folder` holds contest.json, rows.jsonl, report.html and the answers.
+
+    cases: of a case file. why: these scores were measured.
+    """
 
     folder: Path
     contest: Contest
     findings: tuple[Finding, ...]
     cases: tuple[CaseResult, ...] = ()
+    why: str = ""
 
     @property
     def failed(self) -> list[CaseResult]:
@@ -63,7 +71,7 @@ class Compared:
     def to_json(self) -> dict[str, Any]:
         """What `tunesmith compare --json` prints and contest.json holds."""
         cases = [{"question": case.question, "answer": case.answer, "failed": list(case.failed)} for case in self.cases]
-        return {**self.contest.to_json(), **({"cases": cases} if cases else {})}
+        return {**self.contest.to_json(), "why": self.why, **({"cases": cases} if cases else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +114,29 @@ def compare(
     overrides = overrides or {}
     run = first_run(references)
     config = load_config(stored=run.config_path if run else None, overrides=overrides)
-    asked = _questions(run, config, questions, data)
     folder = folder or COMPARISONS / file_name("-vs-".join(references))
+    tools = tools_of(config, folder / "answers", partial(on_progress, "the judge"))
+    asked = _questions(run, config, tools, questions, data)
     answers: dict[str, list[Answer]] = {}
     memory: dict[str, int] = {}
+    selection = _selected(config, asked, models=len(references))
     for reference in references:
         tell = partial(on_progress, reference)
         answers[reference], used = _answers(resolved(reference, run), asked, config, folder, tell)
         memory |= {reference: used} if used else {}
-    scores = None
-    if asked.labels:
-        right = [example.answer for example in asked.examples]
-        texts = {name: [answer.text for answer in given] for name, given in answers.items()}
-        every = {text for chosen in texts.values() for text in chosen}  # a server may answer with anything
-        scores = {name: text_scores(chosen, right, every) for name, chosen in texts.items()}
-    contest = replace(hold(asked.examples, answers, scores=scores, seed=config.seed), memory_bytes=memory)
+    scores = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
+    contest = hold(
+        asked.examples,
+        answers,
+        scores=scores,
+        deciding=selection.deciding,
+        is_labels=bool(asked.labels),
+        seed=config.seed,
+    )
+    contest = replace(contest, memory_bytes=memory)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
-    result = Compared(folder, contest, tuple(_strangers(references, run, asked)), tuple(cases))
+    findings = tuple(_strangers(references, run, asked))
+    result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
     return result
 
@@ -149,13 +163,13 @@ def evaluate_cases(
     )
 
 
-def _questions(run: Run | None, config: RunConfig, questions: str | None, data: str | None) -> _Questions:
+def _questions(run: Run | None, config: RunConfig, tools: Tools, questions: str | None, data: str | None) -> _Questions:
     if questions is not None and data is not None:
         raise SettingsError("--questions and --data are both given", fix="give one of them")
     system = [Message("system", config.prompt.system)] if config.prompt.system else []
     labels = tuple(run.manifest["data"].get("labels", {})) if run is not None else ()
     if questions is not None:
-        cases = read_cases(questions)
+        cases = read_cases(questions, tools)
         examples = [
             Example((*system, Message("user", case.question), *_reference(case)), row=number)
             for number, case in enumerate(cases, start=1)
@@ -178,6 +192,16 @@ def _questions(run: Run | None, config: RunConfig, questions: str | None, data: 
     if not rows:
         raise DataError(f"{run.name} is of plain text: it has no questions", fix="give --questions FILE.yaml")
     return _Questions(rows, [], f"test rows of {run.name}", of_run=True, labels=labels)
+
+
+def _selected(config: RunConfig, asked: _Questions, *, models: int) -> Selection:
+    """The scores.
+
+    Raises:
+        SettingsError, DataError: told before a model is asked.
+    """
+    can = knowable(asked.examples, models=models, is_written=not asked.labels)
+    return select(config.eval, asked.examples, can=can, is_labels=bool(asked.labels), names=[Path(asked.source).stem])
 
 
 def _reference(case: Case) -> list[Message]:
@@ -209,7 +233,7 @@ def _answers(
 
 
 def _checked(case: Case, answer: Answer) -> CaseResult:
-    failed = tuple(check.text for check in case.checks if not check.passes(answer.text))
+    failed = tuple(failure for check in case.checks if (failure := check.failure(answer.text)) is not None)
     return CaseResult(case.question, answer.text, failed, len(case.checks))
 
 
@@ -247,5 +271,6 @@ def _write(result: Compared, asked: _Questions) -> None:
     tables = [PageTable("Failed checks", ["question", "check", "answer"], failed, note=note)] if failed else []
     texts = [("Take care", "\n".join(finding.message for finding in result.findings))] if result.findings else []
     title = " against ".join(reversed(contest.names))
-    page = report_html(contest, title=title, facts=[("questions", asked.source)], tables=tables, texts=texts)
+    facts = [("questions", asked.source), ("scores", result.why)]
+    page = report_html(contest, title=title, facts=facts, tables=tables, texts=texts)
     atomic_write(result.folder / "report.html", page)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,26 @@ from tunesmith.api.rows import examples_of
 from tunesmith.config import load_config
 from tunesmith.data import prepare
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import EVALUATORS, Interval, Sums, interval, mean_of
+from tunesmith.evaluate import (
+    EVALUATORS,
+    Interval,
+    Need,
+    Rows,
+    Sums,
+    Tools,
+    interval,
+    mean_of,
+    references_of,
+    select,
+)
 from tunesmith.types import Example
 
 
 class MetricType(Enum):
-    """A score that ships, or CUSTOM: a function of yours."""
+    """A score that ships (docs/evaluation.md says what each is), or CUSTOM: a function of yours."""
 
+    PERPLEXITY = "perplexity"
+    BITS_PER_BYTE = "bits_per_byte"
     EXACT_MATCH = "exact_match"
     TOKEN_F1 = "token_f1"
     BLEU = "bleu"
@@ -36,6 +49,20 @@ class MetricType(Enum):
     ROUGE1 = "rouge1"
     ROUGE2 = "rouge2"
     ROUGEL = "rougeL"
+    SEMANTIC_SIMILARITY = "semantic_similarity"
+    ACCURACY = "accuracy"
+    MACRO_F1 = "macro_f1"
+    MICRO_F1 = "micro_f1"
+    REPETITION = "repetition"
+    WORDS = "words"
+    LENGTH_RATIO = "length_ratio"
+    CONTAINS = "contains"
+    EQUALS = "equals"
+    REGEX = "regex"
+    NUMBER = "number"
+    JSON_SCHEMA = "json_schema"
+    JUDGE_SCORE = "judge_score"
+    JUDGE_PASS = "judge_pass"
     CUSTOM = "custom"
 
 
@@ -44,8 +71,7 @@ class EvaluationMetric:
     """One score of a report.
 
     function: of a CUSTOM metric: (answer, reference) -> a number for this row; the metric is the mean over rows. A
-        CUSTOM metric without one, such as a perplexity that only the model itself knows, is listed in the report
-        as not measured.
+        CUSTOM metric without one is the score of that name, where one ships; else the report lists it as not measured.
     """
 
     name: str
@@ -60,17 +86,24 @@ class EvaluationMetric:
                 fix="make it MetricType.CUSTOM, or leave the function out",
             )
 
+    @property
+    def evaluator(self) -> str | None:
+        """Name of the score that ships, if it is one."""
+        if self.metric_type is not MetricType.CUSTOM:
+            return str(self.metric_type.value)
+        return self.name if self.function is None and self.name in EVALUATORS else None
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """What was measured. metrics: by name, with 95 % intervals. not_measured: metrics without a function.
+    """What was measured. metrics: by name, with 95 % intervals. not_measured: the others, and why.
 
     rows: question, reference and prediction, in the order of the data. seconds: of all calls of `generate_func`.
     """
 
     model_name: str
     metrics: dict[str, Interval]
-    not_measured: tuple[str, ...]
+    not_measured: dict[str, str]
     rows: list[dict[str, str]]
     seconds: float
 
@@ -79,7 +112,7 @@ class EvaluationReport:
         lines = [
             f"{name}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" for name, found in self.metrics.items()
         ]
-        lines += [f"{name}: not measured, it has no function" for name in self.not_measured]
+        lines += [f"{name}: not measured, {why}" for name, why in self.not_measured.items()]
         return "\n".join([f"{self.model_name}, {len(self.rows)} rows", *lines])
 
     def to_json(self) -> dict[str, Any]:
@@ -90,17 +123,25 @@ class EvaluationReport:
                 name: {"value": found.value, "low": found.low, "high": found.high}
                 for name, found in self.metrics.items()
             },
-            "not_measured": list(self.not_measured),
+            "not_measured": self.not_measured,
             "rows": self.rows,
             "seconds": self.seconds,
         }
 
 
 class ModelEvaluator:
-    """Collects metrics, then measures any model with them. Without `add_metric`: every score that ships."""
+    """Collects metrics, then measures any model with them. Without `add_metric`: the scores that suit the data.
 
-    def __init__(self) -> None:
+    Args:
+        settings: of the section `eval`, such as judge="ollama:llama3.1", checks={"regex": "..."}, encoder="folder".
+
+    Raises:
+        SettingsError: a setting is unknown or not allowed.
+    """
+
+    def __init__(self, **settings: object) -> None:
         self._metrics: dict[str, EvaluationMetric] = {}
+        self._settings = load_config(overrides={f"eval.{name}": value for name, value in settings.items()}).eval
 
     def add_metric(self, metric: EvaluationMetric) -> None:
         """Measure this too; a metric of the same name is replaced."""
@@ -117,26 +158,37 @@ class ModelEvaluator:
 
         Args:
             model_name: for the report.
-            generate_func: question -> answer.
+            generate_func: question -> answer. Perplexity and bits per byte need the model itself: they are measured
+                when this is `generate` of a `ModelFinetuner`.
             dataset: a file that `tunesmith train` reads, or rows with a question and an answer.
 
         Raises:
-            DataError: no rows, an unusable file, or a metric that gave no number.
-            SettingsError: a row without question or answer.
+            DataError: no rows, an unusable file, an answer that is no text, or a metric that gave no number.
+            SettingsError: a row without question or answer, or a metric that needs a setting. ResourceError: the
+                encoder or the judge of a metric is not there.
         """
         asked = _examples(dataset)
         if not asked:
             raise DataError("there are no rows to measure on", fix="give at least one row with question and answer")
+        wanted = references_of(asked)
+        model = getattr(generate_func, "__self__", None)
+        can: set[Need] = {"writing", *(("references",) if any(wanted) else ())}
+        can |= {"likelihood"} if any(wanted) and hasattr(model, "likelihood_rows") else set()
+        metrics, not_measured = self._chosen(asked, can)
+        tools = Tools.of(self._settings)
         started = time.perf_counter()
-        written = [generate_func(example.question) for example in asked]
+        written = [_text(generate_func(example.question), number) for number, example in enumerate(asked, start=1)]
         seconds = time.perf_counter() - started
-        wanted = [example.answer for example in asked]
-        metrics = list(self._metrics.values()) or _everything()
-        measured = {metric.name: _sums(metric, written, wanted) for metric in metrics}
+        rows = Rows(
+            questions=[example.question for example in asked], predictions=written, references=wanted, tools=tools
+        )
+        if any(EVALUATORS[metric.evaluator].needs == "likelihood" for metric in metrics if metric.evaluator):
+            assert model is not None
+            rows = replace(rows, nll=model.likelihood_rows(asked))
         return EvaluationReport(
             model_name,
-            {name: interval(sums) for name, sums in measured.items() if sums is not None},
-            tuple(name for name, sums in measured.items() if sums is None),
+            {metric.name: interval(_sums(metric, rows)) for metric in metrics},
+            not_measured,
             [
                 {"question": example.question, "reference": reference, "prediction": prediction}
                 for example, reference, prediction in zip(asked, wanted, written, strict=True)
@@ -144,18 +196,44 @@ class ModelEvaluator:
             seconds,
         )
 
+    def _chosen(self, asked: Sequence[Example], can: Collection[Need]) -> tuple[list[EvaluationMetric], dict[str, str]]:
+        """The metrics to measure, and why others are not. A score of a type that cannot be measured is refused."""
+        if not self._metrics:
+            names = select(self._settings, asked, can=can).names
+            return [EvaluationMetric(name, MetricType(name)) for name in names], {}
+        left = {
+            metric.name: why
+            for metric in self._metrics.values()
+            if metric.metric_type is MetricType.CUSTOM and (why := _why_not(metric, can))
+        }
+        metrics = [metric for metric in self._metrics.values() if metric.name not in left]
+        if named := [metric.evaluator for metric in metrics if metric.evaluator]:
+            select(self._settings.model_copy(update={"metrics": named}), asked, can=can)
+        return metrics, left
 
-def _everything() -> list[EvaluationMetric]:
-    return [EvaluationMetric(kind.value, kind) for kind in MetricType if kind is not MetricType.CUSTOM]
 
-
-def _sums(metric: EvaluationMetric, written: list[str], wanted: list[str]) -> Sums | None:
-    if metric.metric_type is not MetricType.CUSTOM:
-        return EVALUATORS[metric.metric_type.value].sums(written, wanted)
-    if metric.function is None:
+def _why_not(metric: EvaluationMetric, can: Collection[Need]) -> str | None:
+    if metric.function is not None:
         return None
+    if metric.evaluator is None:
+        return "it has no function"
+    if EVALUATORS[metric.evaluator].needs not in can:
+        return "it needs the model itself: give generate of a ModelFinetuner, or use tunesmith eval"
+    return None
+
+
+def _text(answer: object, row: int) -> str:
+    if not isinstance(answer, str):
+        raise DataError(f"generate_func gave {answer!r} for row {row}", fix="let it return the answer as text")
+    return answer
+
+
+def _sums(metric: EvaluationMetric, rows: Rows) -> Sums:
+    if metric.function is None:
+        assert metric.evaluator is not None
+        return EVALUATORS[metric.evaluator].measure(rows)
     found = []
-    for row, (answer, reference) in enumerate(zip(written, wanted, strict=True), start=1):
+    for row, (answer, reference) in enumerate(zip(rows.predictions, rows.references, strict=True), start=1):
         value = metric.function(answer, reference)
         if not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
             raise DataError(

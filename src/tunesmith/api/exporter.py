@@ -81,8 +81,9 @@ class Export:
 
     @property
     def sizes(self) -> tuple[Measured, ...]:
-        """GGUF models that were tried, whatever was found: size against quality."""
+        """GGUF models that were tried, or without any models for mlx-lm, whatever was found: size against quality."""
         tried = [one for one in self.products if one.product.file_type is not None and one.verdict.numbers]
+        tried = [one for one in tried if one.product.is_gguf] or tried
         return tuple(
             Measured(one.product.name, one.size_bytes, one.verdict.status, one.verdict.numbers) for one in tried
         )
@@ -171,9 +172,7 @@ def export_products(
     """
     settings = config.export
     names = _model_names(settings.create, products)
-    server = Ollama(settings.host) if names else None
-    if server is not None:
-        server.version()  # before hours of work, whether there is one
+    server = _reach(settings.host) if names else None
     _refuse_unfinished(run)
     trained, parameters = _trained(run, config)
     folder = Path(out) if out is not None else run.exports_dir
@@ -194,7 +193,8 @@ def export_products(
         found = []
         for product in products:
             path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
-            found.append((product, path, read_verdict(folder / product.name / MARK) if is_there else None))
+            is_known = is_there and settings.server is None  # with a server it is that one's answers that count
+            found.append((product, path, read_verdict(folder / product.name / MARK) if is_known else None))
         verdicts = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
     exported = tuple(
         Exported(product, path, _size(path), verdict)
@@ -212,6 +212,12 @@ def export_products(
             on_stage("created", one.product, False)
             server.create(name, one.path, modelfile, on_progress=on_progress)
     return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
+
+
+def _reach(host: str | None) -> Ollama:
+    server = Ollama(host)
+    server.version()  # before hours of work, whether there is one
+    return server
 
 
 def _refuse_unfinished(run: Run) -> None:

@@ -9,20 +9,25 @@ print(finetuner.evaluate(), finetuner.generate("How do I reset my password?"))
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.api.held_out import encoded_for
 from tunesmith.api.rows import examples_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.api.verbs import train as run_training
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import encode
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate import evaluate as measure
+from tunesmith.evaluate import likelihood_rows
 from tunesmith.model import LoadedModel, load_base
 from tunesmith.prompts import check_template, prepare_tokenizer
 from tunesmith.train import Observer, TrainResult
+from tunesmith.types import Example
 
 
 class FinetuningConfig:
@@ -82,14 +87,23 @@ class ModelFinetuner:
         """Score the tuned model on rows of {"question", "answer"} (or "prompt"/"completion", "instruction"/"output").
 
         Returns:
-            perplexity, exact_match, token_f1, bleu, chrf, rouge1, rouge2, rougeL; of a model that classifies
-            perplexity, accuracy, macro_f1, log_loss, calibration_error.
+            the scores of `eval.metrics` by name; by default those that suit the rows.
         """
         session = self._tuned()
         examples = examples_of(rows)
-        encoded, _ = encode(examples, session.template, session.loaded.tokenizer, max_length=session.context)
+        encoded = encoded_for(session, examples)
         with session.engine() as engine:
-            return measure(engine, examples, encoded, config=session.config).metrics
+            return measure(engine, examples, encoded, config=session.config, labels=session.labels).metrics
+
+    def likelihood_rows(self, examples: Sequence[Example]) -> NDArray[np.float64]:
+        """Nats, tokens and bytes of the right answers, for a `ModelEvaluator` that is given `generate`: (rows, 3).
+
+        Raises:
+            DataError: no row has an answer.
+        """
+        session = self._answering()
+        with session.engine() as engine:
+            return likelihood_rows(engine, encoded_for(session, examples))
 
     def save_model(self) -> Path:
         """Folder of the saved model. Training has saved it already; this tells where."""
@@ -103,17 +117,18 @@ class ModelFinetuner:
         """One answer: of the tuned model when there is one, else of the base model that `load_model` loaded."""
         wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         changes = {name: value for name, value in wanted.items() if value is not None}
-        session = self._session
-        if session is None:
-            if self._base is None:
-                self.load_model()
-            session = self._base_session()
+        session = self._answering()
         settings = session.config.generate.model_copy(update=changes)
         config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
         changed = Session(session.loaded, session.template, config, labels=session.labels)
         return changed.answer(session.conversation(prompt))
 
-    def _base_session(self) -> Session:
+    def _answering(self) -> Session:
+        """The tuned model, else the base."""
+        if self._session is not None:
+            return self._session
+        if self._base is None:
+            self.load_model()
         assert self._base is not None
         base, config = self._base, self.config.run_config
         prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)

@@ -10,7 +10,7 @@ from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, mea
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, metric_title, summarise
+from tunesmith.evaluate import Evaluation, is_share, metric_title, summarise
 from tunesmith.runs import Run, atomic_write
 from tunesmith.types import Example
 
@@ -30,12 +30,14 @@ def write_forgetting(run: Run, config: RunConfig, *, on_progress: Progress) -> N
     tasks, problems = _tasks(run, config)
     before = _measured(parent, tasks, config, on_progress)
     after = _measured(run, tasks, config, on_progress)
+    measured = list(dict.fromkeys(metric for found in after.values() for metric in found.scores))
     content = {
         "schema_version": SCHEMA_VERSION,
         "run": run.name,
         "parent": parent.name,
         "settings": config.continual.model_dump(exclude={"parent"}),
-        "titles": {metric: metric_title(metric) for found in after.values() for metric in found.scores},
+        "titles": {metric: metric_title(metric) for metric in measured},
+        "shares": [metric for metric in measured if is_share(metric)],
         "tasks": [_line(task, before[task], after[task], is_new=task == run) for task in tasks],
         "not_measured": problems,
     }
@@ -69,7 +71,9 @@ def _measured(
 ) -> dict[Run, Evaluation]:
     """A run on each task, asked in the way of `config`; of labels, it chooses among those of the task."""
     opened = open_session(str(run.path))
-    asked = {"generate": config.generate, "eval": config.eval, "seed": config.seed}
+    # the tasks of other runs may be of another kind, which the scores named for this one need not suit
+    automatic = config.eval.model_copy(update={"metrics": ["auto"], "checks": {}, "judge": None})
+    asked = {"generate": config.generate, "eval": automatic, "seed": config.seed}
     changed = opened.config.model_copy(update=asked)
     found = {}
     for task, examples in tasks.items():

@@ -9,7 +9,7 @@ from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError
-from tunesmith.evaluate import AnswerLog, Evaluation
+from tunesmith.evaluate import AnswerLog, Evaluation, Tools
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
@@ -63,10 +63,11 @@ def measure_session(
     base: bool,
     on_progress: Progress,
     log: AnswerLog | None = None,
+    tools: Tools | None = None,
 ) -> Evaluation:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not computed again.
+    log: of this model with these settings; what is in it is not computed again. tools: as in `evaluate`.
     """
     who = "the base model" if base else "the tuned model"
     with session.engine(base=base) as engine:
@@ -78,6 +79,7 @@ def measure_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
+            tools=tools,
         )
 
 

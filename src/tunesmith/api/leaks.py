@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import overlaps, prepare
 from tunesmith.errors import DataError
-from tunesmith.evaluate import Evaluation, report_labels
+from tunesmith.evaluate import Evaluation, is_likelihood, report_labels
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example, Place
 
@@ -96,7 +96,7 @@ def without(
     scored = [row.row not in leaked for row in encoded]
     if not any(scored) or (asked and not any(asked)):
         return None
-    kept = {"perplexity": [row for row, is_kept in enumerate(scored) if is_kept]}
+    likely = [row for row, is_kept in enumerate(scored) if is_kept]
     answered = [row for row, is_kept in enumerate(asked) if is_kept]
     rows = [evaluation.rows[row] for row in answered]
     by_label = evaluation.by_label and report_labels(
@@ -104,7 +104,9 @@ def without(
     )
     return replace(
         evaluation,
-        scores={name: sums.only(kept.get(name, answered)) for name, sums in evaluation.scores.items()},
+        scores={
+            name: sums.only(likely if is_likelihood(name) else answered) for name, sums in evaluation.scores.items()
+        },
         rows=rows,
         row_count=evaluation.row_count - len(leaked),
         by_label=by_label,

@@ -27,13 +27,14 @@ def run_page(
     data: str | None,
     asked: Mapping[str, Any] | None,
     confusion: Path,
+    scores: str,
 ) -> str:
     """The page as HTML.
 
     Args:
         contest: base and tuned. data: the file of the user that was asked, and `asked`, the report of reading it; None
             for the run's own test rows.
-        confusion: picture of what was chosen for what, of labels.
+        confusion: picture of what was chosen for what, of labels. scores: why these were measured.
     """
     manifest = run.manifest
     training = manifest["training"]
@@ -52,6 +53,7 @@ def run_page(
         facts=[
             ("base", manifest["model"]["path"]),
             ("asked", rows),
+            ("scores", scores),
             ("method", manifest["method"]),
             ("training", f"{training['step']} steps, {training['seconds']:,.0f} s"),
         ],

@@ -96,7 +96,9 @@ def to_ollama(
         config = _same_run(run, wanted, load_config(stored=run.config_path, file=file, overrides=overrides))
     else:
         run, config = None, wanted
-        refuse_early(products, method=wanted.method.name, config=load_skeleton(wanted.model.path).config)
+        if wanted.continual.parent is None:  # else the base is the parent's
+            base = load_skeleton(wanted.model.path, wanted.model.revision)
+            refuse_early(products, method=wanted.method.name, config=base.config)
     if config.export.create is not None:
         Ollama(config.export.host).version()  # before hours of work, whether there is one
     run = _train(run, config, tell, watch)
@@ -193,6 +195,7 @@ def _same_run(run: Run, wanted: RunConfig, now: RunConfig) -> RunConfig:
 
 def _leaves(config: RunConfig) -> Iterator[tuple[str, Any]]:
     content = config.model_dump(mode="json", include=set(_IDENTITY))
+    content["continual"]["parent"] = Path(config.continual.parent or "").name  # a run keeps the whole path
     for section, values in content.items():
         if isinstance(values, dict):
             yield from ((f"{section}.{name}", value) for name, value in values.items())

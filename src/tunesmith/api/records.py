@@ -1,14 +1,19 @@
-"""Where answers are kept: a file for each model, template, settings and seed that they depend on."""
+"""Where answers are kept: a file for each model, template, settings and seed that they depend on.
+
+The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
+from tunesmith.evaluate import AnswerLog, Tools
 from tunesmith.runs import Run
 
 
@@ -33,6 +38,17 @@ def answers_file(folder: Path, name: str, config: RunConfig, session: Session | 
 def file_folder(run: Run, data: str) -> Path:
     """Where what a run makes of a file of the user is kept."""
     return run.eval_dir / "files" / file_name(Path(data).name)
+
+
+def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], None]) -> Tools:
+    """What scores need besides rows; the replies of a judge are kept under `folder`.
+
+    Raises:
+        SettingsError: `eval.judge` is no address, or a check is wrong.
+    """
+    judge = config.eval.judge
+    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}.jsonl")
+    return Tools.of(config.eval, log=log, on_progress=on_progress)
 
 
 def file_name(text: str) -> str:

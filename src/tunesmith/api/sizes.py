@@ -70,7 +70,12 @@ def write_report(files: Sequence[Measured], recommended: str | None, folder: Pat
     if points:
         first = ordered[0].numbers
         plot_sizes(
-            folder / PICTURE, points, reference_f1=first.get("reference_token_f1"), recommended=recommended, title=title
+            folder / PICTURE,
+            points,
+            reference_f1=first.get("reference_token_f1"),
+            lost_f1=LOST_F1,
+            recommended=recommended,
+            title=title,
         )
         written += (folder / PICTURE,)
     return written

@@ -47,7 +47,9 @@ class TrainingRows:
         )
 
     def pairs(self, count: int) -> tuple[tuple[str, str], ...]:
-        """`count` questions with their answers, spread over the rows that are one question and can be written.
+        """`count` questions with their answers, spread over the shorter half of the rows that are one question.
+
+        They stand before every conversation, so each costs context; and a long row was not trained on whole.
 
         Raises:
             DataError: there are fewer, or the file is gone or has changed since training.
@@ -61,7 +63,10 @@ class TrainingRows:
                 "question and one answer that a Modelfile can hold",
                 fix=f"set it to {len(found)} or less",
             )
-        return tuple(_spread(found, count))
+        shorter = sorted(range(len(found)), key=lambda index: sum(map(len, found[index])))[
+            : max(count, len(found) // 2)
+        ]
+        return tuple(_spread([found[index] for index in sorted(shorter)], count))
 
     def _pair(self, example: Example) -> tuple[str, str] | None:
         system = self._config.prompt.system

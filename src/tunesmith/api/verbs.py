@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tunesmith import train as training
@@ -16,17 +17,19 @@ from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.pages import run_page
-from tunesmith.api.records import answers_file, file_folder
+from tunesmith.api.records import answers_file, file_folder, tools_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import DataReport
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
+    PREFERENCE,
     AnswerLog,
     Evaluation,
     Item,
     MetricChange,
     SuiteComparison,
+    check_names,
     compare_table,
     confusions,
     contest,
@@ -35,6 +38,7 @@ from tunesmith.evaluate import (
     predictions,
     read_suite,
     summarise,
+    with_preference,
 )
 from tunesmith.export import write_card
 from tunesmith.runs import Run, atomic_write, is_writer, plot_confusion
@@ -177,10 +181,15 @@ def evaluate(
 
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
+        SettingsError: a score of `eval.metrics` is unknown or needs what is not there. ResourceError: a judge does not
+            answer; what it has said, and all answers, are kept.
     """
     run = Run.open(reference)
+    check_names(run_config(reference, overrides).eval.metrics)  # before a model is loaded
     session = open_session(reference, overrides)
     config = session.config
+    kept = run.eval_dir / "answers"
+    tools = tools_of(config, kept, partial(on_progress, "the judge"))
     suites = [(name, read_suite(name)) for name in config.eval.suites]
     given = None if data is None else rows_of_file(run, config, data)
     examples = held_out_examples(run, config) if given is None else given.test
@@ -193,11 +202,14 @@ def evaluate(
             examples,
             encoded,
             base=is_base,
-            log=AnswerLog(answers_file(run.eval_dir / "answers", "base" if is_base else "tuned", config, session)),
+            log=AnswerLog(answers_file(kept, "base" if is_base else "tuned", config, session)),
+            tools=tools,
             on_progress=on_progress,
         )
         for is_base in (True, False)
     )
+    if PREFERENCE in config.eval.metrics and tools.judge is not None:
+        base, tuned = with_preference(base, tuned, tools.judge)
     comparison = Comparison(run, base, tuned, leakage, folder, data, given.report if given else None)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
@@ -224,6 +236,7 @@ def _write(comparison: Comparison, lines: Sequence[str]) -> None:
         data=comparison.data,
         asked=asked.to_json() if asked else None,
         confusion=confusion,
+        scores=comparison.tuned.why,
     )
     atomic_write(folder / "report.html", page)
 

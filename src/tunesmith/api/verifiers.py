@@ -26,11 +26,14 @@ from tunesmith.export import (
     Evidence,
     LlamaCpp,
     LlamaServer,
+    MlxModel,
     Original,
     Product,
     Trained,
     Verdict,
     Workshop,
+    find_layout,
+    import_mlx_lm,
     is_installed,
     make_cases,
     start_server,
@@ -98,7 +101,17 @@ def _why_not(products: Sequence[Product], config: RunConfig) -> dict[Product, st
     why = {product: missing for product in products if missing and product.is_gguf}
     if not missing and not config.export.server and not is_installed():
         why |= {one: "a server of xllamacpp takes no adapter" for one in products if one.target == "gguf-lora"}
+    if any(product.is_mlx for product in products) and (missing := _missing_mlx_lm()):
+        why |= {product: missing for product in products if product.is_mlx}
     return why
+
+
+def _missing_mlx_lm() -> str | None:
+    try:
+        import_mlx_lm()
+    except ResourceError as error:
+        return f"{error.message}; install it with {error.fix} and export again"
+    return None
 
 
 def _missing_llama_cpp() -> str | None:
@@ -177,6 +190,43 @@ def _verify_merged(product: Product, path: Path, shop: Workshop, original: Origi
     return Verdict((*checks, *more), numbers)
 
 
+def _verify_mlx(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
+    file_type = product.file_type or _NUMBERS_OF[shop.trained.dtype]
+    return _verify_with_mlx(path, None, file_type, shop, original, on_progress)
+
+
+def _verify_mlx_lora(
+    product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
+) -> Verdict:
+    return _verify_with_mlx(shop.mlx_base(path), path, "f32", shop, original, on_progress)
+
+
+def _verify_with_mlx(
+    folder: Path, adapter: Path | None, file_type: str, shop: Workshop, original: Original, on_progress: Progress
+) -> Verdict:
+    try:
+        file = MlxModel(folder, adapter=adapter)
+    except ValueError as error:
+        beside = "" if adapter is None else " beside its base; the whole model can be exported with --to mlx"
+        return Verdict((Check("loading", False, f"mlx-lm cannot load it{beside}: {error}"),))
+    wanted = find_layout(shop.trained.config).config(shop.trained.config)
+    wrong = [
+        f"{name} {file.setting(name)!r}, where the model has {value!r}"
+        for name, value in wanted.items()
+        if file.setting(name) != value
+    ]
+    if wrong:  # anything may come of that
+        where = "its" if adapter is None else "the base's"
+        instead = "" if adapter is None else "; the whole model, exported with --to mlx, says them"
+        detail = f"mlx-lm takes from {where} config.json: {'; '.join(wrong)}{instead}"
+        return Verdict((Check("configuration", False, detail),))
+    settings = Check("configuration", True, f"mlx-lm reads {', '.join(wanted)} as they are")
+    checks = (settings, *verify_file(file, original.evidence))
+    more, numbers = verify_numbers(file, original, file_type=file_type, on_progress=on_progress)
+    numbers["tokens_per_second"] = file.tokens_per_second
+    return Verdict((*checks, *more), numbers)
+
+
 def _verify_adapter(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
     files = [file for file in sorted(shop.trained.folder.iterdir()) if file.is_file()]
     wrong = [file.name for file in files if file.read_bytes() != (path / file.name).read_bytes()]
@@ -191,6 +241,8 @@ _VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress],
     "gguf": _verify_gguf,
     "ollama": _verify_ollama,
     "gguf-lora": _verify_gguf_lora,
+    "mlx": _verify_mlx,
+    "mlx-lora": _verify_mlx_lora,
     "adapter": _verify_adapter,
 }
 

@@ -6,6 +6,7 @@ Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM,
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ from tunesmith.cli.methods import methods
 from tunesmith.cli.ollama import ollama
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.cli.pretrain import pretrain
+from tunesmith.cli.push import push
 from tunesmith.cli.quickstart import quickstart
 from tunesmith.cli.rate import rate
 from tunesmith.cli.recipes import recipes
@@ -64,6 +66,7 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
     ("ask",): ask,
     ("chat",): chat,
     ("export",): export,
+    ("push",): push,
     ("ollama",): ollama,
     ("runs",): runs,
     ("recipes",): recipes,
@@ -236,6 +239,7 @@ def _quiet_libraries() -> None:
     """Progress bars and advice of the libraries below us, unless somebody asked for them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends packages whenever peft imports it
     if not live(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -42,7 +42,9 @@ def compare(
     Without --questions, --data and --interactive: the test rows of the first run.
     Scores come with intervals and a verdict, which may be that there is no
     evidence of a difference. When a check of a question fails on the last model,
-    the exit code is 100. Answers are kept: a second call asks only what is new.
+    the exit code is 100. Answers are kept: a second call asks only what is new. A
+    judge (--eval.judge ollama:NAME) scores answers, and those without a right one
+    too.
 
         tunesmith compare base faq
         tunesmith compare faq faq-2 --data other.csv
@@ -119,7 +121,7 @@ def _report(result: Compared) -> list[RenderableType]:
         if name in contest.matches:
             match = contest.matches[name]
             first, rows = contest.names[0], len(contest.rows)
-            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name)))
+            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name), why=result.why))
             parts.append(f"better on {match.wins} questions, worse on {match.losses}, equal on {match.ties}")
         parts += [contest.verdict(name), ""]
     parts += [_side_by_side(result), ""]

@@ -32,10 +32,11 @@ def evaluate(
 ) -> None:
     """Measure a run against its base model on its test rows.
 
-    Perplexity, exact match, token F1, BLEU and ROUGE of both models, of all rows
-    and of each task, then three answers side by side. Of labels: accuracy, macro
-    F1 and the scores of each, both models choosing among the same labels. The
-    run's eval folder and its model card keep them.
+    The scores that suit the data, with the reason, or those of --eval.metrics, of
+    both models, all rows and each task, then three answers side by side. Of labels,
+    both models choose among the same ones. A judge (--eval.judge ollama:NAME) and
+    checks of every answer (--eval.checks.regex PATTERN) are scores too. The run's
+    eval folder and its model card keep them.
     Test rows that are also in the training data are named; --eval.exclude_leaked
     leaves them out. --suites general asks both models what they could do before.
 
@@ -43,6 +44,7 @@ def evaluate(
         tunesmith eval faq --data other.xlsx
         tunesmith eval faq --questions cases.yaml
         tunesmith eval faq --eval.max_rows 50 --suites general
+        tunesmith eval faq --eval.metrics auto --eval.metrics semantic_similarity
         tunesmith eval last --json
     """
     from tunesmith.cli.report import next_commands
@@ -117,9 +119,9 @@ def show_comparison(comparison: Comparison) -> None:
     base, tuned = comparison.base, comparison.tuned
     if comparison.asked is not None:
         tell("", hanging(comparison.asked.to_text()))
-    show("", comparison_table(comparison.changes, rows=tuned.row_count), "")
+    show("", comparison_table(comparison.changes, rows=tuned.row_count, why=tuned.why), "")
     if tuned.tasks:
-        show(tasks_table(base.tasks, tuned.tasks), "")
+        show(tasks_table(base.tasks, tuned.tasks, comparison.changes, deciding=tuned.deciding), "")
     show_leakage(comparison)
     for suite in comparison.suites:
         show(suite_table(suite), "")

@@ -30,7 +30,10 @@ class Make:
 
     quantize: Annotated[
         str | None,
-        Parameter(help="Types for gguf and ollama, with commas (q8_0): f32, f16, bf16, q6_k, q5_k_m, q4_k_m, ..."),
+        Parameter(
+            help="Types, with commas; of gguf and ollama (q8_0) f32, f16, bf16, q6_k, q5_k_m, q4_k_m, ...; of mlx (as "
+            "the run computed) 8bit, 6bit, 4bit."
+        ),
     ] = None
     imatrix: Annotated[
         bool, Parameter(help="Weigh columns of types below 8 bits by how much the training rows use them.")
@@ -66,7 +69,9 @@ def export(
     run: Annotated[str, Parameter(help="A run, by name or folder (last: the newest).")],
     /,
     *,
-    to: Annotated[str, Parameter(help="Any of merged, gguf, ollama, gguf-lora, adapter; several with commas.")],
+    to: Annotated[
+        str, Parameter(help="Any of merged, gguf, ollama, mlx, gguf-lora, mlx-lora, adapter; several with commas.")
+    ],
     out: Annotated[str | None, Parameter(help="Folder of the exports; without it, exports/ of the run.")] = None,
     make: Make = _MAKE,
     hand: Hand = _HAND,
@@ -77,12 +82,14 @@ def export(
     Every export is tried against the model in Python: tokens of prompts, stop
     tokens, logits, answers. One that differs stays, is marked in its
     verification.json, and the exit code is 100. GGUF needs the extra gguf; trying
-    it, and K-quants (q4_k_m, ...), need the extra llamacpp.
+    it, and K-quants (q4_k_m, ...), need the extra llamacpp. Trying mlx, and fewer
+    bits for it, need the extra mlx.
 
         tunesmith export faq --to gguf
         tunesmith export faq --to gguf,merged --quantize q8_0,q4_k_m --imatrix
         tunesmith export faq --to gguf-lora --out exports
         tunesmith export faq --to ollama --create faq
+        tunesmith export faq --to mlx --quantize 4bit
     """
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference

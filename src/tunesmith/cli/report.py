@@ -225,7 +225,7 @@ def report(run: Run, *, as_json: bool) -> None:
 def _forgetting(content: dict[str, Any]) -> Iterator[RenderableType]:
     """The forgetting table, and why tasks are missing in it."""
     yield f"before and after going on from {plain(content['parent'])}"
-    yield forgetting_table(content["tasks"], content["titles"])
+    yield forgetting_table(content["tasks"], content["titles"], content["shares"])
     yield from (f"not measured: {plain(task)}: {plain(why)}" for task, why in content["not_measured"].items())
     yield ""
 

@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -127,8 +127,10 @@ def seconds_text(seconds: float) -> str:
 
 
 def size_text(size_bytes: float) -> str:
-    """950.0 MB, 1.23 GB."""
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+    """1.23 GB, 950.0 MB, 3.4 kB."""
+    if size_bytes >= 1e9:
+        return f"{size_bytes / 1e9:.2f} GB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def count_text(count: float) -> str:
@@ -211,18 +213,18 @@ def table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) ->
     return made
 
 
-_TASK_METRICS = {
-    "perplexity": "perplexity",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "rougeL": "ROUGE-L",
+_TASK_METRICS = 4  # a terminal has room for
+VERDICT_STYLES = {
+    **{"better": "green", "worse": "red", "different": ""},
+    **{"no evidence": "dim", "too few rows": "dim"},
 }
-VERDICT_STYLES = {"better": "green", "worse": "red", "no evidence": "dim", "too few rows": "dim"}
 
 
 class Change(Protocol):
     """One metric of base and tuned, and whether tuned is better: what `api.Comparison.changes` holds."""
 
+    @property
+    def metric(self) -> str: ...
     @property
     def title(self) -> str: ...
     @property
@@ -242,9 +244,9 @@ class Change(Protocol):
 
 
 def comparison_table(
-    changes: Iterable[Change], *, rows: int, sides: tuple[str, str] = ("base", "tuned")
+    changes: Iterable[Change], *, rows: int, sides: tuple[str, str] = ("base", "tuned"), why: str = ""
 ) -> RenderableType:
-    """Two models: shares out of 100, others such as perplexity as they are."""
+    """Two models: shares out of 100, others such as perplexity as they are. why: these scores."""
     numbers = (*sides, "change", "95 % interval")
     made = table("", *numbers, " ", right=numbers)
     for line in changes:
@@ -260,6 +262,8 @@ def comparison_table(
     outer = Table.grid()
     outer.add_row(made)
     outer.add_row(Text(note, style="dim"))
+    if why:
+        outer.add_row(Text(plain(f"scores: {why}"), style="dim"))
     return outer
 
 
@@ -272,27 +276,32 @@ class Scores(Protocol):
     def row_count(self) -> int: ...
 
 
-def tasks_table(base: Mapping[str, Scores], tuned: Mapping[str, Scores]) -> RenderableType:
-    """A line for each task: its rows, and base -> tuned of a few metrics, in the units of `comparison_table`."""
-    names = list(_TASK_METRICS.values())
+def tasks_table(
+    base: Mapping[str, Scores], tuned: Mapping[str, Scores], changes: Iterable[Change], *, deciding: str | None
+) -> RenderableType:
+    """A line for each task: its rows, and base -> tuned of a few metrics, the deciding one first."""
+    lines = sorted(changes, key=lambda line: line.metric != deciding)[:_TASK_METRICS]
+    names = [line.title for line in lines]
     made = table("task", "rows", *names, right=("rows", *names), fold=("task",))
     for task, after in tuned.items():
         cells = []
-        for metric in _TASK_METRICS:
-            pair = [scores.metrics.get(metric, math.nan) for scores in (base[task], after)]
-            cells.append(" -> ".join(_number(value, is_share=metric != "perplexity") for value in pair))
+        for line in lines:
+            pair = [scores.metrics.get(line.metric, math.nan) for scores in (base[task], after)]
+            cells.append(" -> ".join(_number(value, is_share=line.is_share) for value in pair))
         made.add_row(plain(task), str(after.row_count), *cells)
     return made
 
 
-def forgetting_table(tasks: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> RenderableType:
-    """What a run that went on from another did to each task: the tasks of eval/forgetting.json."""
+def forgetting_table(
+    tasks: Iterable[Mapping[str, Any]], titles: Mapping[str, str], shares: Collection[str]
+) -> RenderableType:
+    """What a run that went on from another did to each task: the content of eval/forgetting.json."""
     made = table("task", "", "before", "after", "change", " ", right=("before", "after", "change"))
     for task in tasks:
         label = f"{plain(task['task'])} ({'new' if task['is_new'] else 'old'}, {task['rows']} rows)"
         for metric, before in task["before"].items():
             numbers = [math.nan if value is None else value for value in (before, task["after"][metric])]
-            is_share = metric not in ("perplexity", "log_loss")
+            is_share = metric in shares
             verdict = task["change"][metric]["verdict"]
             made.add_row(
                 label,

@@ -32,13 +32,6 @@ def _quantize(name: str) -> Callable[[object], str]:
     return lambda value: name if _truth(value) else "auto"
 
 
-def _types(value: object) -> object:
-    """Q4_K_M, "q4_k_m,q8_0" or a list of them."""
-    if isinstance(value, str):
-        return [name.strip().lower() for name in value.split(",") if name.strip()]
-    return [str(name).lower() for name in value] if isinstance(value, list) else value
-
-
 def _bits(value: object) -> object:
     return {"4": "nf4", "8": "int8", "none": "none"}.get(str(value).lower(), value)
 
@@ -156,11 +149,11 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "top_k": "generate.top_k",
     "repetition_penalty": "generate.repetition_penalty",
     # export: llama.cpp's converter, unsloth, and scripts that end in Ollama
-    "quantization": ("export.quantize", _types),
-    "quantization_type": ("export.quantize", _types),
-    "quantization_method": ("export.quantize", _types),
-    "gguf_quantization": ("export.quantize", _types),
-    "outtype": ("export.quantize", _types),
+    "quantization": "export.quantize",
+    "quantization_type": "export.quantize",
+    "quantization_method": "export.quantize",
+    "gguf_quantization": "export.quantize",
+    "outtype": "export.quantize",
     "imatrix": "export.imatrix",
     "ollama_model_name": "export.create",
     "ollama_model": "export.create",

@@ -15,7 +15,7 @@ from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig
 from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_problems
-from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
+from tunesmith.config.method_config import MethodConfig
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
 from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.section import Section as _Section
@@ -236,6 +236,26 @@ class EvalConfig(_Section):
     suites: list[str] = _setting(
         [], "What else base and tuned are asked: general (a suite that ships), or task files of yours (yaml, jsonl)."
     )
+    metrics: list[str] = _setting(
+        ["auto"],
+        "Scores, the first of which decides (docs/evaluation.md has them all); auto takes those that suit the "
+        "data, and what checks and judge ask for.",
+        min_length=1,
+    )
+    encoder: str = _setting(
+        "auto",
+        "Model of semantic_similarity: a local sentence-transformers folder; auto is that of the extra semantic.",
+    )
+    checks: dict[str, float | str | list[float | str]] = _setting(
+        {},
+        "What every answer has to pass, the share of which is a score: {regex: PATTERN}, contains, equals, number, "
+        "json_schema (a file).",
+    )
+    judge: str | None = _setting(
+        None, "Model that judges answers: ollama:NAME or http://HOST/v1#NAME; a key is taken from TUNESMITH_API_KEY."
+    )
+    judge_criteria: str | None = _setting(None, "What the judge is told to look at; unset, a text that ships.")
+    judge_timeout: float = _setting(60.0, "Longest wait for one reply of the judge.", unit="seconds", gt=0)
 
 
 class GenerateConfig(_Section):
@@ -269,29 +289,6 @@ class RunConfig(_Section):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    # Validators of a field and not of the whole, so that their problems are told with those of other settings.
-    @field_validator("method")
-    @classmethod
-    def _fits_the_base(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
-        model = info.data.get("model")
-        if model is not None and (problems := base_problems(method.name, model.quantize, model.device)):
-            raise ValueError("\n".join(problems))
-        return method
-
-    @field_validator("train")
-    @classmethod
-    def _fits_the_method(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
-        method, model = info.data.get("method"), info.data.get("model")
-        problems = loop_problems(
-            method.name if method else "auto",
-            model.quantize if model else "auto",
-            gradient_checkpointing=train.gradient_checkpointing,
-            sharding=train.sharding,
-        )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return train
 
     @field_validator("name")
     @classmethod

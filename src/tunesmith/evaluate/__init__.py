@@ -10,9 +10,21 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
     from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
     from tunesmith.evaluate.cases import Case, read_cases
-    from tunesmith.evaluate.contests import Contest, hold
-    from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels, text_scores
-    from tunesmith.evaluate.likelihood import bits_per_byte, mean_nll
+    from tunesmith.evaluate.choosing import Selection, select
+    from tunesmith.evaluate.contests import Contest, hold, knowable, references_of, score_all
+    from tunesmith.evaluate.evaluators import (
+        EVALUATORS,
+        Evaluator,
+        Need,
+        check_names,
+        is_likelihood,
+        measure,
+        preference_sums,
+    )
+    from tunesmith.evaluate.judge import PREFERENCE, Judge
+    from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
+    from tunesmith.evaluate.likelihood import mean_nll
+    from tunesmith.evaluate.material import Rows, Tools, rows_of
     from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
     from tunesmith.evaluate.rating import (
         Tally,
@@ -23,16 +35,16 @@ if TYPE_CHECKING:
         wilson,
     )
     from tunesmith.evaluate.report import PageTable, report_html
-    from tunesmith.evaluate.run import Evaluation, evaluate
-    from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise
+    from tunesmith.evaluate.run import Evaluation, evaluate, likelihood_rows
+    from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise, with_preference
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
-    from tunesmith.evaluate.text import EVALUATORS
-    from tunesmith.evaluate.titles import MetricChange, metric_title
+    from tunesmith.evaluate.titles import MetricChange, is_share, metric_title
 
 __all__ = [
     "CONFIDENCE",
     "EVALUATORS",
+    "PREFERENCE",
     "Answer",
     "AnswerLog",
     "Case",
@@ -40,19 +52,25 @@ __all__ = [
     "Contest",
     "Difference",
     "Evaluation",
+    "Evaluator",
     "Interval",
     "Item",
+    "Judge",
     "LabelReport",
     "MetricChange",
+    "Need",
     "PageTable",
+    "Rows",
+    "Selection",
     "SuiteComparison",
     "SuiteScores",
     "Sums",
     "Tally",
+    "Tools",
     "answer_all",
     "ask_all",
-    "bits_per_byte",
     "bradley_terry",
+    "check_names",
     "choose_all",
     "cohen_kappa",
     "compare_table",
@@ -63,30 +81,45 @@ __all__ = [
     "hold",
     "interval",
     "is_decided",
+    "is_likelihood",
+    "is_share",
+    "knowable",
     "krippendorff_alpha",
+    "likelihood_rows",
     "mean_nll",
     "mean_of",
+    "measure",
     "measure_suite",
     "metric_title",
     "outcomes_needed",
     "outcomes_to_undecide",
     "predictions",
+    "preference_sums",
     "read_cases",
     "read_suite",
+    "references_of",
     "report_html",
     "report_labels",
+    "rows_of",
+    "score_all",
+    "select",
     "summarise",
-    "text_scores",
     "wilson",
+    "with_preference",
 ]
 
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
     **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
     **dict.fromkeys(("Case", "read_cases"), "cases"),
-    **dict.fromkeys(("Contest", "hold"), "contests"),
-    **dict.fromkeys(("ClassScores", "LabelReport", "report_labels", "text_scores"), "labels"),
-    **dict.fromkeys(("bits_per_byte", "mean_nll"), "likelihood"),
+    **dict.fromkeys(("Contest", "hold", "knowable", "references_of", "score_all"), "contests"),
+    **dict.fromkeys(("ClassScores", "LabelReport", "report_labels"), "labels"),
+    **dict.fromkeys(
+        ("EVALUATORS", "Evaluator", "Need", "check_names", "is_likelihood", "measure", "preference_sums"), "evaluators"
+    ),
+    **dict.fromkeys(("PREFERENCE", "Judge"), "judge"),
+    **dict.fromkeys(("mean_nll",), "likelihood"),
+    **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
     **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
@@ -94,10 +127,10 @@ _HOME = {
     **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("PageTable", "report_html"), "report"),
-    **dict.fromkeys(("Evaluation", "evaluate"), "run"),
-    **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise"), "sides"),
-    **dict.fromkeys(("EVALUATORS",), "text"),
-    **dict.fromkeys(("MetricChange", "metric_title"), "titles"),
+    **dict.fromkeys(("Evaluation", "evaluate", "likelihood_rows"), "run"),
+    **dict.fromkeys(("Selection", "select"), "choosing"),
+    **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise", "with_preference"), "sides"),
+    **dict.fromkeys(("MetricChange", "is_share", "metric_title"), "titles"),
 }
 
 

@@ -1,28 +1,30 @@
 """Several models that answered the same questions: scores with intervals, who wins where, and what it cost.
 
-The first model is the one that the others are held against. Knows no model: answers come in, a `Contest` comes out.
+The first model is the one that the others are held against. Knows no model: answers and scores come in, a `Contest`
+comes out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
-from tunesmith.evaluate.paired import Difference, Floats, Interval, Sums, difference, finite, interval, mean_of
-from tunesmith.evaluate.text import EVALUATORS, words
+from tunesmith.evaluate.choosing import Selection, select
+from tunesmith.evaluate.evaluators import Need, measure, preference_sums
+from tunesmith.evaluate.judge import PREFERENCE
+from tunesmith.evaluate.material import Tools, rows_of
+from tunesmith.evaluate.paired import Difference, Interval, Sums, difference, finite, interval
 from tunesmith.evaluate.titles import MetricChange, metric_title, written
 from tunesmith.types import Example
 
-# The score that decides is the first of these that was measured.
-_DECIDING = ("accuracy", "token_f1", "perplexity")
 _LENGTHS = ("short questions", "middle questions", "long questions")
-_REPEATED_WORDS = 4
 _LABELS_SHOWN = 20
 
 
@@ -52,11 +54,11 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty without references.
+    """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty where no score decides.
 
-    deciding: the score that the verdict is about, None without references. rows: what was asked and answered: row,
-    sheet, question, reference, and `answers[name]` with text, ended and, given a reference, the deciding score.
-    memory_bytes: of the weights of each model that is known.
+    deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
+    and `answers[name]` with text, ended and the deciding score. memory_bytes: of the weights, of each model that is
+    known.
     """
 
     names: list[str]
@@ -80,6 +82,7 @@ class Contest:
             "better": f"{name} is better than {first}",
             "worse": f"{name} is worse than {first}",
             "no evidence": f"no evidence that {name} and {first} differ",
+            "different": f"{name} and {first} differ",
             "too few rows": f"{len(self.rows)} rows are too few to tell {name} and {first} apart",
         }[found.verdict]
         return f"{said} ({change})"
@@ -121,78 +124,97 @@ def hold(
     answers: Mapping[str, Sequence[Answer]],
     *,
     scores: Mapping[str, Mapping[str, Sums]] | None = None,
+    deciding: str | None = None,
+    is_labels: bool = False,
     seed: int = 0,
 ) -> Contest:
-    """Score every model on the same questions and hold each against the first.
+    """Hold every model against the first, by scores of the same questions.
 
     Args:
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
-        scores: by model, where they are measured already; else those of EVALUATORS are, where there are references.
+        scores: by model, of their answers; unset, those that suit them. deciding: the one that verdicts are about; None
+            where none can be. is_labels: references are labels, and each is a slice.
         seed: of the resampling.
 
     Raises:
         DataError: no question; or some questions have a reference and others none.
     """
-    if not asked and not scores:
-        raise DataError("there is no question to compare answers to", fix="give rows or cases with questions")
-    wanted = [example.answer if example.prompt != example.messages else "" for example in asked]
-    with_reference = sum(bool(text.strip()) for text in wanted)
-    if with_reference not in (0, len(asked)):
-        raise DataError(
-            f"{with_reference} of {len(asked)} questions have a reference answer",
-            fix="give every question one, or none",
-        )
+    if scores is None:
+        selection = select(EvalConfig(), asked, can=knowable(asked, models=len(answers)))
+        scores, deciding = score_all(selection, asked, answers), selection.deciding
+    wanted = references_of(asked)
     names = list(answers)
-    if scores is None and with_reference:
-        scores = {name: _scores(given, wanted) for name, given in answers.items()}
-    sums = {
-        name: {**(scores[name] if scores else {}), **(style(given) if given else {})} for name, given in answers.items()
-    }
-    deciding = next((metric for metric in _DECIDING if metric in sums[names[0]]), None)
-    groups, first = _groups(asked, labels=wanted if deciding == "accuracy" else ()), sums[names[0]]
+    groups, first = _groups(asked, labels=wanted if is_labels else ()), scores[names[0]]
     return Contest(
         names,
         deciding,
-        {name: {metric: interval(found, seed=seed) for metric, found in sums[name].items()} for name in names},
-        {name: _match(first, sums[name], deciding, groups, seed=seed) for name in names[1:] if deciding},
+        {name: {metric: interval(found, seed=seed) for metric, found in scores[name].items()} for name in names},
+        {name: _match(first, scores[name], deciding, groups, seed=seed) for name in names[1:] if deciding},
         {name: _rate(given) for name, given in answers.items()},
-        _rows(asked, wanted, answers, {name: sums[name][deciding] for name in names} if deciding else {}),
+        _rows(asked, wanted, answers, {name: scores[name][deciding] for name in names} if deciding else {}),
     )
 
 
-def style(given: Sequence[Answer]) -> dict[str, Sums]:
-    """What can be said of answers without a reference: whether they end, repeat themselves, and how long they are.
+def references_of(asked: Sequence[Example]) -> list[str]:
+    """The right answer to each question; all empty where there are none.
 
-    repetition: share of an answer's 4-grams of words that it has written before (seq-rep-4, Welleck et al. 2020,
-    arXiv:1908.04319).
+    Raises:
+        DataError: some have a right answer and others none.
     """
-    return {
-        "ended": mean_of(_of_rows(given, lambda answer: float(answer.ended))),
-        "repetition": mean_of(_of_rows(given, lambda answer: repetition(answer.text)), higher_is_better=False),
-        "words": mean_of(_of_rows(given, lambda answer: float(len(answer.text.split())))),
+    wanted = [example.answer if example.prompt != example.messages else "" for example in asked]
+    has_one = [bool(text.strip()) for text in wanted]
+    if any(has_one) and not all(has_one):
+        raise DataError(
+            f"{sum(has_one)} of {len(asked)} questions have a reference answer",
+            cause=f"the first without one: {asked[has_one.index(False)].question!r}",
+            fix="give every question one, or none",
+        )
+    return wanted
+
+
+def knowable(asked: Sequence[Example], *, models: int = 1, is_written: bool = True) -> set[Need]:
+    """What there is to score answers by, when nothing is known of the models but their answers.
+
+    Raises:
+        DataError: no question; or some questions have a reference and others none.
+    """
+    if not asked:
+        raise DataError("there is no question to compare answers to", fix="give rows or cases with questions")
+    can: set[Need] = {"references"} if any(references_of(asked)) else set()
+    can |= {"pair"} if models == 2 else set()
+    return can | ({"ending", "writing"} if is_written else set())
+
+
+def score_all(
+    selection: Selection,
+    asked: Sequence[Example],
+    answers: Mapping[str, Sequence[Answer]],
+    *,
+    labels: Collection[str] = (),
+    tools: Tools | None = None,
+) -> dict[str, dict[str, Sums]]:
+    """The selected scores of every model.
+
+    Args:
+        labels: those to choose from, where answers are labels.
+
+    Raises:
+        ResourceError: the encoder or the judge is not there. DataError: see `Judge`.
+    """
+    wanted, tools = references_of(asked), tools or Tools()
+    # a server may answer with anything: the sums of all models have the same columns
+    every = {*labels, *(answer.text for given in answers.values() for answer in given)} if labels else ()
+    rows = {
+        name: replace(rows_of(asked, given), references=wanted, labels=every, tools=tools)
+        for name, given in answers.items()
     }
-
-
-def repetition(text: str) -> float:
-    """Share of the 4-grams of words of a text that are not new in it; 0 for fewer than four words."""
-    found = words(text)
-    grams = [tuple(found[start : start + _REPEATED_WORDS]) for start in range(len(found) - _REPEATED_WORDS + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _is_written(given: Sequence[Answer]) -> bool:
-    """Whether the answers are text of the model, not labels that it has chosen."""
-    return any(answer.tokens for answer in given)
-
-
-def _of_rows(given: Sequence[Answer], number: Callable[[Answer], float]) -> Floats:
-    return np.array([number(answer) for answer in given])
-
-
-def _scores(given: Sequence[Answer], wanted: Sequence[str]) -> dict[str, Sums]:
-    answers = [answer.text for answer in given]
-    return {name: evaluator.sums(answers, wanted) for name, evaluator in EVALUATORS.items()}
+    scores = {name: measure(selection.names, of_model) for name, of_model in rows.items()}
+    if PREFERENCE in selection.names:
+        assert tools.judge is not None
+        for name, sums in zip(rows, preference_sums(tools.judge, *rows.values()), strict=True):
+            scores[name][PREFERENCE] = sums
+    return scores
 
 
 def _match(
@@ -200,13 +222,14 @@ def _match(
 ) -> Match:
     changes = {metric: difference(first[metric], other[metric], seed=seed) for metric in first}
     before, after = first[deciding], other[deciding]
-    gain = (after.rows[:, 0] - before.rows[:, 0]) * (1 if after.higher_is_better else -1)
+    gain = (after.by_row - before.by_row) * (-1 if after.higher_is_better is False else 1)
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
     slices = [
         Slice(name, len(rows), difference(before.only(rows), after.only(rows), seed=seed))
         for name, rows in groups.items()
     ]
-    return Match(changes, wins, losses, len(gain) - wins - losses, slices)
+    ties = int((gain == 0).sum())  # a row that one of the two has no score for is none of them
+    return Match(changes, wins, losses, ties, slices)
 
 
 def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, list[int]]:
@@ -243,6 +266,7 @@ def _rows(
     answers: Mapping[str, Sequence[Answer]],
     deciding: Mapping[str, Sums],
 ) -> list[dict[str, Any]]:
+    by_row = {name: sums.by_row.tolist() for name, sums in deciding.items()}
     return [
         {
             "row": example.row,
@@ -253,7 +277,7 @@ def _rows(
                 name: {
                     "text": given[index].text,
                     "ended": given[index].ended,
-                    **({"score": float(deciding[name].rows[index, 0])} if reference else {}),
+                    **({"score": finite(by_row[name][index])} if name in by_row else {}),
                 }
                 for name, given in answers.items()
             },

@@ -5,6 +5,7 @@ the labels that occur among the right or the chosen ones, and a score whose deno
 
 accuracy            share of rows whose label is right
 macro_f1            mean of the classes' F1, each class counting the same however many rows it has
+micro_f1            F1 of all classes' counts together
 log_loss            mean of -ln(probability of the right label), in nats; 0 is best
 calibration_error   how far stated probabilities are from the share that is right (Naeini et al. 2015, 10 equal bins)
 """
@@ -13,10 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -91,26 +91,21 @@ def report_labels(chosen: Sequence[str], right: Sequence[str]) -> LabelReport:
     return LabelReport(labels, tuple(tuple(counts[row, column] for column in labels) for row in labels))
 
 
-def label_scores(rows: Sequence[Mapping[str, Any]], labels: Collection[str]) -> dict[str, Sums]:
-    """accuracy, macro_f1, log_loss and calibration_error of rows with the keys of `Evaluation.rows` for labels.
-
-    labels: all that could be chosen, the same ones for models that are to be compared.
-
-    A row whose right label has no probability, being none to choose from, is left out of log_loss.
-    """
-    chosen, right = [row["prediction"] for row in rows], [row["reference"] for row in rows]
-    is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
-    return {
-        **text_scores(chosen, right, labels),
-        "log_loss": log_loss([row["reference_probability"] for row in rows]),
-        "calibration_error": calibration_error([row["probability"] for row in rows], is_right),
-    }
+def accuracy(chosen: Sequence[str], right: Sequence[str]) -> Sums:
+    """Share of rows whose label is right."""
+    return mean_of(np.array([given == wanted for given, wanted in zip(chosen, right, strict=True)], dtype=np.float64))
 
 
-def text_scores(chosen: Sequence[str], right: Sequence[str], labels: Collection[str]) -> dict[str, Sums]:
-    """accuracy and macro_f1 of labels whose probabilities are not known, as those of a model behind an address."""
-    is_right = [prediction == reference for prediction, reference in zip(chosen, right, strict=True)]
-    return {"accuracy": mean_of(np.array(is_right, dtype=np.float64)), "macro_f1": macro_f1(chosen, right, labels)}
+def micro_f1(chosen: Sequence[str], right: Sequence[str]) -> Sums:
+    """F1 of the right, wrong and missed labels of all classes together: of one label a row, the accuracy."""
+    hits = np.array([given == wanted for given, wanted in zip(chosen, right, strict=True)], dtype=np.float64)
+
+    def score(totals: Floats) -> Floats:
+        right, wrong, missed = totals.T
+        found: Floats = 2 * right / (2 * right + wrong + missed)
+        return found
+
+    return Sums(np.stack([hits, 1 - hits, 1 - hits], axis=1), score)
 
 
 def macro_f1(chosen: Sequence[str], right: Sequence[str], labels: Collection[str] = ()) -> Sums:
@@ -138,7 +133,7 @@ def macro_f1(chosen: Sequence[str], right: Sequence[str], labels: Collection[str
 def log_loss(probabilities: Sequence[float | None]) -> Sums:
     """Of the probabilities that the right labels were given, None where there is none; infinite where one is 0."""
     rows = [(0.0, 0.0) if value is None else (-math.log(value) if value else math.inf, 1.0) for value in probabilities]
-    return Sums(np.array(rows), ratio, higher_is_better=False)
+    return Sums(np.array(rows), ratio)
 
 
 def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) -> Sums:
@@ -155,7 +150,7 @@ def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) 
         found: Floats = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
         return found
 
-    return Sums(rows, score, higher_is_better=False)
+    return Sums(rows, score)
 
 
 def _ratio(part: int, whole: int) -> float:

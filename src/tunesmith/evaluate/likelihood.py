@@ -17,7 +17,7 @@ from torch import nn
 
 from tunesmith.data import collate, groups
 from tunesmith.errors import DataError
-from tunesmith.evaluate.paired import Floats, Sums, ratio
+from tunesmith.evaluate.paired import Floats
 from tunesmith.model import packing, token_nll
 from tunesmith.types import Encoded
 
@@ -44,17 +44,6 @@ class Likelihood:
             return math.exp(self.mean)
         except OverflowError:
             return math.inf
-
-
-def bits_per_byte(nll: float, text_bytes: int) -> float:
-    """`nll` nats over the UTF-8 bytes of the supervised text: comparable between tokenizers, unlike perplexity.
-
-    Raises:
-        ValueError: `text_bytes` is not positive.
-    """
-    if text_bytes <= 0:
-        raise ValueError(f"text_bytes must be positive, found {text_bytes}")
-    return nll / (math.log(2) * text_bytes)
 
 
 def mean_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Likelihood:
@@ -88,16 +77,6 @@ def row_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: i
             of_rows = token_nll(model, batch).double().split(batch.lengths)
             found[group, 0] = torch.stack([row.sum() for row in of_rows]).cpu().numpy()
     return found
-
-
-def perplexity_of(nll: Floats) -> Sums:
-    """Perplexity as a score that can be resampled, from what `row_nll` found."""
-
-    def score(totals: Floats) -> Floats:
-        with np.errstate(over="ignore"):
-            return np.exp(ratio(totals))
-
-    return Sums(nll, score, higher_is_better=False)
 
 
 @contextmanager

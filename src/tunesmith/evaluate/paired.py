@@ -31,21 +31,31 @@ FEWEST_ROWS = 10
 _NUMBERS_AT_ONCE = 2**22
 
 Floats = NDArray[np.float64]
-Verdict = Literal["better", "worse", "no evidence", "too few rows"]
+# "different": of a score that is neither better nor worse when it is higher, such as the length of answers
+Verdict = Literal["better", "worse", "different", "no evidence", "too few rows"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What a score is made of: `rows` of shape (n, k), and the score of their totals, shape (r, k) -> (r,)."""
+    """What a score is made of: `rows` of shape (n, k), and the score of their totals, shape (r, k) -> (r,).
+
+    higher_is_better: None where neither direction is good.
+    """
 
     rows: Floats
     score: Callable[[Floats], Floats]
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
 
     @property
     def value(self) -> float:
         """The score of all rows."""
         return float(self.score(self.rows.sum(axis=0, keepdims=True))[0])
+
+    @property
+    def by_row(self) -> Floats:
+        """(n,): the score that each row has by itself; NaN for a row that has none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.score(self.rows)
 
     def only(self, rows: Sequence[int]) -> Sums:
         """Of some of the rows."""
@@ -77,10 +87,10 @@ class Difference:
         return self.after - self.before
 
 
-def mean_of(scores: Floats, *, higher_is_better: bool = True) -> Sums:
-    """The mean of one number per row, as `Sums`."""
-    rows = np.stack([np.asarray(scores, dtype=np.float64), np.ones(len(scores))], axis=1)
-    return Sums(rows, ratio, higher_is_better)
+def mean_of(scores: Floats) -> Sums:
+    """The mean of one number per row, as `Sums`. A row with NaN has no score and does not count."""
+    known = ~np.isnan(np.asarray(scores, dtype=np.float64))
+    return Sums(np.stack([np.where(known, scores, 0.0), known], axis=1), ratio)
 
 
 def ratio(totals: Floats) -> Floats:
@@ -128,7 +138,10 @@ def difference(
     if n < FEWEST_ROWS:
         verdict = "too few rows"
     elif (low > 0 or high < 0) and p_value < 1 - confidence:
-        verdict = "better" if (second > first) == after.higher_is_better else "worse"
+        if after.higher_is_better is None:
+            verdict = "different"
+        else:
+            verdict = "better" if (second > first) == after.higher_is_better else "worse"
     return Difference(first, second, low, high, p_value, verdict)
 
 

@@ -17,9 +17,9 @@ from jinja2 import Environment, StrictUndefined
 from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.text import normalize
-from tunesmith.evaluate.titles import AS_IT_IS, metric_title, written
+from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
-_TONES = {"better": "good", "worse": "bad", "no evidence": "soft", "too few rows": "soft"}
+_TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
 _ENDS_SHOWN = 10  # rows that are shown under "loses most" and under "gains most"
@@ -67,14 +67,14 @@ def report_html(
         scores=_score_lines(contest),
         costs=_costs(contest),
         matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
-        deciding=metric_title(contest.deciding or ""),
+        deciding=metric_title(contest.deciding) if contest.deciding else "",
         bar_width=_BAR_WIDTH,
         lengths=_lengths(contest),
         tables=tables,
         pictures=[{"title": name, "data": base64.b64encode(data).decode()} for name, data in pictures],
         texts=texts,
         groups=[
-            {"title": heading, "is_open": is_open, "cases": [_case(row, contest.names) for row in rows]}
+            {"title": heading, "is_open": is_open, "cases": [_case(row, contest) for row in rows]}
             for heading, is_open, rows in _row_groups(contest)
             if rows
         ],
@@ -135,7 +135,7 @@ def _match(name: str, match: Match, deciding: str) -> dict[str, Any]:
     ends = [
         abs(end)
         for metric, found in [*match.changes.items(), *((deciding, part.found) for part in match.slices)]
-        if metric not in AS_IT_IS
+        if is_share(metric)
         for end in (found.low, found.high)
         if math.isfinite(end)
     ]
@@ -155,10 +155,9 @@ def _interval(metric: str, found: Interval) -> dict[str, str]:
 def _change(title: str, metric: str, found: Difference, scale: float) -> dict[str, Any]:
     ends = {end: written(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
     sides = {"before": written(metric, found.before), "after": written(metric, found.after)}
-    judged = found.verdict if metric != "words" else ""  # longer is neither better nor worse
-    drawn = metric not in AS_IT_IS and math.isfinite(found.low) and math.isfinite(found.high)
+    drawn = is_share(metric) and math.isfinite(found.low) and math.isfinite(found.high)
     bar = _bar(found, scale) if drawn else None
-    return {"title": title, **sides, **ends, "verdict": judged, "tone": _TONES.get(judged, "soft"), "bar": bar}
+    return {"title": title, **sides, **ends, "verdict": found.verdict, "tone": _TONES[found.verdict], "bar": bar}
 
 
 def _bar(found: Difference, scale: float) -> dict[str, float]:
@@ -206,9 +205,9 @@ def _row_groups(contest: Contest) -> list[tuple[str, bool, list[dict[str, Any]]]
     if not contest.matches:
         return [(f"The first {min(len(rows), MOST_ROWS)} of {len(rows)} questions", True, rows[:MOST_ROWS])]
     last, first = contest.names[-1], contest.names[0]
-    by_gain = sorted(rows, key=lambda row: _gain(row, contest.names) or 0.0)
-    worst = [row for row in by_gain[:_ENDS_SHOWN] if (_gain(row, contest.names) or 0.0) < 0]
-    best = [row for row in by_gain[::-1][:_ENDS_SHOWN] if (_gain(row, contest.names) or 0.0) > 0]
+    by_gain = sorted(rows, key=lambda row: _gain(row, contest))
+    worst = [row for row in by_gain[:_ENDS_SHOWN] if _gain(row, contest) < 0]
+    best = [row for row in by_gain[::-1][:_ENDS_SHOWN] if _gain(row, contest) > 0]
     shown = {id(row) for row in [*worst, *best]}
     others = [row for row in rows if id(row) not in shown]
     kept = others[: MOST_ROWS - len(shown)]
@@ -222,23 +221,32 @@ def _row_groups(contest: Contest) -> list[tuple[str, bool, list[dict[str, Any]]]
     ]
 
 
-def _gain(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    if row["reference"] is None or len(names) < 2:
-        return None
-    return float(row["answers"][names[-1]]["score"] - row["answers"][names[0]]["score"])
+def _change_of(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    """How much higher the last model's score is than the first one's; None where one of the two has none."""
+    first, last = (row["answers"][name].get("score") for name in (names[0], names[-1]))
+    return None if first is None or last is None or len(names) < 2 else float(last - first)
 
 
-def _case(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _gain(row: Mapping[str, Any], contest: Contest) -> float:
+    """The same in the direction that is good; 0 where it is not known."""
+    change = _change_of(row, contest.names) or 0.0
+    return -change if contest.deciding and is_loss(contest.deciding) else change
+
+
+def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
+    names, deciding = contest.names, str(contest.deciding)
+    change = _change_of(row, names)
     place = f"row {row['row']}" if row["sheet"] is None else f"{row['sheet']}, row {row['row']}"
     return {
         "question": row["question"],
         "place": place,
         "reference": row["reference"],
-        "gain": _gain(row, names),
+        "change": None if change is None else written(deciding, change, sign="+"),
+        "tone": _tone(_gain(row, contest)),
         "answers": [
             {
                 "name": name,
-                "score": row["answers"][name].get("score"),
+                "score": _score(deciding, row["answers"][name].get("score")),
                 "ended": row["answers"][name]["ended"],
                 "pieces": _pieces(
                     row["answers"][name]["text"],
@@ -249,6 +257,14 @@ def _case(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
             for name in names
         ],
     }
+
+
+def _tone(gain: float) -> str:
+    return "good" if gain > 0 else "bad" if gain < 0 else "soft"
+
+
+def _score(deciding: str, value: float | None) -> str | None:
+    return None if value is None else written(deciding, value)
 
 
 def _pieces(text: str, reference: str | None, first: str | None) -> list[tuple[str, bool, bool]]:

@@ -1,8 +1,8 @@
 """Measure one model on the test rows.
 
 Knows nothing of files: it makes their content, whoever owns the run directory writes it. Rows of plain text have no
-question to ask, so perplexity is their only metric. Where the answers are labels, both models choose among the same
-labels, so the base is not marked down for writing something else.
+question to ask, so their likelihood is all there is to measure. Where the answers are labels, both models choose among
+the same labels, so the base is not marked down for writing something else.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all
-from tunesmith.evaluate.labels import LabelReport, label_scores, report_labels
-from tunesmith.evaluate.likelihood import perplexity_of
-from tunesmith.evaluate.paired import Sums
+from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, select
+from tunesmith.evaluate.evaluators import EVALUATORS, measure
+from tunesmith.evaluate.judge import Judge
+from tunesmith.evaluate.labels import LabelReport, report_labels
+from tunesmith.evaluate.material import Rows, Tools, rows_of
+from tunesmith.evaluate.paired import Floats, Sums, finite
 from tunesmith.evaluate.tasks import TaskScores, task_scores
-from tunesmith.evaluate.text import EVALUATORS, score_row
 from tunesmith.generate import Choice
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
@@ -33,11 +38,11 @@ if TYPE_CHECKING:
 class Evaluation:
     """What was measured, and how.
 
-    scores: perplexity, then every name of EVALUATORS (0 to 1); perplexity alone when all rows are plain text. Of
-        labels: perplexity, accuracy, macro_f1, log_loss, calibration_error.
+    scores: those that were selected, in the order of EVALUATORS.
     rows: one dict per answered question, in the order of the examples: row, sheet, question, reference, prediction,
-        finish_reason, exact_match, token_f1, rougeL. Of labels: the first five, probability (of the prediction) and
-        reference_probability, None for a label that training has not seen.
+        finish_reason, the scores that mean something for a single answer (None where it has none), and what a judge
+        said. Of labels: the first five, probability (of the prediction) and reference_probability, None for a label
+        that training has not seen.
     row_count: test rows that were measured, plain text included.
     skipped_rows: source rows without a question or an answer, or whose answer alone is too long for the context.
     tokens_per_second: tokens written per second; 0 when none were.
@@ -46,6 +51,7 @@ class Evaluation:
     by_label: what was chosen for what, where the answers are labels.
     asked, answers: the questions of `rows` and what was answered.
     tasks: the metrics of each task by itself, where there are several.
+    deciding: the score that verdicts are about. why: these were selected.
     """
 
     scores: dict[str, Sums]
@@ -59,6 +65,8 @@ class Evaluation:
     asked: Sequence[Example] = ()
     answers: Sequence[Answer] = ()
     tasks: dict[str, TaskScores] = field(default_factory=dict)
+    deciding: str | None = None
+    why: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -75,8 +83,9 @@ def evaluate(
     log: AnswerLog | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     labels: Mapping[str, int] | None = None,
+    tools: Tools | None = None,
 ) -> Evaluation:
-    """Perplexity of the right answers, and scores of the answers that the model writes or the labels that it chooses.
+    """Likelihood of the right answers, and scores of the answers that the model writes or the labels that it chooses.
 
     Args:
         engine: the model, its tokenizer and template.
@@ -86,29 +95,32 @@ def evaluate(
         log: of this model with these settings: what is in it is not computed again.
         on_progress: called with (answers done, answers in all).
         labels: the labels to choose from, with their training rows; None or empty to let the model write.
+        tools: of the settings, with a log of the judge's replies; unset, they are not kept.
 
     Raises:
-        DataError: there is nothing to measure.
+        DataError: there is nothing to measure. SettingsError: a score of `eval.metrics` needs what is not there.
+        ResourceError: a score's encoder or judge is not there; what was answered is in the log.
     """
     started = time.perf_counter()
     asked, prompts, texts, skipped = _sort(examples, engine, labels or {})
     if not asked and not texts:
-        found = f"none of the {len(examples)} test rows can be asked" if examples else "the test set is empty"
-        raise DataError(
-            found,
-            cause="a row needs a question and an answer that fit the model's context" if examples else None,
-            fix="train with data.split.test above 0, or give rows with questions and answers: --data FILE",
-        )
+        raise _nothing_to_measure(len(examples))
+    can = OF_LABELS if asked and labels else OF_WRITTEN if asked else OF_TEXT
+    files = [Path(path).stem for path in config.data.files]
+    selection = select(config.eval, asked or texts, can=can, is_labels=bool(asked and labels), names=files)
+    tools = tools or Tools.of(config.eval)
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        perplexity = perplexity_of(nll_all(engine, encoded, log=log))
-    answered = _Answers({}, [], [])
+        nll = likelihood_rows(engine, encoded, log=log)
+    answered = _Answers(Rows(nll=nll, tools=tools), [], [])
     if asked and labels:
         answered = _chosen(engine, asked, prompts, tuple(labels), config=config, log=log, on_progress=on_progress)
     elif asked:
         answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
-    tasks = [[row.task for row in rows] for rows in (encoded, asked, texts)]
+    scores = measure(selection.names, replace(answered.measured, nll=nll, tools=tools))
+    if asked and not labels:
+        _note_scores(answered, scores, tools.judge)
     return Evaluation(
-        scores={"perplexity": perplexity, **answered.scores},
+        scores=scores,
         rows=answered.rows,
         row_count=len(asked) + len(texts),
         skipped_rows=tuple(example.row for example in skipped),
@@ -118,15 +130,25 @@ def evaluate(
         by_label=answered.by_label,
         asked=asked,
         answers=answered.answers,
-        tasks=task_scores(perplexity, tasks[0], answered.scores, tasks[1], tasks[2]),
+        tasks=task_scores(scores, *([row.task for row in rows] for rows in (encoded, asked, texts))),
+        deciding=selection.deciding,
+        why=selection.why,
+    )
+
+
+def _nothing_to_measure(rows: int) -> DataError:
+    return DataError(
+        f"none of the {rows} test rows can be asked" if rows else "the test set is empty",
+        cause="a row needs a question and an answer that fit the model's context" if rows else None,
+        fix="train with data.split.test above 0, or give rows with questions and answers: --data FILE",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What the questions brought to an `Evaluation`."""
+    """What the questions brought to an `Evaluation`. measured: what their scores are made of."""
 
-    scores: dict[str, Sums]
+    measured: Rows
     rows: list[dict[str, Any]]
     answers: Sequence[Answer]
     tokens_per_second: float = 0.0
@@ -151,12 +173,38 @@ def _answers(
     )
 
 
+def likelihood_rows(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None) -> Floats:
+    """(rows, 3): nats, supervised tokens, and bytes of the text that they are, without special tokens.
+
+    log: of this model; what is in it is not computed again.
+
+    Raises:
+        DataError: no row has a supervised token.
+    """
+    ids = [row.input_ids[row.supervised].tolist() for row in encoded]
+    texts = [engine.tokenizer.decode(one, skip_special_tokens=True, clean_up_tokenization_spaces=False) for one in ids]
+    sizes = np.array([len(str(text).encode()) for text in texts], dtype=np.float64)
+    return np.concatenate([nll_all(engine, encoded, log=log), sizes[:, None]], axis=1)
+
+
 def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
+    measured = rows_of(asked, answers)
     rows = [_row(example, answer) for example, answer in zip(asked, answers, strict=True)]
-    written, wanted = [row["prediction"] for row in rows], [row["reference"] for row in rows]
-    scores = {name: evaluator.sums(written, wanted) for name, evaluator in EVALUATORS.items()}
     seconds = sum(answer.seconds for answer in answers)
-    return _Answers(scores, rows, answers, sum(answer.tokens for answer in answers) / seconds)
+    return _Answers(measured, rows, answers, sum(answer.tokens for answer in answers) / seconds)
+
+
+def _note_scores(answered: _Answers, scores: Mapping[str, Sums], judge: Judge | None) -> None:
+    """Put into each row the scores that it has by itself, and what a judge said of it."""
+    of = answered.measured
+    for name, sums in scores.items():
+        if EVALUATORS[name].of_row and EVALUATORS[name].needs in ("references", "writing"):
+            for row, value in zip(answered.rows, sums.by_row.tolist(), strict=True):
+                row[name] = finite(value)
+        if judge is not None and name in ("judge_score", "judge_pass"):
+            _, replies = judge.scores(name, of.questions, of.references, of.predictions)  # asked before: from the log
+            for row, reply in zip(answered.rows, replies, strict=True):
+                row[f"{name}_reply"] = reply
 
 
 def _chosen(
@@ -185,7 +233,15 @@ def _chosen(
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
-    return _Answers(label_scores(rows, labels), rows, answers, by_label=report)
+    measured = Rows(
+        questions=[row["question"] for row in rows],
+        predictions=[row["prediction"] for row in rows],
+        references=[row["reference"] for row in rows],
+        labels=labels,
+        probabilities=[row["probability"] for row in rows],
+        reference_probabilities=[row["reference_probability"] for row in rows],
+    )
+    return _Answers(measured, rows, answers, by_label=report)
 
 
 def _sort(
@@ -248,6 +304,5 @@ def _row(example: Example, answer: Answer) -> dict[str, Any]:
         "reference": example.answer,
         "prediction": answer.text,
         "finish_reason": "stop" if answer.ended else "length",
-        **score_row(answer.text, example.answer),
         **({"task": example.task} if example.task is not None else {}),
     }

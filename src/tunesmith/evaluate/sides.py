@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tunesmith.evaluate.contests import Contest, hold
+from tunesmith.evaluate.evaluators import preference_sums
+from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import LabelReport
+from tunesmith.evaluate.material import rows_of
 from tunesmith.evaluate.paired import difference, finite
 from tunesmith.evaluate.run import Evaluation
 from tunesmith.evaluate.titles import MetricChange
 
 _ASKED = ("row", "sheet", "task", "question", "reference")
+
+
+def with_preference(base: Evaluation, tuned: Evaluation, judge: Judge) -> tuple[Evaluation, Evaluation]:
+    """The two with judge_preference among their scores.
+
+    Raises:
+        ResourceError: the judge does not answer; what it has said is kept. DataError: no reply has a score.
+    """
+    _check_same_rows(base, tuned)
+    before, after = preference_sums(judge, *(rows_of(side.asked, side.answers) for side in (base, tuned)))
+    return tuple(  # type: ignore[return-value]
+        replace(side, scores={**side.scores, PREFERENCE: sums}) for side, sums in ((base, before), (tuned, after))
+    )
 
 
 def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:
@@ -57,6 +73,8 @@ def summarise(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
             for task, after in tuned.tasks.items()
         },
         "settings": tuned.settings,
+        "deciding": tuned.deciding,
+        "why": tuned.why,
         "seconds": {"base": base.seconds, "tuned": tuned.seconds},
         "tokens_per_second": {"base": base.tokens_per_second, "tuned": tuned.tokens_per_second},
         **labels,
@@ -106,6 +124,7 @@ def contest(base: Evaluation, tuned: Evaluation) -> Contest:
         tuned.asked,
         {name: side.answers for name, side in sides.items()},
         scores={name: side.scores for name, side in sides.items()},
+        deciding=tuned.deciding,
         seed=tuned.settings.get("seed", 0),
     )
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunesmith.data import encode
 from tunesmith.errors import DataError
+from tunesmith.evaluate.evaluators import bits_per_byte_of
 from tunesmith.evaluate.likelihood import row_nll
-from tunesmith.evaluate.paired import Difference, Sums, difference, mean_of, ratio
+from tunesmith.evaluate.paired import Difference, Sums, difference, mean_of
 from tunesmith.evaluate.suite_file import Item
 from tunesmith.types import Example, Message
 
@@ -119,7 +120,7 @@ def measure_suite(
         last = first + 1 + len(item.wrong)
         best = int(np.argmin(nll[first:last] / sizes[first:last]))
         chosen.append((item.answer, *item.wrong)[best] if item.wrong else None)
-        right.append((nll[first], sizes[first] * math.log(2)))
+        right.append((nll[first], sizes[first]))
         first = last
     prompts = [(Message("user", item.question),) for item in items]
     answers = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
@@ -136,7 +137,7 @@ def measure_suite(
     ]
     scores = {
         "written": mean_of(np.array([row["is_right"] for row in rows], dtype=np.float64)),
-        "bits_per_byte": Sums(np.array(right), ratio, higher_is_better=False),
+        "bits_per_byte": replace(bits_per_byte_of(*np.array(right).T), higher_is_better=False),
     }
     if picked := [row["chosen"] == row["answer"] for row in rows if row["chosen"] is not None]:
         scores = {"choices": mean_of(np.array(picked, dtype=np.float64)), **scores}

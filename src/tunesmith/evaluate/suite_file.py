@@ -5,21 +5,15 @@ A file is YAML (a list of items), JSON (the same) or JSONL (an item a line). An 
 question   what is asked
 answer     a right answer
 wrong      wrong answers, to be told from the right one by their likelihood; may be left out
-check      how a written answer is judged: {contains: TEXT or a list of which one is enough}, {equals: TEXT},
-           {regex: PATTERN} or {number: NUMBER}; left out, it contains the right answer
+check      how a written answer is judged, by one of `checks.CHECKS`: {contains: TEXT or a list of which one is enough},
+           {number: NUMBER} ...; left out, it contains the right answer
 kind       a word by which results are grouped; may be left out
-
-contains compares whole words without case, equals as exact match does (case, punctuation and articles do not count),
-regex searches as it is, number takes the last number of the answer, as is usual for worked arithmetic (Cobbe et al.
-2021, arXiv:2110.14168).
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,13 +22,12 @@ from typing import Any, TypeVar
 import yaml
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate.text import normalize, words
+from tunesmith.evaluate.checks import CHECKS, Passes, build_check, is_plain, nearest
 
 SUITES = {"general": "general.jsonl"}  # those that ship
 Built = TypeVar("Built")
 
 _KEYS = ("question", "answer", "wrong", "check", "kind")
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +74,44 @@ def read_items(path: str, build: Callable[[object], Built], *, keys: str) -> lis
     return _build(path, _parse(path, text), build, keys)
 
 
-def _parse(name: str, text: str) -> object:
+def _parse(name: str, text: str) -> tuple[object, list[int]]:
+    """The content, and on which line each item of a list begins; no lines where they are not known."""
     try:
         if Path(name).suffix == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        return json.loads(text) if Path(name).suffix == ".json" else yaml.safe_load(text)
+            lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+            return [_json_line(number, line) for number, line in lines], [number for number, _ in lines]
+        if Path(name).suffix == ".json":
+            return json.loads(text), []
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, []
+        starts = node.value if isinstance(node, yaml.SequenceNode) else []
+        return loader.construct_document(node), [item.start_mark.line + 1 for item in starts]
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         kind = Path(name).suffix.removeprefix(".") or "yaml"
         raise DataError(f"the file of questions {name} is not {kind}", cause=" ".join(str(error).split())) from error
 
 
-def _build(name: str, content: object, build: Callable[[object], Built], keys: str) -> list[Built]:
+def _json_line(number: int, line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+
+
+def _build(name: str, parsed: tuple[object, list[int]], build: Callable[[object], Built], keys: str) -> list[Built]:
+    content, lines = parsed
     if not isinstance(content, list) or not content:
         raise DataError(f"the file of questions {name} holds no list of items", fix=keys)
     items: list[Built] = []
     problems: list[str] = []
-    for number, fields in enumerate(content, start=1):
+    for index, fields in enumerate(content):
         try:
             items.append(build(fields))
         except ValueError as error:
-            problems.append(f"item {number}: {error}")
+            place = f"item {index + 1}, line {lines[index]}" if lines else f"item {index + 1}"
+            problems.append(f"{place}: {error}")
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise DataError(
@@ -114,11 +125,10 @@ def _build(name: str, content: object, build: Callable[[object], Built], keys: s
 def _item(fields: object) -> Item:
     if not isinstance(fields, dict):
         raise ValueError(f"it is {type(fields).__name__}, not question and answer")
-    if unknown := [str(key) for key in fields if key not in _KEYS]:
-        raise ValueError(f"unknown {', '.join(unknown)}")
+    check_keys(fields, _KEYS)
     question, answer = _text(fields, "question"), _text(fields, "answer")
     wrong = fields.get("wrong", [])
-    if not isinstance(wrong, list) or not all(_is_plain(text) for text in wrong):
+    if not isinstance(wrong, list) or not all(is_plain(text) for text in wrong):
         raise ValueError("wrong must be a list of texts")
     others = tuple(str(text) for text in wrong)
     if len({answer, *others}) <= len(others):
@@ -130,61 +140,25 @@ def _item(fields: object) -> Item:
     return Item(question, answer, others, str(fields.get("kind", "")), is_right)
 
 
+def check_keys(fields: dict[Any, Any], known: Sequence[str]) -> None:
+    """Whether an item has only keys that are known.
+
+    Raises:
+        ValueError: it has others; the nearest known one is told.
+    """
+    if unknown := [f"{key}{nearest(str(key), known)}" for key in fields if key not in known]:
+        raise ValueError(f"unknown {'; '.join(unknown)}")
+
+
 def _text(fields: dict[Any, Any], key: str) -> str:
     value = fields.get(key)
-    if not _is_plain(value) or not str(value).strip():
+    if not is_plain(value) or not str(value).strip():
         raise ValueError(f"it has no {key}" if value is None else f"{key} must be text (put it in quotes): {value!r}")
     return str(value)
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, (str, int, float)) and not isinstance(value, bool)  # YAML reads no and yes as booleans
-
-
-def _judge(check: object) -> Callable[[str], bool]:
-    if not isinstance(check, dict) or len(check) != 1 or next(iter(check)) not in CHECKS:
+def _judge(check: object) -> Passes:
+    if not isinstance(check, dict) or len(check) != 1:
         raise ValueError(f"check must be one of {', '.join(CHECKS)} with its value, found {check!r}")
     ((name, wanted),) = check.items()
-    return CHECKS[name](wanted)
-
-
-def _contains(wanted: object) -> Callable[[str], bool]:
-    options = wanted if isinstance(wanted, list) else [wanted]
-    if not options or not all(_is_plain(option) and words(str(option)) for option in options):
-        raise ValueError(f"contains needs a text with a word in it, or a list of such texts, found {wanted!r}")
-    # between spaces, so that whole words are compared
-    looked_for = [f" {' '.join(words(str(option)))} " for option in options]
-    return lambda answer: any(option in f" {' '.join(words(answer))} " for option in looked_for)
-
-
-def _equals(wanted: object) -> Callable[[str], bool]:
-    if not _is_plain(wanted):
-        raise ValueError(f"equals needs a text, found {wanted!r}")
-    return lambda answer: normalize(answer) == normalize(str(wanted))
-
-
-def _regex(wanted: object) -> Callable[[str], bool]:
-    try:
-        pattern = re.compile(str(wanted))
-    except re.error as error:
-        raise ValueError(f"{wanted!r} is no regular expression: {error}") from error
-    return lambda answer: pattern.search(answer) is not None
-
-
-def _number(wanted: object) -> Callable[[str], bool]:
-    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)):
-        raise ValueError(f"number needs a number, found {wanted!r}")
-
-    def is_right(answer: str) -> bool:
-        found = _NUMBER.findall(answer)
-        return bool(found) and math.isclose(float(found[-1].replace(",", "")), wanted, rel_tol=1e-9, abs_tol=1e-9)
-
-    return is_right
-
-
-CHECKS: dict[str, Callable[[object], Callable[[str], bool]]] = {
-    "contains": _contains,
-    "equals": _equals,
-    "regex": _regex,
-    "number": _number,
-}
+    return build_check(str(name), wanted)

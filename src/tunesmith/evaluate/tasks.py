@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tunesmith.evaluate.evaluators import is_likelihood
 from tunesmith.evaluate.paired import Sums
 
 Tasks = Sequence[str | None]
@@ -18,26 +19,24 @@ class TaskScores:
     row_count: int
 
 
-def task_scores(
-    perplexity: Sums, encoded: Tasks, answered: Mapping[str, Sums], asked: Tasks, texts: Tasks
-) -> dict[str, TaskScores]:
+def task_scores(scores: Mapping[str, Sums], encoded: Tasks, asked: Tasks, texts: Tasks) -> dict[str, TaskScores]:
     """Scores of each task; nothing when there is one.
 
     Args:
-        perplexity: of the encoded rows, whose tasks are in `encoded`. answered: the scores of the answers, whose tasks
-            are in `asked`. texts: tasks of the plain texts, which are among the encoded rows.
+        encoded: tasks of the rows whose likelihood was measured. asked: of the questions that were answered. texts: of
+            the plain texts, which are among the encoded rows.
     """
     names = list(dict.fromkeys(encoded))
     if len(names) < 2:
         return {}
-    scores = {}
+    found = {}
     for name in names:
-        rows = _rows_of(name, asked)
-        metrics = {"perplexity": perplexity.only(_rows_of(name, encoded)).value}
-        if rows:
-            metrics |= {metric: sums.only(rows).value for metric, sums in answered.items()}
-        scores[str(name)] = TaskScores(metrics, len(rows) + texts.count(name))
-    return scores
+        rows = {True: _rows_of(name, encoded), False: _rows_of(name, asked)}
+        metrics = {
+            metric: sums.only(kept).value for metric, sums in scores.items() if (kept := rows[is_likelihood(metric)])
+        }
+        found[str(name)] = TaskScores(metrics, len(rows[False]) + texts.count(name))
+    return found
 
 
 def _rows_of(name: str | None, tasks: Tasks) -> list[int]:

@@ -17,9 +17,8 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,16 +50,8 @@ def words(text: str) -> list[str]:
     return _UNSPACED.sub(r" \g<0> ", kept).split()
 
 
-def score_row(prediction: str, reference: str) -> dict[str, float]:
-    """The scores that mean something for a single answer: exact_match, token_f1, rougeL."""
-    return {
-        "exact_match": _exact(prediction, reference),
-        "token_f1": token_f1(prediction, reference),
-        "rougeL": _rouge("rougeL", prediction, reference),
-    }
-
-
-def _exact(prediction: str, reference: str) -> float:
+def exact_match(prediction: str, reference: str) -> float:
+    """1 where the normalized texts are the same, else 0."""
     return float(normalize(prediction) == normalize(reference))
 
 
@@ -77,25 +68,36 @@ def _pairs(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[
     return list(zip(predictions, references, strict=True))
 
 
-def _mean_of_rows(score: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[str]) -> Sums:
+def mean_of_rows(score: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[str]) -> Sums:
+    """The mean of a score of each answer and its reference.
+
+    Raises:
+        DataError: there are no answers.
+    """
     return mean_of(np.array([score(*pair) for pair in _pairs(predictions, references)]))
 
 
-def _bleu() -> SacreMetric:
+def sacre_bleu() -> SacreMetric:
+    """sacrebleu's BLEU with its defaults."""
     from sacrebleu.metrics.bleu import BLEU
 
     # force: only silences its question whether answers that end in " ." are tokenized already
     return BLEU(force=True)
 
 
-def _chrf() -> SacreMetric:
+def sacre_chrf() -> SacreMetric:
+    """sacrebleu's chrF with its defaults."""
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
 
 
-def _of_corpus(metric: Callable[[], SacreMetric], predictions: Sequence[str], references: Sequence[str]) -> Sums:
-    """sacrebleu's own counts of each row, and its own score of their totals: what its paired tests stand on."""
+def of_corpus(metric: Callable[[], SacreMetric], predictions: Sequence[str], references: Sequence[str]) -> Sums:
+    """sacrebleu's own counts of each row, and its own score of their totals: what its paired tests stand on.
+
+    Raises:
+        DataError: there are no answers.
+    """
     counter = metric()
     pairs = _pairs(predictions, references)
     counts = counter._extract_corpus_statistics([wrote for wrote, _ in pairs], [[wanted for _, wanted in pairs]])
@@ -114,7 +116,8 @@ class _UnicodeWords:
         return words(text)
 
 
-def _rouge(kind: str, prediction: str, reference: str) -> float:
+def rouge(kind: str, prediction: str, reference: str) -> float:
+    """F-measure of rouge_score for rouge1, rouge2 or rougeL, over Unicode words."""
     return float(_rouge_scorer(kind).score(reference, prediction)[kind].fmeasure)
 
 
@@ -123,30 +126,3 @@ def _rouge_scorer(kind: str) -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer([kind], use_stemmer=False, tokenizer=_UnicodeWords())
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluator:
-    """A score of written answers against reference answers. `sums`: of the predictions and their references."""
-
-    title: str
-    sums: Callable[[Sequence[str], Sequence[str]], Sums]
-
-    def __call__(self, predictions: Sequence[str], references: Sequence[str]) -> float:
-        """The score of all rows, 0 to 1.
-
-        Raises:
-            DataError: there are no answers.
-        """
-        return self.sums(predictions, references).value
-
-
-EVALUATORS: Mapping[str, Evaluator] = {
-    "exact_match": Evaluator("exact match", partial(_mean_of_rows, _exact)),
-    "token_f1": Evaluator("token F1", partial(_mean_of_rows, token_f1)),
-    "bleu": Evaluator("BLEU", partial(_of_corpus, _bleu)),
-    "chrf": Evaluator("chrF", partial(_of_corpus, _chrf)),
-    "rouge1": Evaluator("ROUGE-1", partial(_mean_of_rows, partial(_rouge, "rouge1"))),
-    "rouge2": Evaluator("ROUGE-2", partial(_mean_of_rows, partial(_rouge, "rouge2"))),
-    "rougeL": Evaluator("ROUGE-L", partial(_mean_of_rows, partial(_rouge, "rougeL"))),
-}

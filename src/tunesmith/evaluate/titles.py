@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunesmith.evaluate.evaluators import EVALUATORS
 from tunesmith.evaluate.paired import Difference, Verdict
-from tunesmith.evaluate.text import EVALUATORS
-
-_TITLES = {
-    "perplexity": "perplexity",
-    "ended": "ended by itself",
-    "repetition": "repetition",
-    "words": "words",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "log_loss": "log loss",
-    "calibration_error": "calibration error",
-    **{name: evaluator.title for name, evaluator in EVALUATORS.items()},
-}
-# Everything else is a share, 0 to 1, and written out of 100.
-AS_IT_IS = frozenset({"perplexity", "log_loss", "words"})
 
 
 def metric_title(metric: str) -> str:
     """How people read a metric's name."""
-    return _TITLES.get(metric, metric.replace("_", " "))
+    return EVALUATORS[metric].title
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is between 0 and 1, and so written out of 100."""
+    return EVALUATORS[metric].is_share
+
+
+def is_loss(metric: str) -> bool:
+    """Whether lower is better."""
+    return EVALUATORS[metric].better == "lower"
 
 
 def written(metric: str, value: float, *, sign: str = "") -> str:
     """A score as text: a share out of 100 with one digit, another number with two."""
-    return f"{value:{sign},.2f}" if metric in AS_IT_IS else f"{value * 100:{sign},.1f}"
+    return f"{value:{sign},.2f}" if not is_share(metric) else f"{value * 100:{sign},.1f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +53,4 @@ class MetricChange:
     @property
     def is_share(self) -> bool:
         """Whether its values lie between 0 and 1 and are written out of 100."""
-        return self.metric not in AS_IT_IS
+        return is_share(self.metric)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tunesmith.errors import SettingsError, TrainingError
 from tunesmith.export.architectures import Architecture, change, change_of, find_architecture, rope_scaling
-from tunesmith.export.card import CardFacts
+from tunesmith.export.card_facts import CardFacts
 from tunesmith.export.vocabulary import Vocabulary
 from tunesmith.model import TrainedTensors
 from tunesmith.optional import need

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ class LlamaServer:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
             raise SettingsError(f"{url!r} is no address of a llama-server", fix="--server http://127.0.0.1:8080")
         self._path, self._handle = path, handle
+        self._direct = build_opener(ProxyHandler({}))  # proxies of the environment are for the web
         loaded = str(self._ask("/props").get("model_path", ""))
         if Path(loaded).name != path.name:
             raise ResourceError(
@@ -130,7 +132,7 @@ class LlamaServer:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.url + place, data, {"Content-Type": "application/json"})
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            with self._direct.open(request, timeout=TIMEOUT_SECONDS) as response:
                 found: dict[str, Any] = json.load(response)
         except HTTPError as error:
             said = error.read(500).decode(errors="replace").strip()
@@ -139,7 +141,7 @@ class LlamaServer:
                 cause=f"status {error.code}: {said}",
                 fix="its log says more; take a recent llama.cpp",
             ) from error
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, HTTPException, ValueError) as error:
             raise ResourceError(
                 f"llama-server at {self.url} does not answer",
                 cause=" ".join(str(error).split()),

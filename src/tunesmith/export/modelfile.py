@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import SettingsError
-from tunesmith.export.card import License
+from tunesmith.export.card_facts import License
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

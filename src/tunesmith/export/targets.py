@@ -8,21 +8,32 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
-from tunesmith.export.architectures import context_length, find_architecture
+from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
-from tunesmith.export.merged import write_merged
-from tunesmith.export.modelfile import Modelfile, licence_text, make_parameters, require_writable
+from tunesmith.export.merged import copy_speech, write_merged
+from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
+from tunesmith.export.mlx_layouts import find_layout
+from tunesmith.export.mlx_runner import BITS, bits_per_weight, import_mlx_lm, quantise_mlx
 from tunesmith.export.quantise import check_quantiser, quantise
-from tunesmith.export.vocabulary import read_vocabulary
-from tunesmith.export.workshop import Product, Trained, Workshop, trained_frame
-from tunesmith.model import format_count
+from tunesmith.export.refusals import (
+    make_modelfile,
+    refuse_adapter,
+    refuse_gguf,
+    refuse_gguf_lora,
+    refuse_merged,
+    refuse_mlx,
+    refuse_mlx_lora,
+    refuse_ollama,
+)
+from tunesmith.export.workshop import Product, Trained, Workshop
+from tunesmith.model import base_folder, format_count
 from tunesmith.optional import need
 from tunesmith.runs import atomic_folder, require_free
 
@@ -38,95 +49,14 @@ class Target:
 
     refuse: problems that a run has with it, none for no problem. write: fills an empty folder and returns its main
     file, or the folder itself.
+    file_types: how numbers can be stored, where that can be chosen. needs_type: they are never those of the run.
     """
 
     sentence: str
     refuse: Callable[[Trained], list[str]]
     write: Callable[[Workshop, Product, Path], Path]
-    has_file_type: bool = False
-
-
-def _refuse_merged(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    if method.mergeable:
-        return []
-    return [f"merged: {method.title} cannot be put into the base's weights; export it with --to adapter"]
-
-
-def _refuse_gguf(trained: Trained) -> list[str]:
-    problems = [problem.replace("merged: ", "gguf: ", 1) for problem in _refuse_merged(trained)]
-    return problems + [f"gguf: {problem}" for problem in _gguf_problems(trained, vocabulary=True)]
-
-
-def _refuse_ollama(trained: Trained) -> list[str]:
-    problems = [problem.replace("gguf: ", "ollama: ", 1) for problem in _refuse_gguf(trained)]
-    if problems:  # the vocabulary, which says whether BOS is added, cannot be read
-        return problems
-    try:
-        trained_frame(trained)
-        make_modelfile(trained)
-    except SettingsError as error:
-        problems.append("ollama: " + "; ".join(part for part in (error.message, error.cause, error.fix) if part))
-    return problems
-
-
-def make_modelfile(trained: Trained, examples: Sequence[tuple[str, str]] = ()) -> Modelfile:
-    """What Ollama is told of a run.
-
-    Args:
-        examples: questions and answers to put before every conversation.
-
-    Raises:
-        SettingsError: its template, system prompt or an example cannot be written for Ollama.
-    """
-    parameters = make_parameters(
-        trained.generate,
-        trained.tokenizer,
-        trained.template.stop_ids,
-        context=context_length(trained.config),
-        max_length=trained.max_length,
-    )
-    for what, text in (
-        ("prompt.system", trained.facts.system or ""),
-        ("generate.stop", " ".join(trained.generate.stop)),
-    ):
-        require_writable(text, what=what)
-    return Modelfile(
-        template=trained_frame(trained).source(),
-        parameters=parameters,
-        system=trained.facts.system,
-        licence=licence_text(trained.facts.license),
-        messages=tuple(turn for asked, answered in examples for turn in (("user", asked), ("assistant", answered))),
-    )
-
-
-def _refuse_gguf_lora(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    problems = [f"gguf-lora: {problem}" for problem in _gguf_problems(trained, vocabulary=False)]
-    if method.gguf != "adapter" or trained.modules_to_save:
-        extra = " with method.modules_to_save" if method.gguf == "adapter" else ""
-        wanted = f"{method.title}{extra} has no GGUF adapter; export the whole model with --to gguf"
-        problems.append(f"gguf-lora: {wanted}")
-    return problems
-
-
-def _refuse_adapter(trained: Trained) -> list[str]:
-    method = METHODS[trained.facts.method]
-    return [] if method.is_adapter else [f"adapter: {method.title} has none; export the whole model with --to merged"]
-
-
-def _gguf_problems(trained: Trained, *, vocabulary: bool) -> list[str]:
-    found: list[str] = []
-    try:
-        find_architecture(trained.config)
-    except SettingsError as error:
-        found += error.problems or [error.message]
-    if vocabulary:
-        try:
-            read_vocabulary(trained.tokenizer, trained.template, size=trained.config.vocab_size)
-        except SettingsError as error:
-            found += error.problems
-    return found
+    file_types: tuple[str, ...] = ()
+    needs_type: bool = False
 
 
 def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -139,13 +69,20 @@ def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
         stop_ids=trained.template.stop_ids,
         on_progress=lambda done, total: shop.on_progress("writing merged weights", done, total),
     )
-    write_card(folder, trained.facts.as_merged())
-    return folder
+    return _with_card(shop, product, folder, folder)
+
+
+def _with_card(shop: Workshop, product: Product, folder: Path, path: Path, *, own_tokenizer: bool = False) -> Path:
+    """Put the model card beside what was written; returns `path`, the main file."""
+    named = None if path == folder else path.name
+    form = {"form": product.target, "file": named, "file_type": product.file_type, "own_tokenizer": own_tokenizer}
+    write_card(folder, replace(shop.trained.facts, **form))  # type: ignore[arg-type]
+    return path
 
 
 def _write_gguf(shop: Workshop, product: Product, folder: Path) -> Path:
     file_type = str(product.file_type)
-    path = folder / _file_name(product, shop)
+    path = _with_card(shop, product, folder, folder / _file_name(product, shop))
     if not product.needs_llama_cpp:
         shop.write_gguf(path, file_type, shop.tensors)
         return path
@@ -177,7 +114,45 @@ def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
     path = folder / f"{shop.trained.facts.name}-lora.gguf"
     write_adapter(path, shop.tensors, shop.trained.facts)
     shop.on_progress(f"writing {path.name}", 1, 1)
-    return path
+    return _with_card(shop, product, folder, path)
+
+
+def _write_mlx(shop: Workshop, product: Product, folder: Path) -> Path:
+    if product.file_type is None:
+        _write_mlx_model(shop, folder)
+        return _with_card(shop, product, folder, folder)
+    if shop.mlx_model is None:
+        shop.mlx_model = shop.scratch / "mlx"
+        shop.mlx_model.mkdir()
+        _write_mlx_model(shop, shop.mlx_model)
+    shop.on_progress(f"writing {product.name}", 0, 1)
+    quantise_mlx(shop.mlx_model, folder, file_type=product.file_type)
+    shop.on_progress(f"writing {product.name}", 1, 1)
+    return _with_card(shop, product, folder, folder)
+
+
+def _write_mlx_model(shop: Workshop, folder: Path) -> None:
+    trained = shop.trained
+    write_merged(
+        folder,
+        shop.tensors,
+        trained.folder,
+        dtype=trained.dtype,
+        stop_ids=trained.template.stop_ids,
+        on_progress=lambda done, total: shop.on_progress("writing weights for mlx-lm", done, total),
+        layout=find_layout(trained.config),
+    )
+
+
+def _write_mlx_lora(shop: Workshop, product: Product, folder: Path) -> Path:
+    trained = shop.trained
+    write_mlx_adapter(folder, shop.tensors)
+    alike = speaks_alike(base_folder(trained.folder), trained.template, trained.tokenizer)
+    if not alike:
+        stop_ids, pad_id = trained.template.stop_ids, trained.config.pad_token_id
+        copy_speech(trained.folder, folder, stop_ids=stop_ids, pad_id=pad_id)
+    shop.on_progress("writing the adapter for mlx-lm", 1, 1)
+    return _with_card(shop, product, folder, folder, own_tokenizer=not alike)
 
 
 def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
@@ -188,15 +163,17 @@ def _write_adapter(shop: Workshop, product: Product, folder: Path) -> Path:
     return folder
 
 
-# MLX is planned: a row here, and a verification in api/exporter.py.
+_GGUF = tuple(FILE_TYPES)
 TARGETS: Mapping[str, Target] = {
-    "merged": Target("whole weights as safetensors, for transformers and vLLM", _refuse_merged, _write_merged),
-    "gguf": Target("one file for llama.cpp and what is built on it", _refuse_gguf, _write_gguf, has_file_type=True),
-    "ollama": Target("a GGUF file and its Modelfile, for Ollama", _refuse_ollama, _write_ollama, has_file_type=True),
+    "merged": Target("whole weights as safetensors, for transformers and vLLM", refuse_merged, _write_merged),
+    "gguf": Target("one file for llama.cpp and what is built on it", refuse_gguf, _write_gguf, _GGUF, needs_type=True),
+    "ollama": Target("a GGUF file and its Modelfile, for Ollama", refuse_ollama, _write_ollama, _GGUF, needs_type=True),
     "gguf-lora": Target(
-        "the adapter as a small file for llama.cpp, beside a GGUF file of the base", _refuse_gguf_lora, _write_gguf_lora
+        "the adapter as a small file for llama.cpp, beside a GGUF file of the base", refuse_gguf_lora, _write_gguf_lora
     ),
-    "adapter": Target("the adapter in PEFT's format, as the run has it", _refuse_adapter, _write_adapter),
+    "mlx": Target("whole weights in mlx-lm's layout, for Macs", refuse_mlx, _write_mlx, tuple(BITS)),
+    "mlx-lora": Target("the adapter in mlx-lm's layout, beside the base", refuse_mlx_lora, _write_mlx_lora),
+    "adapter": Target("the adapter in PEFT's format, as the run has it", refuse_adapter, _write_adapter),
 }
 
 
@@ -204,31 +181,37 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: 
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
     Args:
-        imatrix: weigh the types below 8 bits by the importance of columns.
+        file_types: each target takes those that it has. imatrix: weigh those below 8 bits by the importance of columns.
 
     Raises:
         SettingsError: unknown targets and types, all together, or none; nothing to weigh.
     """
     problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
-    problems += [
-        f"unknown type {name!r}; known: {', '.join(FILE_TYPES)}" for name in file_types if name not in FILE_TYPES
-    ]
+    known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
+    problems += [f"unknown type {name!r}; known: {', '.join(known)}" for name in file_types if name not in known]
     if not targets:
         problems.append(f"no target; known: {', '.join(TARGETS)}")
-    typed = [name for name in targets if name in TARGETS and TARGETS[name].has_file_type]
-    if typed and not file_types:
-        problems.append(f"no type for {', '.join(typed)}; known: {', '.join(FILE_TYPES)}")
+    rows = {name: TARGETS[name] for name in targets if name in TARGETS}
+    takes = {name: [kind for kind in dict.fromkeys(file_types) if kind in row.file_types] for name, row in rows.items()}
+    problems += [
+        f"no type for {name}; known: {', '.join(row.file_types)}"
+        for name, row in rows.items()
+        if row.needs_type and not takes[name]
+    ]
     if problems:
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")
     products: list[Product] = []
-    for target in dict.fromkeys(targets):
-        types = sorted(dict.fromkeys(file_types), key=lambda name: name != "f32") if target in typed else []
-        products += [Product(target, name, imatrix and FILE_TYPES[name].bits < 8) for name in types]
-        products += [] if types else [Product(target)]
+    for name, taken in takes.items():
+        kinds = sorted(taken, key=lambda kind: kind != "f32")
+        products += [Product(name, kind, _can_be_weighed(kind) and imatrix) for kind in kinds] or [Product(name)]
     if imatrix and not any(product.weighed for product in products):
         small = ", ".join(name for name, kind in FILE_TYPES.items() if kind.bits < 8)
         raise SettingsError("an importance matrix has nothing to weigh here", fix=f"add a type below 8 bits: {small}")
     return products
+
+
+def _can_be_weighed(kind: str) -> bool:
+    return kind in FILE_TYPES and FILE_TYPES[kind].bits < 8
 
 
 def refuse_early(products: Sequence[Product], *, method: str, config: Any) -> None:
@@ -272,16 +255,21 @@ def plan(products: Sequence[Product], trained: Trained, out: Path, *, parameters
     from_float = [product for product in products if product.needs_llama_cpp]
     if from_float:
         check_quantiser()
-    # float32 files that go again: what K-quants are made from, and the base that an adapter is tried beside
+    from_mlx = any(product.file_type in BITS for product in products)
+    if from_mlx:
+        import_mlx_lm()
+    # files that go again: what K-quants and mlx-lm's are made from, and the base that an adapter is tried beside
     passing = 4.0 * (bool(from_float) + any(product.target == "gguf-lora" for product in products))
+    passing += from_mlx * trained.dtype.itemsize
     needed = sum(_bytes_for_each(product, trained) for product in products) + passing
     require_free(out, int(needed * parameters), purpose=f"exporting {format_count(parameters)} parameters")
 
 
 def _bytes_for_each(product: Product, trained: Trained) -> float:
-    if product.file_type is not None:
-        return FILE_TYPES[product.file_type].bits / 8
-    return float(trained.dtype.itemsize) if product.target == "merged" else 0.0
+    kind = product.file_type
+    if kind is not None:
+        return (bits_per_weight(kind) if kind in BITS else FILE_TYPES[kind].bits) / 8
+    return float(trained.dtype.itemsize) if product.target in ("merged", "mlx") else 0.0
 
 
 def make(
@@ -324,7 +312,7 @@ def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
     folder = out / product.name
     if not (folder / MARK).exists():
         return None
-    if product.file_type is None:
+    if not product.is_gguf or product.file_type is None:
         return folder
     path = folder / _file_name(product, shop)
     is_same = product.target != "ollama" or _modelfile_text(shop, path.name) == (folder / MODELFILE).read_text("utf-8")

@@ -66,6 +66,9 @@ LIMITS: Mapping[str, Limit] = {
     "q3_k_m": Limit(2.0),
     "q3_k_s": Limit(2.0),
     "q2_k": Limit(4.0),
+    "8bit": Limit(5e-2, f1=0.03),
+    "6bit": Limit(1e-1),
+    "4bit": Limit(8e-1),
 }
 
 
@@ -121,7 +124,7 @@ def read_verdict(path: Path) -> Verdict | None:
 
 
 class File(Protocol):
-    """What a GGUF file says of itself besides computing: see llamacpp.LlamaCpp."""
+    """What an export says of itself besides computing: see llamacpp.LlamaCpp and mlx_runner.MlxModel."""
 
     @property
     def tokens(self) -> list[str]: ...

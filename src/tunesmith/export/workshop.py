@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tunesmith.config import GenerateConfig
-from tunesmith.export.card import CardFacts
+from tunesmith.export.card_facts import CardFacts
 from tunesmith.export.gguf import FILE_TYPES, write_model
 from tunesmith.export.go_template import Frame, find_frame
 from tunesmith.export.importance import Importance
 from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
-from tunesmith.model import TrainedTensors, open_trained
+from tunesmith.model import TrainedTensors, base_folder, open_trained
 from tunesmith.prompts import Template
 from tunesmith.runs import disk_errors
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Progress = Callable[[str, int, int], None]
+_OF_AN_ADAPTER = ("adapters.safetensors", "adapter_config.json", "README.md", "verification.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One export: a target, and for GGUF models how numbers are stored. `name` is its folder.
+    """One export: a target, and how numbers are stored where that can be chosen. `name` is its folder.
 
     weighed: rounded by the importance of columns on the training rows.
     """
@@ -71,18 +72,25 @@ class Product:
     @property
     def needs_llama_cpp(self) -> bool:
         """Whether only llama.cpp can make it, from a float32 file."""
-        return self.file_type is not None and (self.weighed or FILE_TYPES[self.file_type].tensor_type is None)
+        kind = None if self.file_type is None else FILE_TYPES.get(self.file_type)
+        return kind is not None and (self.weighed or kind.tensor_type is None)
 
     @property
     def is_gguf(self) -> bool:
         """Whether it is written with the package gguf and tried with llama.cpp."""
-        return self.file_type is not None or self.target == "gguf-lora"
+        return self.target in ("gguf", "ollama", "gguf-lora")
+
+    @property
+    def is_mlx(self) -> bool:
+        """Whether it is tried with mlx-lm."""
+        return self.target in ("mlx", "mlx-lora")
 
 
 @dataclass(slots=True)
 class Workshop:
-    """What products of one call share: the tensors, the vocabulary, and a float32 GGUF file made at most once.
+    """What products of one call share: the tensors, the vocabulary, and what others are made from, at most once each.
 
+    float_model: a GGUF file in float32. mlx_model: a folder for mlx-lm in the numbers of the run.
     measure: the importance of columns, where a product is weighed by it. examples: question and answer pairs for
     MESSAGE lines. server: address of the llama-server to try files with; None for llama.cpp in this process.
     """
@@ -94,6 +102,7 @@ class Workshop:
     examples: Sequence[tuple[str, str]] = ()
     server: str | None = None
     float_model: Path | None = None
+    mlx_model: Path | None = None
     _importance: Importance | None = field(default=None, init=False)
     _tensors: TrainedTensors | None = field(default=None, init=False)
 
@@ -132,6 +141,19 @@ class Workshop:
         path = self.scratch / "base-f32.gguf"
         self.write_gguf(path, "f32", open_trained(self.trained.folder, adapter=False))
         return path
+
+    def mlx_base(self, product: Path) -> Path:
+        """The base as mlx-lm finds it beside an exported adapter, whose tokenizer files, if any, lie over its own."""
+        base = base_folder(self.trained.folder)
+        if not (product / "tokenizer_config.json").exists():
+            return base
+        folder = self.scratch / "mlx-base"
+        folder.mkdir(exist_ok=True)
+        files = {file.name: file for file in base.iterdir() if file.is_file()}
+        files |= {file.name: file for file in product.iterdir() if file.name not in _OF_AN_ADAPTER}
+        for name, file in files.items():
+            (folder / name).symlink_to(file.absolute())
+        return folder
 
 
 @contextlib.contextmanager

@@ -2,13 +2,17 @@
 
 The address is `ollama:NAME`, or the URL of the API and the model's name there: `http://127.0.0.1:8080/v1#NAME`. A key
 comes from the environment (TUNESMITH_API_KEY, else OPENAI_API_KEY), never from a command line, where others could read
-it.
+it; it is not sent on when a server points to another, and not in any message.
+
+A server that is busy or broken (status 408, 409, 429, 5xx), breaks off or is too slow is asked again, later each time;
+one that is not there or refuses is not.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -25,6 +29,10 @@ OLLAMA = "ollama:"
 OLLAMA_ADDRESS = "http://127.0.0.1:11434"
 TIMEOUT_SECONDS = 300.0
 _ASIDE_SECONDS = 5.0  # for what is good to know and no answer
+# Waits before the second, third and fourth try; a server's own Retry-After counts instead, up to the longest.
+WAITS_SECONDS = (1.0, 4.0, 16.0)
+LONGEST_WAIT_SECONDS = 60.0
+_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SAID_CHARACTERS = 300
 _KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
 
@@ -40,10 +48,11 @@ class RemoteAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One model of one server. `url`: of the API, up to /v1."""
+    """One model of one server. `url`: of the API, up to /v1. timeout_seconds: of one try; None for TIMEOUT_SECONDS."""
 
     url: str
     model: str
+    timeout_seconds: float | None = None
 
     @staticmethod
     def parse(address: str) -> Endpoint | None:
@@ -103,30 +112,76 @@ class Endpoint:
             return None
 
     def _post(self, asked: dict[str, Any]) -> Any:
-        headers = {"content-type": "application/json"}
-        if key := next((os.environ[name] for name in _KEYS if os.environ.get(name)), None):
-            headers["authorization"] = f"Bearer {key}"
-        request = Request(f"{self.url}/chat/completions", json.dumps(asked).encode(), headers)
+        for wait in (*WAITS_SECONDS, None):
+            try:
+                return self._post_once(asked)
+            except _Again as again:
+                if wait is None:
+                    raise again.error from again.cause
+                time.sleep(wait if again.wait_seconds is None else min(again.wait_seconds, LONGEST_WAIT_SECONDS))
+        raise AssertionError
+
+    def _post_once(self, asked: dict[str, Any]) -> Any:
+        request = Request(
+            f"{self.url}/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
+        )
+        if key := _key():
+            request.add_unredirected_header("authorization", f"Bearer {key}")
+        timeout = self.timeout_seconds or TIMEOUT_SECONDS
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            with urlopen(request, timeout=timeout) as response:
                 return json.load(response)
         except HTTPError as error:
             said = error.read(_SAID_CHARACTERS).decode(errors="replace")
-            raise self._unavailable(f"refused with status {error.code}: {said}", error) from error
+            told = self._unavailable(f"refused with status {error.code}: {said}", error)
+            if error.code not in _AGAIN:
+                raise told from error
+            raise _Again(told, error, _seconds(error.headers.get("retry-after"))) from error
         except TimeoutError as error:
-            raise self._unavailable(f"did not answer within {TIMEOUT_SECONDS:g} s", error) from error
+            raise _Again(self._unavailable(f"did not answer within {timeout:g} s", error), error) from error
         except (OSError, HTTPException) as error:
-            raise self._unavailable("cannot be reached", error) from error
+            reason = getattr(error, "reason", error)
+            told = self._unavailable("cannot be reached", error)
+            if isinstance(reason, TimeoutError):
+                raise _Again(self._unavailable(f"did not answer within {timeout:g} s", error), error) from error
+            if isinstance(reason, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, HTTPException)):
+                raise _Again(told, error) from error
+            raise told from error
         except ValueError as error:
             raise self._unavailable("does not answer with JSON", error) from error
 
     def _unavailable(self, what: str, error: Exception) -> ResourceError:
         return ResourceError(
-            f"the server of {self.model} at {self.url} {what}",
-            cause=" ".join(str(error).split()),
+            _without_key(f"the server of {self.model} at {self.url} {what}"),
+            cause=_without_key(" ".join(str(error).split())),
             fix=f"start it, check the address and the model's name, and set {_KEYS[0]} if it wants a key",
         )
 
 
 def _text(message: Message) -> str:
     return f"{message.content}\n{message.context}" if message.context else message.content
+
+
+class _Again(Exception):
+    """A try that failed in a way that may pass. wait_seconds: what the server asks for, if it does."""
+
+    def __init__(self, error: ResourceError, cause: Exception, wait_seconds: float | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.cause = cause
+        self.wait_seconds = wait_seconds
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Of a Retry-After header. It may also be a date, for which our own waits do."""
+    return float(retry_after) if retry_after is not None and retry_after.isdigit() else None
+
+
+def _key() -> str | None:
+    return next((os.environ[name] for name in _KEYS if os.environ.get(name)), None)
+
+
+def _without_key(text: str) -> str:
+    """Servers repeat a wrong key in their answer."""
+    key = _key()
+    return text.replace(key, "(key)") if key else text

@@ -1,7 +1,8 @@
 """Computations that save time or memory, on plain tensors. They know no model, no method and no data."""
 
 from tunesmith.kernels.attention import packed_attention
-from tunesmith.kernels.lora import draws_from, lora_linear
+from tunesmith.kernels.dropout import draws_again, draws_from, drop
+from tunesmith.kernels.lora import lora_linear
 from tunesmith.kernels.nll import selected_nll
 
-__all__ = ["draws_from", "lora_linear", "packed_attention", "selected_nll"]
+__all__ = ["draws_again", "draws_from", "drop", "lora_linear", "packed_attention", "selected_nll"]

@@ -6,7 +6,8 @@ starts, and T at the end.
 
 CPU    blocks of queries against the keys before them: scores in float32, softmax and its gradient by PyTorch's fused
        kernels, the other products in the tensors' own format. Nothing quadratic outlives a block; the backward pass
-       computes the probabilities anew, as FlashAttention does (Dao et al. 2022, arXiv:2205.14135, section 3.1).
+       computes the probabilities anew, as FlashAttention does (Dao et al. 2022, arXiv:2205.14135, section 3.1), and
+       draws anew which of them are dropped.
 CUDA   torch.nn.attention.varlen (FlashAttention), for the half-precision formats that it takes.
 else   scaled_dot_product_attention, one sequence after the other.
 """
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunesmith.kernels.dropout import draw_seed, drawn_positions
+
 # Queries whose scores exist at once. On one core with avx512_bf16, 96 was fastest of 64 to 256 from 50 to 1,024 tokens.
 _BLOCK = 96
 
@@ -33,7 +36,8 @@ def packed_attention(
     Args:
         query: (T, H, D). key, value: (T, K, D).
         boundaries: (S+1,) int64 on the CPU.
-        dropout: share of the probabilities set to zero; this one costs a slower path.
+        dropout: share of the probabilities set to zero, the others divided by 1 - dropout. On a CPU drawn from the
+            generator of `draws_from`; on CUDA it costs a slower path.
 
     Returns:
         (T, H, D).
@@ -41,8 +45,9 @@ def packed_attention(
     device = query.device.type
     if torch.is_autocast_enabled(device):  # as scaled_dot_product_attention does
         query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
-    if dropout == 0.0 and device == "cpu":
-        out: Tensor = _attend(query, key, value, boundaries, scale)
+    if device == "cpu":
+        seed = draw_seed(query) if dropout else torch.zeros(1, dtype=torch.int64)
+        out: Tensor = _attend(query, key, value, boundaries, scale, dropout, seed)
         return out
     if dropout == 0.0 and device == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, boundaries, scale)
@@ -79,32 +84,46 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale
 
 
 @torch.library.custom_op("tunesmith::attend", mutates_args=(), device_types="cpu")
-def _attend(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, dropout: float, seed: Tensor
+) -> Tensor:
+    """seed: (1,) int64, of the numbers that dropout draws."""
+    drops = _Drops(dropout, seed)
     queries, keys = _for_scores(query, key, scale)  # (K, G, T, D), (K, D, T)
     values = value.transpose(0, 1)  # (K, T, D)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     out_by_head = _by_head(out, key.shape[1])  # (K, G, T, D), a view
     for start, first, last in _blocks(boundaries):
-        weights = _probabilities(queries, keys, start, first, last).to(value.dtype)  # (K, G*m, n)
+        weights = drops.next(_probabilities(queries, keys, start, first, last).to(value.dtype))  # (K, G*m, n)
         block = out_by_head[:, :, first:last]
         block.copy_(torch.bmm(weights, values[:, start:last]).view(block.shape))
     return out
 
 
 @_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
+def _(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, dropout: float, seed: Tensor
+) -> Tensor:
     return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 
 @torch.library.custom_op("tunesmith::attend_backward", mutates_args=(), device_types="cpu")
 def _attend_backward(
-    of_out: Tensor, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float
+    of_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    scale: float,
+    dropout: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value.
 
-    With P the probabilities: dV = P.T dO; dP = dO V.T; dS = P * (dP - rowsum(P * dP)); dQ = scale dS K;
-    dK = scale dS.T Q.
+    With P the probabilities and M what dropout multiplies them by, 0 or 1 / (1 - dropout): dV = (M * P).T dO;
+    dP = M * (dO V.T); dS = P * (dP - rowsum(P * dP)); dQ = scale dS K; dK = scale dS.T Q.
     """
+    drops = _Drops(dropout, seed)
     heads = key.shape[1]
     queries, keys = _for_scores(query, key, scale)
     scaled = _by_head(query * scale, heads)  # (K, G, T, D)
@@ -118,8 +137,9 @@ def _attend_backward(
     for start, first, last in _blocks(boundaries):
         probabilities = _probabilities(queries, keys, start, first, last).to(value.dtype)  # (K, G*m, n)
         of_block = incoming[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
-        of_value[:, start:last] += torch.bmm(probabilities.transpose(1, 2), of_block)
         of_probabilities = torch.bmm(of_block, values[:, :, start:last])  # (K, G*m, n)
+        weights = drops.next(probabilities, of_probabilities)
+        of_value[:, start:last] += torch.bmm(weights.transpose(1, 2), of_block)
         # in the tensors' format, which both come in and the result goes out: the kernel itself sums in float32
         of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, query.dtype)
         block = of_query_by_head[:, :, first:last]
@@ -136,24 +156,58 @@ def _attend_backward(
 
 @_attend_backward.register_fake
 def _(
-    of_out: Tensor, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float
+    of_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    scale: float,
+    dropout: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
     return query, key, value
 
 
 def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    *tensors, scale = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.scale = scale  # type: ignore[attr-defined]
+    *tensors, scale, dropout, seed = inputs
+    ctx.save_for_backward(*tensors, seed)
+    ctx.scale, ctx.dropout = scale, dropout  # type: ignore[attr-defined]
 
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, of_out: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _attend_backward(of_out, *ctx.saved_tensors, ctx.scale)  # type: ignore[attr-defined]
-    return *gradients, None, None
+    *tensors, seed = ctx.saved_tensors  # type: ignore[attr-defined]
+    gradients = _attend_backward(of_out, *tensors, ctx.scale, ctx.dropout, seed)  # type: ignore[attr-defined]
+    return *gradients, None, None, None, None
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Drops:
+    """What dropout does to one block after the other; the same for the same seed.
+
+    Args:
+        share: of the numbers that become zero. seed: (1,) int64.
+    """
+
+    def __init__(self, share: float, seed: Tensor) -> None:
+        self._share = share
+        self._generator = torch.Generator().manual_seed(int(seed)) if share else None
+
+    def next(self, probabilities: Tensor, of_probabilities: Tensor | None = None) -> Tensor:
+        """The probabilities of the next block after dropout. The gradient that is given is changed in place."""
+        if self._generator is None:
+            return probabilities
+        count = probabilities.numel()
+        positions = drawn_positions(count, self._share, self._generator)
+        positions = positions[: int(torch.searchsorted(positions, count))]
+        if of_probabilities is not None:
+            of_probabilities.view(-1).index_fill_(0, positions, 0)
+            of_probabilities /= 1 - self._share
+        kept = probabilities / (1 - self._share)
+        kept.view(-1).index_fill_(0, positions, 0)
+        return kept
 
 
 def _blocks(boundaries: Tensor) -> Iterator[tuple[int, int, int]]:

@@ -9,15 +9,13 @@ Shapes: N positions, I inputs, O outputs, r rank.
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tunesmith.kernels.dropout import chosen_to_drop, without
 
 
 def lora_linear(
@@ -45,68 +43,6 @@ def lora_linear(
         scale /= 1 - dropout
         out: Tensor = _LoraLinear.apply(flat, weight, bias, down, up, dropped, scale)  # type: ignore[no-untyped-call]
         return out.view(*inputs.shape[:-1], -1)
-
-
-_DRAWS = threading.local()
-
-
-@contextmanager
-def draws_from(generator: torch.Generator) -> Iterator[None]:
-    """Inside, in this thread, `chosen_to_drop` on a CPU takes its numbers from `generator`."""
-    before = getattr(_DRAWS, "generator", None)
-    _DRAWS.generator = generator
-    try:
-        yield
-    finally:
-        _DRAWS.generator = before
-
-
-def chosen_to_drop(like: Tensor, share: float) -> Tensor:
-    """Which numbers of `like` are dropped, each with probability `share` whatever the others: for `without`.
-
-    Drawn from the default generator of the device, on a CPU from that of `draws_from` where there is one.
-    """
-    if like.device.type != "cpu":
-        return torch.rand(like.shape, device=like.device) < share
-    positions: Tensor = _positions(like, share)
-    return positions
-
-
-def without(tensor: Tensor, dropped: Tensor) -> Tensor:
-    """A contiguous copy of `tensor` (N, I) with zeros where `chosen_to_drop` says."""
-    if dropped.dtype == torch.bool:
-        return tensor.masked_fill(dropped, 0)
-    count = tensor.numel()
-    copy = tensor.new_empty(count + 1)  # one more, for positions beyond the end
-    copy[:count].view(tensor.shape).copy_(tensor)
-    return copy.index_fill_(0, dropped, 0)[:count].view(tensor.shape)
-
-
-# A custom operator, because a compiler can neither see the generator of a thread nor may it draw once for two calls.
-@torch.library.custom_op(
-    "tunesmith::positions_to_drop", mutates_args=(), device_types="cpu", tags=(torch.Tag.nondeterministic_seeded,)
-)
-def _positions(like: Tensor, share: float) -> Tensor:
-    """Positions in the flattened tensor, ascending, int64; those beyond its end all say its size.
-
-    On a CPU the generator is the cost of dropout. The distances between what is dropped are geometric, so one draw is
-    needed for each number dropped and not for each number (Devroye 1986, Non-Uniform Random Variate Generation, X.2).
-    """
-    count = like.numel()
-    distances = torch.empty(_most_dropped(count, share), dtype=torch.int64)
-    distances.geometric_(share, generator=getattr(_DRAWS, "generator", None))
-    return distances.cumsum_(0).sub_(1).clamp_(max=count)
-
-
-@_positions.register_fake
-def _(like: Tensor, share: float) -> Tensor:
-    return torch.empty(_most_dropped(like.numel(), share), dtype=torch.int64)
-
-
-def _most_dropped(count: int, share: float) -> int:
-    """At least eight standard deviations more than are dropped on average, for every count."""
-    thousandths = math.ceil(share * 1000)
-    return count * thousandths * 11 // 10_000 + 176
 
 
 class _LoraLinear(torch.autograd.Function):

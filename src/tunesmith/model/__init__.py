@@ -8,8 +8,10 @@ from tunesmith.model.adapters import (
     save_adapter,
     switch_adapter,
 )
+from tunesmith.model.dropout import seeded_dropout
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
-from tunesmith.model.lanes import Lanes, choose_lanes, seeded_dropout
+from tunesmith.model.lanes import Lanes, choose_lanes
+from tunesmith.model.liger import layers_for_liger
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
 from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
@@ -28,7 +30,7 @@ from tunesmith.model.size import (
 from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
 from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
-from tunesmith.model.stream import TrainedTensors, open_trained
+from tunesmith.model.stream import TrainedTensors, base_folder, open_trained
 
 __all__ = [
     "END_OF_TEXT",
@@ -41,6 +43,7 @@ __all__ = [
     "accelerated",
     "apply_method",
     "autocast",
+    "base_folder",
     "base_of",
     "begun_cache",
     "check_method",
@@ -59,6 +62,7 @@ __all__ = [
     "format_count",
     "is_out_of_memory",
     "layer_guide",
+    "layers_for_liger",
     "load_adapter",
     "load_base",
     "load_skeleton",

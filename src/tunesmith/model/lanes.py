@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
-from tunesmith.kernels import draws_from
-from tunesmith.model.fusion import plain_adapters
+from tunesmith.model.dropout import draws_itself
 from tunesmith.model.packing import base_of
 from tunesmith.model.size import SMALL_MODEL_PARAMETERS, count_parameters
 
@@ -81,24 +78,17 @@ class Lanes:
             wait(running)
 
 
-@contextmanager
-def seeded_dropout(seed: int) -> Iterator[None]:
-    """Inside, in this thread, the dropout of LoRA layers follows from `seed`, whatever other threads draw (CPU)."""
-    with draws_from(torch.Generator().manual_seed(seed)):
-        yield
-
-
 def choose_lanes(model: nn.Module, device: torch.device, *, tokens: int) -> Lanes:
     """As many lanes as pay for passes over `tokens` tokens in all.
 
-    One where lanes would change a result, because the model's own dropout draws from the one generator of the process
-    or the base is quantised, or would cost much memory, because each has gradients of its own.
+    One where lanes would change a result, because dropout draws from the one generator of the process or the base is
+    quantised, or would cost much memory, because each has gradients of its own.
     """
     threads = torch.get_num_threads()
     count = min(threads, tokens // _LEAST_TOKENS)
     trainable, _ = count_parameters(model)
     is_quantized = getattr(base_of(model), "is_quantized", False)  # such layers keep what they compute with
-    if device.type != "cpu" or count < 2 or trainable > SMALL_MODEL_PARAMETERS or is_quantized or _draws_itself(model):
+    if device.type != "cpu" or count < 2 or trainable > SMALL_MODEL_PARAMETERS or is_quantized or draws_itself(model):
         return Lanes()
     return Lanes(count, threads // count, least_tokens=count * _LEAST_TOKENS)
 
@@ -115,18 +105,3 @@ def _as_here(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
             return function(item)
 
     return inside
-
-
-def _draws_itself(model: nn.Module) -> bool:
-    """Whether training draws random numbers other than the dropout of `kernels.lora_linear`, which has a generator."""
-    fused = {id(dropout) for layer in plain_adapters(model) for dropout in layer.lora_dropout.values()}
-    if any(isinstance(m, _DropoutNd) and m.p > 0 and id(m) not in fused for m in model.modules()):
-        return True
-    config: dict[str, Any] = base_of(model).config.to_dict()
-    # Dropout that is a function and no module has its share in the configuration; heads other than the language
-    # model's have theirs there too.
-    return any(
-        "drop" in name and isinstance(value, float) and value > 0
-        for name, value in config.items()
-        if not name.startswith(("classifier", "summary"))
-    )

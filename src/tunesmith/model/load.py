@@ -177,6 +177,7 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
         **_hub_arguments(source),
     )
     model: PreTrainedModel = loaded[0]
+    _keep_layout(model)
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill these with random numbers
         raise ResourceError(
@@ -185,6 +186,18 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
             fix="copy or download the model again; config.json and weights must belong together",
         )
     return model
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to rearrange 4-bit weights when a model answers on a CPU with avx512_bf16.
+
+    What it makes of them (0.50) has rounded scales, fails for fewer than 64 inputs, and is multiplied without autograd:
+    a run that goes on after its first validation would have other gradients, or none.
+    """
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _hub_arguments(source: Source) -> dict[str, Any]:

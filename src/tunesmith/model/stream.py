@@ -84,6 +84,13 @@ class TrainedTensors:
         a, b = (self._adapter_tensor(f"{path}.lora_{letter}.weight") for letter in "AB")
         return a, b, float(module.scaling["default"])
 
+    def magnitude(self, path: str) -> Tensor | None:
+        """(out,) DoRA's length of each row of a weight at a linear layer; None where there is none."""
+        module = self._model.get_submodule(path)
+        if not isinstance(module, LoraLayer) or not module.lora_magnitude_vector:
+            return None
+        return self._adapter_tensor(f"{path}.lora_magnitude_vector").flatten()
+
     def _attach(self, skeleton: PreTrainedModel, folder: Path) -> None:
         self.adapter = PeftConfig.from_pretrained(str(folder))
         self.adapter.inference_mode = True
@@ -139,23 +146,33 @@ def open_trained(folder: str | Path, *, adapter: bool = True) -> TrainedTensors:
     if not (folder / ADAPTER_CONFIG).is_file():
         return TrainedTensors(load_skeleton(str(folder)), folder, None)
     config = read_json(folder / ADAPTER_CONFIG)
+    name, revision = its_base(folder, config)
+    return TrainedTensors(load_skeleton(name, revision), base_folder(folder), folder if adapter else None)
+
+
+def base_folder(folder: str | Path) -> Path:
+    """The folder of the base that an adapter in `folder` belongs to: weights, configuration, tokenizer.
+
+    Raises:
+        ResourceError: what `load_adapter` refuses.
+    """
+    folder = Path(folder).expanduser()
+    config = read_json(folder / ADAPTER_CONFIG)
     check_adapter(folder, config)
     name, revision = its_base(folder, config)
     source = find_source(name, revision)
-    base = source.folder
-    if base is None:
-        with explained(name):
-            base = Path(
-                snapshot_download(
-                    source.location,
-                    revision=source.commit,
-                    local_files_only=source.only_cached,
-                    allow_patterns=["*.safetensors", "*.json"],
-                )
+    if source.folder is not None:
+        refuse_other_base(folder, config, name, compute_fingerprint(source.folder))
+        return source.folder
+    with explained(name):
+        return Path(
+            snapshot_download(
+                source.location,
+                revision=source.commit,
+                local_files_only=source.only_cached,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja"],
             )
-    else:
-        refuse_other_base(folder, config, name, compute_fingerprint(base))
-    return TrainedTensors(load_skeleton(name, revision), base, folder if adapter else None)
+        )
 
 
 class _WeightFiles(Mapping[str, Tensor]):

@@ -29,12 +29,19 @@ class SizePoint:
 
 
 def plot_sizes(
-    path: Path, points: Sequence[SizePoint], *, reference_f1: float | None, recommended: str | None, title: str
+    path: Path,
+    points: Sequence[SizePoint],
+    *,
+    reference_f1: float | None,
+    lost_f1: float,
+    recommended: str | None,
+    title: str,
 ) -> None:
     """Write a PNG: divergence and, where it is known, token F1 over the size.
 
     Args:
-        reference_f1: of the model in Python. recommended: the name of the point to point out.
+        reference_f1: of the model in Python. lost_f1: what may be lost of it. recommended: the name of the point to
+            point out.
 
     Raises:
         ResourceError: it cannot be written.
@@ -52,9 +59,11 @@ def plot_sizes(
             _draw_points(panels[1], scored, [point.token_f1 or 0.0 for point in scored], recommended, named=False)
             if reference_f1 is not None:
                 panels[1].axhline(reference_f1, color=INK, linewidth=1.2, linestyle="--", label="in Python")
+                limit = f"{lost_f1:g} less: as much may be lost"
+                panels[1].axhline(reference_f1 - lost_f1, color=ALARM, linewidth=1.2, linestyle=":", label=limit)
             panels[1].margins(y=0.25)
             panels[1].set_ylabel("token F1 of the answers\n(higher is better)")
-            panels[1].legend(loc="lower right")
+            panels[1].legend(loc="center right")
         panels[-1].set_xscale("log")
         panels[-1].margins(x=0.12)
         _label_sizes(panels[-1], [point.megabytes for point in points])
@@ -65,7 +74,7 @@ def plot_sizes(
 def _draw_points(
     ax: Axes, points: Sequence[SizePoint], heights: Sequence[float], recommended: str | None, *, named: bool
 ) -> None:
-    for number, (point, height) in enumerate(zip(points, heights, strict=True)):
+    for point, height in zip(points, heights, strict=True):
         colour = ALARM if not point.is_sound else BEST if point.name == recommended else TRAIN
         marker = "x" if not point.is_sound else "*" if point.name == recommended else "o"
         size = 15 if marker == "*" else 8
@@ -80,15 +89,16 @@ def _draw_points(
             zorder=4,
             label=label if label not in known else None,
         )
-        if named:  # neighbours in size take turns above and below
-            above = number % 2 == 0
+        if named:  # what is smaller has lost more: over a point, to the right, there is room, but for the largest
+            is_last = point.megabytes == max(other.megabytes for other in points)
             ax.annotate(
                 point.name,
                 (point.megabytes, height),
-                (0, 11 if above else -11),
+                (0, 10) if is_last else (6, 6),
                 textcoords="offset points",
-                ha="center",
-                va="bottom" if above else "top",
+                ha="right" if is_last else "left",
+                rotation=0 if is_last else 25,
+                rotation_mode="anchor",
                 color=INK,
                 fontsize=9,
                 parse_math=False,

@@ -6,10 +6,12 @@ runs/<name>/ config.yaml  manifest.json  metrics.jsonl  model/  checkpoints/  tr
 from __future__ import annotations
 
 import difflib
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +29,7 @@ RUNS_FOLDER = Path("runs")
 NEWEST = "last"
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,29 @@ class Run:
             )
         _ = run.manifest  # told now rather than in the middle of the work
         return run
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else trains this run inside. The lock goes with the process, whatever ends it.
+
+        Raises:
+            SettingsError: another process trains it now.
+        """
+        path = self.path / _LOCK
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SettingsError(
+                    f"{self.path} is being trained by another process",
+                    fix="wait for it or stop it, then resume; or start another run with --name",
+                ) from error
+            except OSError:
+                pass  # a file system without locks: nothing can be told
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def free_name(stem: str) -> str:

@@ -37,7 +37,7 @@ class TrainingState:
     the plan asked for (a stop makes others): where a roll-back goes, whether or not the run was ever stopped.
     skipped: steps whose loss or gradient was not finite. rate_factor: what the schedule's rate is multiplied by; a
     roll-back and a plateau lower it. recent_losses: what a loss is compared with. tokens_per_batch: what fits into
-    memory, if less than asked for.
+    memory, if less than asked for. one_lane: passes side by side did not fit.
     """
 
     step: int = 0
@@ -54,6 +54,7 @@ class TrainingState:
     rate_factor: float = 1.0
     recent_losses: list[float] = field(default_factory=list)
     tokens_per_batch: int | None = None
+    one_lane: bool = False
 
 
 class Checkpoints:

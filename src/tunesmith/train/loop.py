@@ -28,7 +28,7 @@ from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembere
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.schedule import Plateau
-from tunesmith.train.signals import StopRequest
+from tunesmith.train.signals import PutOff, StopRequest
 from tunesmith.types import Batch, Encoded
 
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -82,7 +82,7 @@ def fit(
     Args:
         model: trainable parameters have requires_grad; it is left in training mode.
         plan: which rows each step sees.
-        validate: mean validation loss in nats per token.
+        validate: mean validation loss in nats per token. It may raise PutOff when `stop` is asked for.
         observers: of several processes, the first has them.
         stop: checked after every step; the state is saved before the loop returns. One process that is asked stops all.
 
@@ -104,7 +104,8 @@ def fit(
     )
     state = checkpoints.restore(model, optimizer) or TrainingState()
     most = min(settings.tokens_per_batch, state.tokens_per_batch or settings.tokens_per_batch)
-    micro = MicroBatches(most, longest=max(map(len, rows)), lanes=settings.lanes.count)
+    lanes = 1 if state.one_lane else settings.lanes.count
+    micro = MicroBatches(most, longest=max(map(len, rows)), lanes=lanes)
 
     def tell(kind: EventKind, **values: float | int | str | None) -> None:
         for observe in observers:
@@ -120,6 +121,12 @@ def fit(
         stop.signal_number = processes.highest(stop.signal_number or 0) or None
         return stop.signal_number is not None
 
+    def validated() -> float | None:
+        try:
+            return validate() if validate is not None else math.nan
+        except PutOff:  # it stays pending
+            return None
+
     def gradients(window: Sequence[int]) -> dict[str, float]:
         def attempt() -> tuple[float, NonFinite | None]:
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
@@ -128,7 +135,7 @@ def fit(
             return _accumulate(model, rows, window, settings=settings, sizes=micro, step=state.step, seed=seed)
 
         def halved() -> None:
-            state.tokens_per_batch = micro.limit
+            state.tokens_per_batch, state.one_lane = micro.limit, micro.lanes < settings.lanes.count
             tell(
                 "memory", message=f"out of memory: at most {micro.limit} tokens at once from here on, in the same steps"
             )
@@ -153,9 +160,9 @@ def fit(
     unsaved = False  # whether there is something that no checkpoint holds
     while True:
         is_best, best_before = False, (state.best_loss, state.best_step)
-        if state.validation_pending and not stopping():
-            started = time.perf_counter()
-            validation_loss = validate() if validate is not None else math.nan
+        started = time.perf_counter()
+        validation_loss = validated() if state.validation_pending and not stopping() else None
+        if validation_loss is not None:
             model.train()
             state.seconds += time.perf_counter() - started
             state.validation_pending = False
@@ -332,7 +339,7 @@ def _rolled_back(
     earlier = checkpoints.roll_back(model, optimizer, step=state.anchor or 0)
     if earlier is None:
         raise problem
-    earlier.skipped, earlier.tokens_per_batch = state.skipped, state.tokens_per_batch
+    earlier.skipped, earlier.tokens_per_batch, earlier.one_lane = state.skipped, state.tokens_per_batch, state.one_lane
     earlier.rollbacks, earlier.rate_factor = state.rollbacks + 1, earlier.rate_factor / 2
     return earlier
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
 from tunesmith.train.device import Processes
 from tunesmith.train.observe import Event, Observer
-from tunesmith.train.signals import StopRequest
+from tunesmith.train.signals import PutOff, StopRequest
 from tunesmith.types import Encoded, Finding
 
 
@@ -94,14 +94,19 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
 
     Raises:
         Stopped: a second signal asked to stop at once; nothing on disk is half-written.
+        SettingsError: another process trains this run.
     """
+    claim = ExitStack()
+    with processes.together():
+        if processes.is_first:
+            claim.enter_context(run.claimed())
 
     def record(status: str) -> None:
         if processes.is_first:
             run.update_manifest(status=status)
 
-    record("running")
     try:
+        record("running")
         yield
     except Stopped:
         raise
@@ -116,6 +121,8 @@ def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None
             if processes.is_first:
                 plot_run(run)
         raise
+    finally:
+        claim.close()
 
 
 def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest, processes: Processes) -> None:
@@ -135,7 +142,7 @@ def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: Sto
 
 @dataclass(frozen=True, slots=True)
 class _Summed:
-    """What all processes measured. `nll` in nats over `tokens` supervised tokens."""
+    """What was measured, by all processes. `nll` in nats over `tokens` supervised tokens."""
 
     nll: float
     tokens: int
@@ -146,29 +153,41 @@ class _Summed:
 
 
 def measured(
-    mean_nll: MeanNll, model: nn.Module, encoded: Sequence[Encoded], *, sizes: MicroBatches, processes: Processes
+    mean_nll: MeanNll,
+    model: nn.Module,
+    encoded: Sequence[Encoded],
+    *,
+    sizes: MicroBatches,
+    processes: Processes,
+    put_off: Callable[[], bool] = lambda: False,
 ) -> Likelihood:
     """`mean_nll` on at most `sizes.limit` tokens at once; memory that runs out here leaves the training steps alone.
 
     Several processes take a share of the rows each and add up what they found.
+
+    Args:
+        put_off: asked before every pass, unless the weights are divided: then nobody can make fewer than the others.
+
+    Raises:
+        PutOff: on all processes, when one was told so.
     """
+    rows = [row for row in encoded if row.target_tokens] or encoded  # nothing to score at all is told below
 
-    def measure() -> Likelihood:
-        return mean_nll(model, encoded, tokens_per_batch=sizes.limit)
-
-    def measure_share() -> float:
-        rows = [row for row in encoded if row.target_tokens]
+    def measure() -> tuple[float, bool]:
         own = groups(rows, rows=processes.share([len(row) for row in rows]), tokens=sizes.limit)
         nll = 0.0
         for group, counts in processes.even(own, lambda: [0]):
+            if not processes.sharded and put_off():
+                return 0.0, True
             found = mean_nll(model, [rows[index] for index in group], tokens_per_batch=sizes.limit).nll
             nll += found if counts else 0.0
-        return nll
+        return nll, False
 
-    if processes.world == 1:
-        return within_memory(sizes, measure, halved=lambda: None)
-    nll = within_memory(sizes, measure_share, halved=lambda: None, processes=processes)
-    return _Summed(processes.total([nll])[0], sum(row.target_tokens for row in encoded))
+    nll, is_put_off = within_memory(sizes, measure, halved=lambda: None, processes=processes)
+    nll, told = processes.total([nll, float(is_put_off)])
+    if told:
+        raise PutOff
+    return _Summed(nll, sum(row.target_tokens for row in encoded))
 
 
 def use_best(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,9 +117,9 @@ def _pretrain(
     settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
-    def measure(chosen: Sequence[Encoded]) -> Likelihood:
+    def measure(chosen: Sequence[Encoded], put_off: Callable[[], bool] = lambda: False) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes)
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=put_off)
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
     counts = {"train_tokens": sum(map(len, rows)), "held_out_documents": len(corpus.held_out)}
@@ -133,7 +133,7 @@ def _pretrain(
             plan=plan,
             settings=settings,
             checkpoints=checkpoints,
-            validate=lambda: measure(probe).mean,
+            validate=lambda: measure(probe, lambda: stop.is_asked).mean,
             observers=observers,
             stop=stop,
         )
@@ -268,8 +268,10 @@ def _finish(
     """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
     held_out_bytes = sum(len(text.encode()) for text in texts)
     bits_per_byte = nll / math.log(2) / held_out_bytes
+    for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
+        parameter.data = parameter.data.bfloat16()
     with atomic_folder(run.model_dir) as folder:
-        model.bfloat16().save_pretrained(folder)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")
     run.update_manifest(

@@ -178,9 +178,7 @@ def resolve_loop(
     mean_length: tokens of an average row.
     """
     tokens = round(plan.total_steps * plan.rows_per_step * mean_length)
-    if config.train.sharding == "full":
-        config = config.resolved("train.compile", "off", "not tried with train.sharding full")
-    elif config.train.compile == "auto" and (why := _not_compiled(config)):
+    if config.train.compile == "auto" and (why := _not_compiled(config)):
         config = config.resolved("train.compile", "off", why)
     else:
         compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)

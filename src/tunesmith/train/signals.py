@@ -15,6 +15,15 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a signal has asked this process."""
+        return self.signal_number is not None
+
+
+class PutOff(Exception):
+    """A validation was left before its end because a signal asks the run to stop; the resumed run makes it anew."""
+
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:

@@ -1,0 +1,87 @@
+"""What scores are made of: rows with their answers, and the tools that some scores need besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunesmith.errors import SettingsError
+from tunesmith.evaluate.answers import Answer, AnswerLog, Progress
+from tunesmith.evaluate.checks import build_check
+from tunesmith.evaluate.judge import Judge
+from tunesmith.evaluate.paired import Floats
+from tunesmith.types import Example
+
+if TYPE_CHECKING:
+    from tunesmith.config import EvalConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What some scores need besides rows: settings of `eval`, and the judge."""
+
+    encoder: str = "auto"
+    checks: Mapping[str, object] = field(default_factory=dict)
+    judge: Judge | None = None
+
+    @staticmethod
+    def of(settings: EvalConfig, *, log: AnswerLog | None = None, on_progress: Progress | None = None) -> Tools:
+        """Those of the settings. log: of the judge's replies, else they are not kept.
+
+        Raises:
+            SettingsError: `eval.judge` names no model of a server, or a check is wrong.
+        """
+        for name, wanted in settings.checks.items():
+            built_check(name, wanted)
+        judge = settings.judge and Judge.of(
+            settings.judge,
+            log=log,
+            criteria=settings.judge_criteria,
+            timeout_seconds=settings.judge_timeout,
+            on_progress=on_progress,
+        )
+        return Tools(encoder=settings.encoder, checks=settings.checks, judge=judge or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What is scored, a row each; a score that needs what is empty here is not to be measured.
+
+    nll: (n, 3), nats, supervised tokens and bytes of the right answers; its rows need not be those of the answers.
+    labels: further ones than occur. probabilities: of what was chosen; reference_probabilities: of the right label.
+    """
+
+    questions: Sequence[str] = ()
+    predictions: Sequence[str] = ()
+    references: Sequence[str] = ()
+    ended: Sequence[bool] = ()
+    labels: Collection[str] = ()
+    probabilities: Sequence[float] = ()
+    reference_probabilities: Sequence[float | None] = ()
+    nll: Floats = field(default_factory=lambda: np.zeros((0, 3)))
+    tools: Tools = field(default_factory=Tools)
+
+
+def rows_of(asked: Sequence[Example], answers: Sequence[Answer]) -> Rows:
+    """What written answers are scored by."""
+    return Rows(
+        questions=[example.question for example in asked],
+        predictions=[answer.text for answer in answers],
+        references=[example.answer for example in asked],
+        ended=[answer.ended for answer in answers],
+    )
+
+
+def built_check(name: str, wanted: object) -> Callable[[str], bool]:
+    """A check of `eval.checks`.
+
+    Raises:
+        SettingsError: there is none of that name, or what is wanted is not what it takes.
+    """
+    try:
+        return build_check(name, wanted)
+    except ValueError as error:
+        raise SettingsError(f"eval.checks: {error}", fix="docs/evaluation.md has an example of each check") from error

@@ -1,0 +1,71 @@
+"""An OpenAI-compatible server whose model judges: replies come from a function of what it is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class FakeJudge:
+    """`asked`: every request. `reply`: prompt -> text; an int is a status to refuse with, None a connection that ends.
+
+    `refuse_from`: requests from this number on are refused with 503.
+    """
+
+    def __init__(self, reply: Callable[[str], str | int | None]) -> None:
+        self.reply = reply
+        self.asked: list[dict[str, Any]] = []
+        self.refuse_from: int | None = None
+        self.address = ""
+
+    def answer(self, request: dict[str, Any]) -> str | int | None:
+        self.asked.append(request)
+        if self.refuse_from is not None and len(self.asked) >= self.refuse_from:
+            return 503
+        return self.reply(request["messages"][-1]["content"])
+
+
+def between(text: str, tag: str) -> str:
+    """What a prompt has between two tags."""
+    found = re.search(rf"<{tag}>\n(.*?)\n</{tag}>", text, re.DOTALL)
+    assert found, f"no {tag} in {text}"
+    return found[1]
+
+
+@contextmanager
+def serving(judge: FakeJudge) -> Iterator[FakeJudge]:
+    """Serve on a free port of this machine; `judge.address` is what --eval.judge takes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said = judge.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            if said is None:
+                self.close_connection = True
+                return
+            status, content = (said, {"error": "busy"}) if isinstance(said, int) else (200, _completion(said))
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        judge.address = f"http://127.0.0.1:{server.server_address[1]}/v1#owl"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield judge
+        finally:
+            server.shutdown()
+
+
+def _completion(text: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}], "usage": {"completion_tokens": 5}}

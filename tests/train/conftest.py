@@ -1,0 +1,26 @@
+"""The runs that are stopped and resumed, each mode made once for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resume_runs import Harness, contents
+
+
+@pytest.fixture(scope="session")
+def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """harness("lora") -> (Harness, contents of the uninterrupted run)."""
+    made: dict[str, tuple[Harness, dict[str, Any]]] = {}
+
+    def get(mode: str) -> tuple[Harness, dict[str, Any]]:
+        if mode not in made:
+            one = Harness(mode, tiny_model_dir)
+            folder = tmp_path_factory.mktemp("whole")
+            made[mode] = one, contents(folder, one.start(folder))
+        return made[mode]
+
+    return get
