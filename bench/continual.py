@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bench.continual_report import RESULTS, chosen_strength, losses, rise, write_page
-from bench.train import WORK, code_digest
+from bench.ledger import PACKAGE, WORK, code_digest
 from tunesmith import api
 from tunesmith.config import load_config
 
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"--seeds takes two or more, and not {TUNING_SEED}, on which the strength is chosen")
     options.data = options.data.absolute()
     torch.set_num_threads(options.threads)
-    folder = WORK / "continual" / code_digest("bench/continual.py")
+    folder = WORK / "continual" / code_digest(PACKAGE, "bench/continual.py")
     tuning = tune(folder, options)
     strength = chosen_strength(tuning)
     runs = []

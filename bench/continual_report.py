@@ -5,18 +5,17 @@ Means over seeds with 95 % intervals of Student's t. Arms are compared within a 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench.ledger import ROOT
+from bench.pages import DOCS, filled, read_results
+
 RESULTS = ROOT / "bench" / "continual.json"
-PAGE = ROOT / "docs" / "continual.md"
+PAGE = DOCS / "continual.md"
 _NOT_YET = "Not measured completely yet: `python -m bench.continual --data FOLDER` measures it."
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 # 97.5 % quantile of Student's t by degrees of freedom
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -128,19 +127,9 @@ def _cell(values: Sequence[float], digits: int, *, sign: str = "") -> str:
     return f"{middle:{sign}.{digits}f} ± {half:.{digits}f}"
 
 
-def read_results() -> dict[str, Any] | None:
-    """The published results; None before the first complete measurement."""
-    if not RESULTS.is_file():
-        return None
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return results
-
-
 def page(content: Mapping[str, Any] | None) -> str:
     """docs/continual.md as it should be."""
-    text = tables(content) if content else _NOT_YET
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+    return filled(PAGE, tables(content) if content else _NOT_YET)
 
 
 def write_page(content: Mapping[str, Any] | None) -> None:
@@ -149,4 +138,4 @@ def write_page(content: Mapping[str, Any] | None) -> None:
 
 
 if __name__ == "__main__":
-    write_page(read_results())
+    write_page(read_results(RESULTS))

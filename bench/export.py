@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from bench.export_report import RESULTS, write_page
-from bench.train import ROOT, WORK
+from bench.ledger import ROOT, WORK
 from tunesmith import api
 from tunesmith.config import load_config
 

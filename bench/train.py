@@ -8,10 +8,7 @@ the same options and the same code, the program goes on where it was.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.job import CONTENDERS, QUICK_SIZE, SIZES, Job
+from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
 from bench.report import RESULTS, tables, write_pages
 from bench.summary import Measurement, summarize
 
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "build" / "bench"
 # What a measurement depends on; the files that only describe it are left out.
-MEASURED_CODE = ("src/tunesmith/**/*.py", "bench/job.py", "bench/o*.py", "bench/peers.py", "bench/w*.py")
+MEASURED_CODE = (PACKAGE, "bench/job.py", "bench/o*.py", "bench/peers.py", "bench/w*.py")
 AGREEMENT_ROWS_PER_STEP = 4
 GROWTH_CONTENDERS = ("ours", "trl-best")
 GROWTH_ROW_TOKENS = (64, 192, 448)
@@ -94,20 +90,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> list[Measurement]:
     """Every measurement of the options, from the log where it is finished there."""
-    log = WORK / "measurements.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    code = code_digest()
-    finished = _read(log, code)
+    ledger = Ledger(WORK / "measurements.jsonl", code_digest(*MEASURED_CODE))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         machine = Job("machine")
-        found = finished.get(machine) or run(machine, Path(folder), log, code)
+        found = ledger.find(asdict(machine)) or run(machine, Path(folder), ledger)
         if "error" in found:
             raise SystemExit(f"the machine cannot be measured: {found['error']}")
         measurements: list[Measurement] = [(machine, found)]
         jobs = list(plan(options, found))
         for number, job in enumerate(jobs, start=1):
-            known = finished.get(job) if job.kind != "model" else None  # its folder is gone with the last process
-            found = known or run(job, Path(folder), log, code)
+            known = (
+                ledger.find(asdict(job)) if job.kind != "model" else None
+            )  # its folder is gone with the last process
+            found = known or run(job, Path(folder), ledger)
             print(f"{number}/{len(jobs)}  {_line(job, found, options.warmup)}", file=sys.stderr, flush=True)
             measurements.append((job, found))
     return measurements
@@ -145,47 +140,10 @@ def plan(options: argparse.Namespace, machine: Mapping[str, Any]) -> Iterator[Jo
                 yield Job("growth", size, name, rows=rows, rows_per_step=step, row_tokens=row_tokens)
 
 
-def run(job: Job, folder: Path, log: Path, code: str) -> dict[str, Any]:
-    """Start the process of a measurement, wait for it, and append what it found to the log. Errors are not logged."""
-    output = folder / "output.json"
-    output.unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder / "cache"),  # datasets keeps copies of what it was given
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    command = [sys.executable, "-m", "bench.worker", json.dumps(asdict(job)), str(folder / job.size), str(output)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
-    if done.returncode or not output.is_file():
-        last = (done.stderr.strip().splitlines() or [f"ended with exit status {done.returncode}"])[-1]
-        return {"error": last}
-    found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
-    with log.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"code": code, "job": asdict(job), "found": found}) + "\n")
-    return found
-
-
-def _read(log: Path, code: str) -> dict[Job, dict[str, Any]]:
-    """Measurements of the same code; a line cut short by a kill is passed over."""
-    finished = {}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["code"] == code:
-            finished[Job(**entry["job"])] = entry["found"]
-    return finished
-
-
-def code_digest(*own: str) -> str:
-    """Of the code that a measurement depends on, and of `own`, further files of the repository."""
-    digest = hashlib.sha256(f"{sys.prefix} {os.environ.get('OMP_NUM_THREADS')}".encode())
-    for path in sorted(path for pattern in (*MEASURED_CODE, *own) for path in ROOT.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def run(job: Job, folder: Path, ledger: Ledger) -> dict[str, Any]:
+    """Start the process of a measurement, wait for it, and write down what it found. Errors are not written down."""
+    found = measured_apart("bench.worker", [json.dumps(asdict(job)), str(folder / job.size)], folder)
+    return found if "error" in found else ledger.add(asdict(job), found)
 
 
 def _line(job: Job, found: Mapping[str, Any], warmup: int) -> str:

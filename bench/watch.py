@@ -1,8 +1,11 @@
-"""What a run of any trainer leaves behind: seconds, tokens and loss of every step."""
+"""What a run of any trainer leaves behind: seconds, tokens and loss of every step, and the peak of its memory."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -11,6 +14,7 @@ class Watch:
     """Called at the end of every optimizer step. Steps follow each other without a gap, so data loading counts."""
 
     synchronize: bool = False  # CUDA computes behind the back of the clock
+    clock: Callable[[], float] = time.perf_counter
     step_seconds: list[float] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -35,4 +39,9 @@ class Watch:
             import torch
 
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self.clock()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had so far, with everything in it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from importlib import metadata
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> None:
 def measure_training(job: Job, folder: Path) -> dict[str, Any]:
     """Train as the job says. Seconds, tokens and losses per step; bytes; and the work in the rows."""
     started = time.perf_counter()
-    from bench.watch import Watch
+    from bench.watch import Watch, peak_bytes
     from bench.workload import rows_of
 
     cuda = SIZES[job.size].device == "cuda"
@@ -60,7 +59,7 @@ def measure_training(job: Job, folder: Path) -> dict[str, Any]:
         "step_tokens": watch.step_tokens,
         "losses": watch.losses,
         "total_seconds": time.perf_counter() - started,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_bytes": peak_bytes(),
         "trainable": watch.trainable,
         "compute": watch.compute,
         "notes": watch.notes,

@@ -34,7 +34,8 @@ def test_load_train_evaluate_test_save_generate(config: FinetuningConfig) -> Non
     finetuner.train()
     assert finetuner.evaluate() == pytest.approx(finetuner.result.state.best_loss)
     scores = finetuner.test([{"question": "What is the code of colour 3?", "answer": "The code is 21."}])
-    assert list(scores) == ["perplexity", "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
+    of_short_answers = ["exact_match", "token_f1", "chrf"]
+    assert list(scores) == ["perplexity", "bits_per_byte", *of_short_answers, "ended", "repetition", "words"]
     folder = finetuner.save_model()
     assert (folder / "adapter_model.safetensors").exists()
     answer = finetuner.generate("What is the code of colour 3?", max_new_tokens=6)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import train
+from bench import ledger, train
 from bench.job import CONTENDERS, Job
 
 from .conftest import FACTS, MACHINE, training
@@ -30,7 +30,7 @@ def processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
         Path(command[5]).write_text(json.dumps(found))
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(train.subprocess, "run", start)
+    monkeypatch.setattr(ledger.subprocess, "run", start)
     monkeypatch.setattr(train, "WORK", tmp_path)
     return started
 
@@ -66,7 +66,7 @@ def test_a_second_start_measures_nothing_again(processes: list[Job], tmp_path: P
 def test_other_code_is_measured_anew(processes: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, "--rounds", "1")
     done = len(processes)
-    monkeypatch.setattr(train, "code_digest", lambda: "changed")
+    monkeypatch.setattr(train, "code_digest", lambda *patterns: "changed")
     run(tmp_path, "--rounds", "1")
     assert len(processes) == 2 * done
 

@@ -46,6 +46,17 @@ def test_it_is_refused_with_every_other_problem(settings: dict[str, Any], told: 
     assert told in others[0]
 
 
+def test_what_is_wrong_within_a_section_hides_nothing_between_sections() -> None:
+    """full has no layers to choose, does not train a quantised base, and that base cannot be divided."""
+    settings = {"method": "full", "load_in_4bit": True, "method.layers": "0-3", "train.sharding": "full"}
+    with pytest.raises(SettingsError) as refused:
+        load_config(overrides={**settings, "train.epochs": -1, "ewc_lambda": 10.0})
+    told = ["train.epochs = -1", "full trains every weight", "no earlier run", "full cannot train a base in nf4"]
+    told.append("a quantised base cannot be divided")
+    assert len(refused.value.problems) == len(told)
+    assert all(any(part in problem for problem in refused.value.problems) for part in told)
+
+
 @pytest.mark.parametrize("settings", POSSIBLE)
 def test_what_goes_together_is_taken(settings: dict[str, Any]) -> None:
     load_config(overrides=settings)

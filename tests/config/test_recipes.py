@@ -24,14 +24,24 @@ PHI_PRESETS = {
     "phi-quick": (2, 8, 1024),
     "phi-production": (4, 16, 1024),
     "phi-low-memory": (2, 32, 768),
+    "phi-default": (4, 16, 1024),
 }
+PHI2_QA = {
+    "model.path": "microsoft/phi-2", "model.dtype": "float16", "data.max_length": 512, "method.r": 16,
+    "method.alpha": 32, "method.dropout": 0.05, "train.epochs": 5, "train.batch_size": 4,
+    "train.gradient_accumulation_steps": 4, "train.learning_rate": 2e-4, "train.warmup_steps": 100,
+    "train.weight_decay": 0.01, "train.eval_steps": 50, "train.save_steps": 50, "train.schedule": "linear",
+}  # fmt: skip
 GUIDES = {
-    "phi2-qa": {
-        "model.path": "microsoft/phi-2", "model.dtype": "float16", "data.max_length": 512, "method.r": 16,
-        "method.alpha": 32, "method.dropout": 0.05, "train.epochs": 5, "train.batch_size": 4,
-        "train.gradient_accumulation_steps": 4, "train.learning_rate": 2e-4, "train.warmup_steps": 100,
-        "train.weight_decay": 0.01, "train.eval_steps": 50, "train.save_steps": 50, "train.schedule": "linear",
+    "phi2-qa": PHI2_QA,
+    # the guide's "Modify Hyperparameters": what each variant changes
+    "phi2-qa-fast": {
+        **PHI2_QA, "train.epochs": 3, "train.batch_size": 8, "train.gradient_accumulation_steps": 2,
     },
+    "phi2-qa-quality": {**PHI2_QA, "train.epochs": 10, "train.learning_rate": 1e-4, "method.r": 32},
+    "phi2-qa-small": {**PHI2_QA, "train.epochs": 10, "method.dropout": 0.1},
+    "phi2-qa-large": {**PHI2_QA, "train.epochs": 2, "train.batch_size": 8},
+    "phi-default": {"train.epochs": 20, "train.learning_rate": 2e-4},
     "phi-quick": {"train.epochs": 3, "train.learning_rate": 2e-4},
     "phi-production": {"train.epochs": 20, "train.learning_rate": 1e-4},
     "phi-low-memory": {"train.epochs": 20, "train.gradient_checkpointing": True},
@@ -45,7 +55,9 @@ GUIDES = {
         "train.schedule": "constant",
     },
     "qwen2.5-7b-advanced": {"model.path": "Qwen/Qwen2.5-7B-Instruct", "train.max_steps": 2000},
-    "phi3-mini-advanced": {"model.path": "microsoft/Phi-3-mini-4k-instruct", "train.max_steps": 1500},
+    "phi3-mini-advanced": {
+        "model.path": "microsoft/Phi-3-mini-4k-instruct", "train.max_steps": 1500, "train.order": "curriculum",
+    },
     "mistral-7b-balanced": {"model.path": "mistralai/Mistral-7B-Instruct-v0.3"},
 }  # fmt: skip
 GENERAL = {

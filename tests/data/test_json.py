@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
-from tunesmith.data.readers.jsons import read_jsonl
+from tunesmith.data.readers.jsons import read_json, read_jsonl
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
 
@@ -65,6 +65,33 @@ def test_every_question_of_an_intent_with_every_answer(tmp_path: Path) -> None:
     found = cells(load(tmp_path, intents))
     pairs = [(row["patterns"], row["responses"]) for row in found]
     assert pairs == [("Hi", "Hey"), ("Hi", "Yes?"), ("Hello", "Hey"), ("Hello", "Yes?")]
+
+
+def test_lists_that_cannot_all_belong_together_are_refused(tmp_path: Path) -> None:
+    listed = {"id": 1, "question": [str(number) for number in range(50)], "answer": ["a"] * 50}
+    with pytest.raises(DataError, match="cannot all belong together") as caught:
+        load(tmp_path, [listed, listed])
+    assert "question 50, answer 50" in str(caught.value.cause)
+
+
+NAMES = st.sampled_from(["question", "answer", "answers", "patterns", "data", "faqs", "messages", "id", "0", "title"])
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY_JSON)
+def test_any_json_is_rows_or_a_data_error(value: Any) -> None:
+    source = Source(Path("a.json"), json.dumps(value).encode())
+    try:
+        table = read_json(source)
+    except DataError:
+        return
+    assert table.records
+    assert {name for record in table.records for name in record.cells} == set(table.columns)
 
 
 def test_listed_answers_stay_together_beside_the_best_one(tmp_path: Path) -> None:

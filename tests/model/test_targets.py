@@ -94,6 +94,16 @@ def test_what_the_model_does_not_have_is_refused_before_it_is_loaded(
     check_method(MethodConfig(name="lora", layers="0-1", target_modules="attention"), str(folder))
 
 
+def test_all_of_it_is_told_together(tiny_model_dir: Callable[[str], Path]) -> None:
+    """The head of this model is its embeddings; two names and a layer are not there either."""
+    wanted = {"layers": "0-40", "target_modules": ["q_prj", "mlp", ".*nothing"], "modules_to_save": "head"}
+    with pytest.raises(SettingsError, match="4 settings do not fit this model") as refused:
+        check_method(MethodConfig(name="lora", **wanted), str(tiny_model_dir("gpt2")))
+    told = ["'q_prj' matches no", "'.*nothing' matches no", "no layer 2; it has 2, from 0 to 1", "are one matrix"]
+    assert [part in problem for part, problem in zip(told, refused.value.problems, strict=True)] == [True] * 4
+    assert "choose layers from 0-1" in refused.value.problems[2]
+
+
 def test_methods_without_places_ask_for_no_model() -> None:
     check_method(MethodConfig(), "there/is/none")
     check_method(MethodConfig(name="full"), "there/is/none")

@@ -26,9 +26,8 @@ def check(tokenizer: Any, model_vocab_size: int) -> None:
 
 def test_a_pad_token_of_its_own_is_kept(make_family: Make) -> None:
     tokenizer = make_family("chatml")
-    finding = prepare_tokenizer(tokenizer, len(tokenizer))
+    assert prepare_tokenizer(tokenizer, len(tokenizer)) is None
     assert tokenizer.pad_token == "<pad>"
-    assert (finding.level, finding.code) == ("note", "pad-token")
     check(tokenizer, len(tokenizer))
 
 
@@ -42,7 +41,8 @@ def test_gpt2_with_a_full_vocabulary_borrows_its_rarest_word(make_family: Make, 
     finding = prepare_tokenizer(tokenizer, size)
     assert len(tokenizer) == size
     assert tokenizer.pad_token_id == max(ordinary)
-    assert finding.level == "warning"
+    assert finding is not None
+    assert (finding.level, finding.code) == ("warning", "pad-token")
     assert finding.fix is not None
     check(tokenizer, size)
     words = "What is a press? A machine that prints books."
@@ -58,6 +58,7 @@ def test_qwen2_pads_with_a_token_that_also_ends_texts(make_family: Make) -> None
     assert tokenizer.pad_token == "<|endoftext|>"
     finding = prepare_tokenizer(tokenizer, len(tokenizer))
     assert tokenizer.pad_token == "<|vision_pad|>"
+    assert finding is not None
     assert "'<|endoftext|>' is a stop token" in finding.message
     check(tokenizer, len(tokenizer))
 

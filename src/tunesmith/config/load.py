@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.config.describe import Setting, settings_by_name
+from tunesmith.config.method_config import base_problems, loop_problems
 from tunesmith.config.schema import RunConfig
 from tunesmith.errors import SettingsError
 
@@ -259,6 +260,7 @@ def _build(values: list[_Value]) -> RunConfig:
                 entry = f"{origins.get(name, 'settings')}: {found}: {message}{allowed}"
                 if entry not in problems:
                     problems.append(entry)
+    problems += [f"settings: {part}: {message}" for part, message in _combined(nested)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise SettingsError(
@@ -266,6 +268,21 @@ def _build(values: list[_Value]) -> RunConfig:
         )
     config.set_origins(origins)
     return config
+
+
+def _combined(nested: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str, str]]:
+    """What of method, base and loop does not go together, by section, whatever else is wrong with any of them."""
+    defaults = RunConfig()
+
+    def given(section: str, name: str) -> Any:
+        return nested.get(section, {}).get(name, getattr(getattr(defaults, section), name))
+
+    method, quantize = str(given("method", "name")), str(given("model", "quantize"))
+    for message in base_problems(method, quantize, str(given("model", "device"))):
+        yield "method", message
+    recomputes, sharding = given("train", "gradient_checkpointing") is True, str(given("train", "sharding"))
+    for message in loop_problems(method, quantize, gradient_checkpointing=recomputes, sharding=sharding):
+        yield "train", message
 
 
 def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:

@@ -15,7 +15,7 @@ from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig
 from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_problems
-from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
+from tunesmith.config.method_config import MethodConfig
 from tunesmith.config.phases import Phase, highest_rate, phase_problems
 from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.section import Section as _Section
@@ -289,29 +289,6 @@ class RunConfig(_Section):
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    # Validators of a field and not of the whole, so that their problems are told with those of other settings.
-    @field_validator("method")
-    @classmethod
-    def _fits_the_base(cls, method: MethodConfig, info: ValidationInfo) -> MethodConfig:
-        model = info.data.get("model")
-        if model is not None and (problems := base_problems(method.name, model.quantize, model.device)):
-            raise ValueError("\n".join(problems))
-        return method
-
-    @field_validator("train")
-    @classmethod
-    def _fits_the_method(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
-        method, model = info.data.get("method"), info.data.get("model")
-        problems = loop_problems(
-            method.name if method else "auto",
-            model.quantize if model else "auto",
-            gradient_checkpointing=train.gradient_checkpointing,
-            sharding=train.sharding,
-        )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return train
 
     @field_validator("name")
     @classmethod

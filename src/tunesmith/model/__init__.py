@@ -11,6 +11,7 @@ from tunesmith.model.adapters import (
 from tunesmith.model.dropout import seeded_dropout
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes
+from tunesmith.model.liger import layers_for_liger
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton
 from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
@@ -60,6 +61,7 @@ __all__ = [
     "format_count",
     "is_out_of_memory",
     "layer_guide",
+    "layers_for_liger",
     "load_adapter",
     "load_base",
     "load_skeleton",

@@ -41,7 +41,6 @@ _FORMATS: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
     "int8": {"load_in_8bit": True},
 }
-_LAYS_OUT_ANEW = "support_avx512bf16_for_cpu"  # of bitsandbytes' 4-bit layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +177,7 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
         **_hub_arguments(source),
     )
     model: PreTrainedModel = loaded[0]
+    _keep_layout(model)
     missing = sorted(loaded[1]["missing_keys"])
     if missing:  # transformers would fill these with random numbers
         raise ResourceError(
@@ -185,12 +185,19 @@ def _load_weights(source: Source, dtype: torch.dtype, quantize: str, device: tor
             cause=f"missing: {', '.join(missing[:4])}",
             fix="copy or download the model again; config.json and weights must belong together",
         )
-    for module in model.modules():
-        # On a CPU with avx512_bf16 bitsandbytes would lay 4-bit weights out anew in the first validation, for products
-        # that have no gradient, and round their scales: all training after it would be wrong.
-        if hasattr(module, _LAYS_OUT_ANEW):
-            setattr(module, _LAYS_OUT_ANEW, False)
     return model
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to rearrange 4-bit weights when a model answers on a CPU with avx512_bf16.
+
+    What it makes of them (0.50) has rounded scales, fails for fewer than 64 inputs, and is multiplied without autograd:
+    a run that goes on after its first validation would have other gradients, or none.
+    """
+    layers: Iterator[Any] = model.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _hub_arguments(source: Source) -> dict[str, Any]:

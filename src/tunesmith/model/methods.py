@@ -17,7 +17,7 @@ from tunesmith.kernels import draws_again
 from tunesmith.model.load import load_skeleton, quiet
 from tunesmith.model.pissa import start_at_principal
 from tunesmith.model.soft import soft_config, start_prompt
-from tunesmith.model.targets import chosen_layers, role_of, shortest_names
+from tunesmith.model.targets import chosen_layers, role_of, shortest_names, together
 
 
 def apply_method(
@@ -85,16 +85,28 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
     """PEFT's settings for an adapter method on a model, which may be without weights.
 
     Raises:
-        SettingsError: settings that choose nothing of this model.
+        SettingsError: settings that choose nothing of this model, all of them.
     """
     if METHODS[method.name].is_soft_prompt:
         return soft_config(model, method)
-    chosen = chosen_for(model, method)
+    errors, chosen, saved = list[SettingsError](), list[str](), None
+    try:
+        chosen = chosen_for(model, method)
+        if method.name == "pissa":
+            _check_rank(model, chosen, method.r)
+    except SettingsError as error:
+        errors.append(error)
+    try:
+        saved = modules_to_save(model, method)
+    except SettingsError as error:
+        errors.append(error)
+    if errors:
+        raise together(errors)
     modules = [model.get_submodule(path) for path in chosen]
     shared: dict[str, Any] = {
         "task_type": TaskType.CAUSAL_LM,
         "fan_in_fan_out": any(map(_was_conv1d, modules)),
-        "modules_to_save": modules_to_save(model, method),
+        "modules_to_save": saved,
     }
     if method.name == "ia3":
         # (IA)3 scales keys and values as they come out, and what goes into the last layer of the MLP.
@@ -103,8 +115,6 @@ def adapter_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
         scaled_inputs = shortest_names(inner, model) if inner else []
         targets = scaled_inputs + (shortest_names(outer, model) if outer else [])
         return IA3Config(target_modules=targets, feedforward_modules=scaled_inputs, **shared)
-    if method.name == "pissa":
-        _check_rank(model, chosen, method.r)
     return LoraConfig(
         r=method.r,
         # PEFT only divides it, so a fraction works; whole numbers stay whole for readers that take no others.

@@ -55,7 +55,7 @@ def chosen_layers(model: PreTrainedModel, wanted: str | Sequence[str], layers: s
         layers: numbers of decoder layers as in "0-7,24-31"; None for all.
 
     Raises:
-        SettingsError: one of them selects nothing, with the names there are and the nearest.
+        SettingsError: some of them select nothing: all of these, with the names there are and the nearest.
     """
     paths = linear_paths(model)
     if isinstance(wanted, str):
@@ -63,12 +63,19 @@ def chosen_layers(model: PreTrainedModel, wanted: str | Sequence[str], layers: s
     if not wanted:
         raise SettingsError("method.target_modules is empty", fix="set it to all, attention, mlp or names of layers")
     chosen: set[str] = set()
+    errors = []
     for name in wanted:
         found = [path for path in paths if _selects(name, path)]
         if not found:
-            raise _no_such_layer(name, paths)
+            errors.append(_no_such_layer(name, paths))
         chosen.update(found)
-    blocks = _blocks(layers, paths)
+    there = {block_of(path) for path in paths}
+    blocks = there if layers is None else set(parse_layers(layers))
+    outside = [number for number in blocks - there if number is not None]
+    if outside:
+        errors.append(_no_such_block(f"method.layers {layers}", min(outside), there))
+    if errors:
+        raise together(errors)
     selected = [path for path in paths if path in chosen and block_of(path) in blocks]
     if not selected:
         raise SettingsError(
@@ -129,19 +136,20 @@ def _selects(name: str, path: str) -> bool:
     return re.fullmatch(name, path) is not None if is_pattern(name) else ends_with(path, name)
 
 
-def _blocks(layers: str | None, paths: Iterable[str]) -> set[int | None]:
-    there = {block_of(path) for path in paths}
-    if layers is None:
-        return there
-    asked = set(parse_layers(layers))
-    outside = sorted(asked - there)
-    if outside:
-        last = max(number for number in there if number is not None)
-        raise SettingsError(
-            f"method.layers {layers}: this model has no layer {outside[0]}; it has {last + 1}, from 0 to {last}",
-            fix=f"choose layers from 0-{last}",
-        )
-    return set(asked)
+def together(errors: Sequence[SettingsError]) -> SettingsError:
+    """One error for several, each with its own fix."""
+    if len(errors) == 1:
+        return errors[0]
+    problems = [problem for error in errors for problem in error.problems or (f"{error.message}: {error.fix}",)]
+    return SettingsError(f"{len(problems)} settings do not fit this model:", problems=tuple(problems))
+
+
+def _no_such_block(setting: str, outside: int, there: Iterable[int | None]) -> SettingsError:
+    last = max(number for number in there if number is not None)
+    return SettingsError(
+        f"{setting}: this model has no layer {outside}; it has {last + 1}, from 0 to {last}",
+        fix=f"choose layers from 0-{last}",
+    )
 
 
 def _last_name(path: str) -> str:

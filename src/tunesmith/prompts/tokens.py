@@ -138,7 +138,7 @@ def encode_pieces(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase, spe
     return encoded
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model_vocab_size: int) -> Finding:
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model_vocab_size: int) -> Finding | None:
     """Give the tokenizer a pad token that is no stop token, without resizing the model's embeddings.
 
     A pad that is also the stop token is masked out of the loss with the padding, and the model never learns to stop.
@@ -149,7 +149,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model_vocab_size: int)
         model_vocab_size: rows of the model's embedding.
 
     Returns:
-        What was chosen and why.
+        What was chosen and why; None where the one it has will do.
 
     Raises:
         ResourceError: the tokenizer has no end-of-text token.
@@ -167,7 +167,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, model_vocab_size: int)
 
     old = tokenizer.pad_token
     if is_free(tokenizer.pad_token_id):
-        return Finding("note", "pad-token", f"the pad token is the model's own {old!r}")
+        return None
     why = f"{old!r} is a stop token or outside the model" if old is not None else "the tokenizer has none"
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     named = next((name for name in PAD_NAMES if is_free(vocabulary.get(name))), None)

@@ -18,6 +18,7 @@ from tunesmith.model import (
     autocast,
     check_method,
     count_parameters,
+    layers_for_liger,
     load_base,
     save_adapter,
     slow_format,
@@ -169,6 +170,9 @@ def _train(
         config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
     )
 
+    by_liger = layers_for_liger(model, base.device, compiled=config.train.compile == "on")
+    joined_operations = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
+
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
 
@@ -206,7 +210,7 @@ def _train(
                 config=config,
                 data=prepared.report,
                 encoding=encoding,
-                findings=(padding, *template.findings, *padded, *limits, *rates),
+                findings=(*filter(None, [padding]), *template.findings, *padded, *joined_operations, *limits, *rates),
                 trainable=trainable,
                 parameters=parameters,
                 steps=plan.total_steps,

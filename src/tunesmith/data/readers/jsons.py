@@ -135,8 +135,14 @@ def _table(
         if form is not None:
             unfolded.setdefault(form, []).append(number)
         flat: Mapping[str, Any] = ITEM_FORMS[form][1](row) if form else laid_flat(row)
+        try:
+            rows_of_item = each_answer(flat)
+        except DataError as error:
+            raise DataError(
+                f"{source.path}, row {number}: {error.message}", cause=error.cause, fix=error.fix
+            ) from error
         records += (
-            Record(number, {str(name): keep_nested(value) for name, value in one.items()}) for one in each_answer(flat)
+            Record(number, {str(name): keep_nested(value) for name, value in one.items()}) for one in rows_of_item
         )
     if not records:
         raise DataError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
+from math import prod
 from typing import Any
 
 from tunesmith.data.names import is_known_name, name_weight
@@ -14,6 +15,7 @@ from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
 
 _CHAT_KEYS = ("messages", "conversations")
+_MOST_PAIRS = 2_000  # of one object; an intent has tens of each
 _ASKING = ("question", "instruction", "prompt")
 _ANSWERING = ("answer", "output", "completion")
 
@@ -147,12 +149,22 @@ def each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each question and each answer of an object that lists them: {"patterns": [..], "responses": [..]}.
 
     A list is left alone beside a single text of the same part, such as all correct answers beside the best one.
+
+    Raises:
+        DataError: there are too many of both to be meant so.
     """
     listed: dict[str, list[Any]] = {}
     for parts in (_ASKING, _ANSWERING):
         keys = _named(item, parts)
         if len(keys) == 1 and isinstance(item[keys[0]], list):
             listed[keys[0]] = item[keys[0]]
+    if prod(map(len, listed.values())) > _MOST_PAIRS:
+        counts = ", ".join(f"{key} {len(values)}" for key, values in listed.items())
+        raise DataError(
+            "one object lists so many questions and answers that they cannot all belong together",
+            cause=counts,
+            fix="write an object for each question with its answer",
+        )
     return [{**item, **dict(zip(listed, chosen, strict=True))} for chosen in product(*listed.values())]
 
 

@@ -79,8 +79,16 @@ def decode(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
     """Text, name of the encoding, findings. A byte order mark decides, then UTF-8, then cp1252 (Western Windows).
 
     Raises:
-        DataError: the bytes are no text, or not in the encoding asked for; the message names the line.
+        DataError: the bytes are no text, or none but white space, or not in the encoding asked for; the message names
+            the line.
     """
+    text, encoding, findings = _decoded(source)
+    if not text.strip():
+        raise DataError(f"{source.path} is empty", cause="it holds white space only", fix="name a file with rows in it")
+    return text, encoding, findings
+
+
+def _decoded(source: Source) -> tuple[str, str, tuple[Finding, ...]]:
     kind = recognise(source.path, source.content)
     if kind is not None:
         raise DataError(f"{source.path} is not text: it is {kind.name}", fix=kind.fix)
