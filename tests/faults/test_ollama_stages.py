@@ -97,7 +97,7 @@ PLACES = {
     "a tensor": (hook("export.gguf", "change", 9), ["data", "train", "eval", "merge"]),
     "the Modelfile": (hook("export.targets", "_modelfile_text"), ["data", "train", "eval", "merge", "gguf"]),
     "a check": (hook("api.verifiers", "verify_numbers", 2), ["data", "train", "eval", "merge", "gguf", "quantise"]),
-    "handing over": (hook("export.ollama", "_chunks", 2), STAGES[:-1]),
+    "handing over": (hook("export.ollama", "_chunks"), STAGES[:-1]),
 }
 
 
