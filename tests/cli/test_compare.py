@@ -91,7 +91,8 @@ def test_interactive_keeps_and_scores_nothing(cli, api, extra: tuple[str, ...]) 
     assert api.calls == []
 
 
-def test_words_that_the_first_model_did_not_write_are_in_colour() -> None:
+def test_words_that_the_first_model_did_not_write_are_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     table = answer_columns([("base", "press the red button"), ("faq", "press the green button now"), ("x", "")])
     _, faq, nothing = (column._cells[0] for column in table.columns)  # type: ignore[attr-defined]
     assert [faq.plain[span.start : span.end] for span in faq.spans if span.style] == ["green", "now"]
