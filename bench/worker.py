@@ -81,7 +81,7 @@ def measure_machine() -> dict[str, Any]:
 
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -111,7 +111,7 @@ def _product_rate(device: str, dtype: Any) -> float:
     return best
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import api
+from tunesmith.api.models import open_model
 from tunesmith.config import load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
 from tunesmith.generate import Engine
@@ -137,3 +138,102 @@ def test_what_cannot_be_compared_is_told(
     Path("cases.yaml").write_text("- Which?\n")
     with pytest.raises(error, match=message):
         api.compare(names, folder=tmp_path, **{**more, "overrides": {**SHORT, **more.get("overrides", {})}})
+
+
+# --- a run against its base, on its test rows and on files
+
+
+def test_a_second_evaluation_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = api.evaluate("a", overrides={**SHORT})
+    monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("tunesmith.evaluate.answers.row_nll", lambda *_, **__: pytest.fail("measured again"))
+    second = api.evaluate("a", overrides={**SHORT})
+    assert [line.change for line in second.changes] == [line.change for line in first.changes]
+    assert second.tuned.rows == first.tuned.rows
+
+
+def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
+    own = api.evaluate("a", overrides={**SHORT})
+    card = (own.run.model_dir / "README.md").read_text()
+    (home / "new.jsonl").write_text(
+        "".join(
+            json.dumps({"prompt": f"What is the code of {what}?", "completion": "The code is 7."}) + "\n"
+            for what in ("colour 3", "rain", "snow")
+        )
+    )
+    found = api.evaluate("a", data="new.jsonl", overrides={**SHORT})
+    assert found.folder == own.run.eval_dir / "files" / "new.jsonl"
+    assert [row["question"] for row in found.tuned.rows][1:] == [
+        "What is the code of rain?",
+        "What is the code of snow?",
+    ]
+    assert json.loads((found.folder / "summary.json").read_text())["rows"] == 3
+    assert len((found.folder / "predictions.jsonl").read_text().splitlines()) == 3
+    page = (found.folder / "report.html").read_text()
+    assert "on new.jsonl" in page
+    assert page.index("What was asked") < page.index("What it was trained on") < page.rindex("faq.csv")
+    assert found.to_json()["data"]["rows_read"] == 3
+    assert json.loads((own.run.eval_dir / "summary.json").read_text())["rows"] == own.tuned.row_count
+    assert (own.run.model_dir / "README.md").read_text() == card
+    assert all(leak.file == "new.jsonl" for leak in found.leakage.leaks)
+
+
+def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:
+    (home / "own.yaml").write_text('- {question: "Who?", check: {contains: nobodyever}}\n')
+    result = api.evaluate_cases("a", "own.yaml", overrides={**SHORT})
+    assert result.contest.names == ["base", "a"]
+    assert len(result.failed) == 1
+    assert (home / "runs" / "a" / "eval" / "files" / "own.yaml" / "contest.json").is_file()
+
+
+def test_an_empty_test_split_says_what_to_do(home: Path) -> None:
+    overrides = {"data.split.train": 0.9, "data.split.validation": 0.1, "data.split.test": 0.0}
+    with pytest.raises(DataError, match="a has no test rows") as caught:
+        api.evaluate("a", overrides=overrides)
+    assert "--data FILE" in str(caught.value.fix)
+
+
+def test_a_run_that_classifies_chooses_on_other_rows_too(tiny_model_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "mail.csv").write_text(
+        "text,label\n" + "".join(f"message {n} of the day,{['ham', 'spam'][n % 2]}\n" for n in range(40))
+    )
+    overrides = {"data.path": str(tmp_path / "mail.csv"), "model.path": str(tiny_model_dir("llama"))}
+    api.train(load_config(overrides={**overrides, "train.max_steps": 2, "output_dir": str(tmp_path / "mail")}))
+    run = str(tmp_path / "mail")
+    (tmp_path / "new.csv").write_text("text,label\none more,ham\nand one,spam\nodd,unheard\n")
+    found = api.evaluate(run, data=str(tmp_path / "new.csv"))
+    assert {row["prediction"] for row in found.tuned.rows} <= {"ham", "spam"}
+    assert found.to_json()["labels"]["unseen"] == {"unheard": 1}
+    compared = api.compare(["base", run], data=str(tmp_path / "new.csv"), folder=tmp_path / "out")
+    assert compared.contest.deciding == "accuracy"
+    assert {row["answers"][run]["text"] for row in compared.contest.rows} <= {"ham", "spam"}
+    (tmp_path / "none.csv").write_text("text,label\none more,unheard\n")
+    with pytest.raises(DataError, match="none of the 1 test rows has a label that the run was trained on"):
+        api.evaluate(run, data=str(tmp_path / "none.csv"))
+
+
+# --- several models at once
+
+
+def test_a_panel_answers_as_the_models_do_and_loads_a_base_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = open_model
+    monkeypatch.setattr(
+        "tunesmith.api.panel.open_model", lambda name, config: opened.append(name) or real(name, config)
+    )
+    panel = api.open_panel(["base", "a", "a@2"], overrides={**SHORT})
+    assert opened == ["a", "a@2"]
+    question = "What is the code of colour 3?"
+    replies = {reply.name: reply.text for reply in panel.ask(question)}
+    Path("one.yaml").write_text(f"- {question}\n")
+    row = api.compare(["base", "a", "a@2"], questions="one.yaml", overrides={**SHORT}).contest.rows[0]
+    assert replies == {name: answer["text"] for name, answer in row["answers"].items()}
+    panel.set_generation("max_new_tokens", "1")
+    assert all(reply.tokens <= 1 for reply in panel.ask(question))
+    with pytest.raises(SettingsError):
+        panel.set_generation("temperature", "-1")
+
+
+def test_the_memory_of_the_weights_is_counted(tmp_path: Path) -> None:
+    contest = api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path).contest
+    assert contest.memory_bytes["a"] > contest.memory_bytes["base"] > 0  # the adapter on top

@@ -16,9 +16,10 @@ import tunesmith
 from tunesmith.api.contest import CaseResult, Compared
 from tunesmith.api.leaks import LeakReport
 from tunesmith.api.look import is_base
+from tunesmith.api.panel import Panel, Reply
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
-from tunesmith.data import check_file
+from tunesmith.data import check_path
 from tunesmith.errors import DataError, ResourceError
 from tunesmith.evaluate import Answer, hold
 from tunesmith.generate import Completion
@@ -175,7 +176,7 @@ class FakeApi(ModuleType):
         return run
 
     def check_data_file(self, path: str) -> None:
-        check_file(Path(path))
+        check_path(Path(path))
 
     def inspect(self, config: Any) -> Any:
         self._called("inspect", config=config)
@@ -279,11 +280,25 @@ class FakeApi(ModuleType):
         answers = {name: [Answer(text, True, 1, 0.1)] * len(asked) for name, text in texts.items()}
         for name in models:
             on_progress(name, len(asked), len(asked))
-        cases = [CaseResult("Q0?", "Me.", failed) for failed in self.failed_checks]
+        cases = [CaseResult("Q0?", "Me.", failed, checks=1) for failed in self.failed_checks]
         return Compared(folder or Path("comparisons/x"), hold(asked, answers), (), tuple(cases))
 
-    def evaluate(self, reference: str, *, overrides: Any = None, on_progress: Any = None) -> Any:
-        self._called("evaluate", reference=reference, overrides=overrides)
+    def open_panel(self, models: Any, overrides: Any = None) -> Panel:
+        """Models that say their names and what they were asked."""
+        self._called("open_panel", models=models, overrides=overrides)
+
+        def member(name: str) -> Any:
+            return lambda messages, config: Reply(name, f"{name} heard {messages[-1].content}", 5, 0.5, is_cut=True)
+
+        return Panel({name: member(name) for name in models}, load_config())
+
+    def evaluate_cases(self, reference: str, questions: str, **arguments: Any) -> Any:
+        return self.compare(["base", reference], questions=questions, **arguments)
+
+    def evaluate(
+        self, reference: str, *, data: str | None = None, overrides: Any = None, on_progress: Any = None
+    ) -> Any:
+        self._called("evaluate", reference=reference, data=data, overrides=overrides)
         row = {"row": 3, "sheet": "FAQ", "question": "Who?", "reference": "Me.", "prediction": "You."}
         tasks = self.tasks
         base = SimpleNamespace(
@@ -302,6 +317,9 @@ class FakeApi(ModuleType):
             on_progress(who, 1, 1)
         return SimpleNamespace(
             run=Run.open(reference),
+            data=data,
+            asked=FakeReport() if data else None,
+            folder=Path("runs/faq/eval/files/other.csv"),
             base=base,
             tuned=tuned,
             changes=[

@@ -37,17 +37,41 @@ def pipe(cli, api, faq, monkeypatch: pytest.MonkeyPatch):
 def test_eval_shows_table_and_answers_on_standard_output(cli, api, faq) -> None:
     outcome = cli("eval", "faq", "--eval.max_rows", "5", "--max_new_tokens", "9")
     assert outcome.code == 0
-    assert api.calls == [("evaluate", {"reference": "faq", "overrides": {"eval.max_rows": "5", "max_new_tokens": "9"}})]
+    overrides = {"eval.max_rows": "5", "max_new_tokens": "9"}
+    assert api.calls == [("evaluate", {"reference": "faq", "data": None, "overrides": overrides})]
     table = [line.split() for line in outcome.out.splitlines()]
     assert ["perplexity", "80.00", "8.00", "-72.00", "-80.00", "to", "-60.00", "better"] in table
     assert ["exact", "match", "0.0", "100.0", "+100.0", "+100.0", "to", "+100.0", "better"] in table
-    for text in ("Who?  (FAQ, row 3)", "expected: Me.", "the first test row", "│ You.", "tunesmith chat faq"):
+    for text in ("Who?  (FAQ, row 3)", "expected: Me.", "the first row", "│ You.", "tunesmith chat faq"):
         assert text in outcome.out
     assert "1 answer by the tuned model" in outcome.err
 
 
 def test_eval_json_is_the_summary_alone(cli, api, faq) -> None:
     assert json.loads(cli("eval", "faq", "--json").out) == {"schema_version": 1, "rows": 1}
+
+
+def test_eval_of_another_file(cli, api, faq) -> None:
+    Path("other.csv").write_text("question,answer\nWho?,Me.\n")
+    outcome = cli("eval", "faq", "--data", "other.csv")
+    assert api.calls == [("evaluate", {"reference": "faq", "data": "other.csv", "overrides": {}})]
+    assert "runs/faq/eval/files/other.csv/report.html" in outcome.out
+    assert "measuring faq and its base on other.csv" in outcome.err
+    assert "6 rows read, 6 kept" in outcome.err
+    missing = cli("eval", "faq", "--data", "othr.csv")
+    assert missing.code == 3
+    assert "did you mean other.csv?" in missing.err
+
+
+def test_eval_of_cases_is_a_gate(cli, api, faq) -> None:
+    api.failed_checks = [(), ("contains: a",)]
+    outcome = cli("eval", "faq", "--questions", "cases.yaml")
+    assert outcome.code == 100
+    assert "1 of 2 questions failed a check on faq" in outcome.err
+    assert api.calls[0][1]["questions"] == "cases.yaml"
+    both = cli("eval", "faq", "--questions", "cases.yaml", "--data", "other.csv")
+    assert both.code == 2
+    assert "--questions and --data are both given" in both.err
 
 
 # --- ask

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from xml.etree import ElementTree
+
+import pytest
+
+from tunesmith.cli import compare_live
+from tunesmith.cli.terminal import answer_columns
 
 
 def test_verdict_table_and_answers_are_shown(cli, api) -> None:
@@ -30,3 +36,64 @@ def test_a_failed_check_is_exit_code_100_and_a_failure_for_the_build(cli, api) -
     suite = ElementTree.fromstring(Path("out/report.xml").read_bytes())
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert [case.find("failure") is not None for case in suite] == [False, True]
+
+
+def test_checks_are_told_beside_the_answers(cli, api) -> None:
+    api.failed_checks = [(), ("contains: a",)]
+    shown = cli("compare", "base", "faq", "--questions", "cases.yaml").out
+    assert "faq passed all of its 1 check" in shown
+    assert "faq failed: contains: a" in shown
+
+
+def test_in_a_pipe_each_question_is_a_line_of_json(cli, api, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Who?\n\n/tokens 9\n/nonsense\none \\\ntwo\n/quit\nnever asked\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    outcome = cli("compare", "base", "faq", "ollama:x", "--interactive", "--temperature", "0.5")
+    assert outcome.code == 0
+    assert api.calls == [("open_panel", {"models": ("base", "faq", "ollama:x"), "overrides": {"temperature": "0.5"}})]
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["question"] for line in lines] == ["Who?", "one \ntwo"]
+    assert lines[0]["answers"]["faq"] == "faq heard Who?"
+    assert list(lines[0]["answers"]) == ["base", "faq", "ollama:x"]
+    assert "max_new_tokens: 9" in outcome.err
+    assert "there is no command /nonsense" in outcome.err
+
+
+def test_at_the_keyboard_answers_stand_side_by_side(
+    cli, api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = iter(["Who?", "/temp -7", "/help", "/system Be short."])
+
+    def next_line(_: str) -> str:
+        try:
+            return next(entries)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("tunesmith.cli.chat.is_interactive", lambda: True)
+    monkeypatch.setattr("tunesmith.cli.chat_input.keyboard", lambda: next_line)
+    panel = api.open_panel(["base", "faq"])
+    assert compare_live.talk(panel) == 0
+    captured = capsys.readouterr()
+    assert any("base heard Who?" in line and "faq heard Who?" in line for line in captured.out.splitlines())
+    assert "faq: 5 tokens, 10 tokens/s, cut off" in captured.err
+    assert "temperature" in captured.err  # -7 is out of range, and said so
+    assert panel.config.generate.temperature == 0
+    assert panel.system == "Be short."
+    assert "/quit" in captured.err
+
+
+@pytest.mark.parametrize("extra", [("--json",), ("--questions", "x.yaml"), ("--junit", "x.xml")])
+def test_interactive_keeps_and_scores_nothing(cli, api, extra: tuple[str, ...]) -> None:
+    outcome = cli("compare", "base", "faq", "--interactive", *extra)
+    assert outcome.code == 2
+    assert f"--interactive does not go with {extra[0]}" in outcome.err
+    assert api.calls == []
+
+
+def test_words_that_the_first_model_did_not_write_are_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    table = answer_columns([("base", "press the red button"), ("faq", "press the green button now"), ("x", "")])
+    _, faq, nothing = (column._cells[0] for column in table.columns)  # type: ignore[attr-defined]
+    assert [faq.plain[span.start : span.end] for span in faq.spans if span.style] == ["green", "now"]
+    assert nothing.plain == "(nothing)"

@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import ResourceError
-from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all
-from tunesmith.generate import Endpoint, Engine
-from tunesmith.types import Message
+from tunesmith.evaluate import answers as kept_answers
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all, nll_all
+from tunesmith.generate import Choice, Endpoint, Engine
+from tunesmith.types import Encoded, Message
 
 SETTINGS = GenerateConfig()
 
@@ -45,7 +47,7 @@ class Echo:
 
 
 def local(echo: Echo, asked: list[tuple[Message, ...]], log: AnswerLog | None = None) -> list[str]:
-    found = answer_all(cast(Engine, echo), asked, SETTINGS, batch_size=1, log=log)
+    found = answer_all(cast(Engine, echo), asked, SETTINGS, batch_size=4, log=log)
     return [answer.text for answer in found]
 
 
@@ -71,7 +73,7 @@ def test_a_second_call_asks_only_what_is_new(tmp_path: Path, ask: Any) -> None:
 
 @pytest.mark.parametrize(("ask", "kept"), [(local, 16), (remote, 19)])
 def test_what_was_written_before_a_failure_is_kept(tmp_path: Path, ask: Any, kept: int) -> None:
-    """A local model is asked in parts of eight batches, a server row by row."""
+    """A local model is asked a batch at a time, here of four rows, a server row by row."""
     path = tmp_path / "model.jsonl"
     asked = questions(*map(str, range(30)))
     with pytest.raises(ResourceError, match="killed"):
@@ -105,3 +107,51 @@ def test_progress_counts_what_is_known_already() -> None:
     seen: list[tuple[int, int]] = []
     ask_all(cast(Endpoint, Echo()), questions("a", "b", "c"), SETTINGS, log=log, on_progress=lambda *n: seen.append(n))
     assert seen == [(2, 3), (3, 3)]
+
+
+def row(*ids: int, supervised: int = 1) -> Encoded:
+    return Encoded(np.array(ids), np.arange(len(ids)) >= len(ids) - supervised, row=ids[0])
+
+
+def test_likelihoods_are_computed_once_and_kept_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def likelihoods(_: Any, rows: Sequence[Encoded]) -> Any:
+        asked.extend(one.row for one in rows)
+        return np.array([[one.input_ids.sum() / 3, one.target_tokens] for one in rows])
+
+    monkeypatch.setattr(kept_answers, "row_nll", likelihoods)
+    engine = cast(Engine, SimpleNamespace(model=None))
+    first, second = row(1, 2, 3), row(4, 5, 6, supervised=2)
+    found = nll_all(engine, [first, second, first], log=AnswerLog(tmp_path / "log.jsonl"))
+    assert found.tolist() == [[2.0, 1.0], [5.0, 2.0], [2.0, 1.0]]
+    assert asked == [1, 4]
+    again = [row(1, 2, 3, supervised=2), row(7, 8, supervised=0), second]  # other supervised tokens, none, the same
+    found = nll_all(engine, again, log=AnswerLog(tmp_path / "log.jsonl"))
+    assert found.tolist() == [[2.0, 2.0], [0.0, 0.0], [5.0, 2.0]]
+    assert asked == [1, 4, 1]
+
+
+def test_choices_are_kept_by_question_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def choices(_: Any, conversations: Any, labels: Sequence[str], **__: Any) -> list[Choice]:
+        asked.extend(messages[-1].content for messages in conversations)
+        return [Choice(tuple(labels), tuple(-1.5 - place for place in range(len(labels)))) for _ in conversations]
+
+    monkeypatch.setattr(kept_answers, "choose", choices)
+    engine = cast(Engine, None)
+    first = choose_all(engine, questions("a", "b", "a"), ["x", "y"], log=AnswerLog(tmp_path / "log.jsonl"))
+    assert choose_all(engine, questions("a", "b", "a"), ["x", "y"], log=AnswerLog(tmp_path / "log.jsonl")) == first
+    assert asked == ["a", "b"]
+    assert [choice.label for choice in first] == ["x", "x", "x"]
+    choose_all(engine, questions("a"), ["x", "z"], log=AnswerLog(tmp_path / "log.jsonl"))
+    assert asked == ["a", "b", "a"]
+
+
+def test_the_longest_questions_are_asked_first_and_together() -> None:
+    echo = Echo()
+    assert local(echo, questions("aa", "a", "aaaa", "aaa", "aaaaa")) == ["aa!", "a!", "aaaa!", "aaa!", "aaaaa!"]
+    assert echo.asked == ["aaaaa", "aaaa", "aaa", "aa", "a"]

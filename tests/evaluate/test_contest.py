@@ -10,7 +10,7 @@ import pytest
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.contests import hold
-from tunesmith.evaluate.evaluators import EVALUATORS
+from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.paired import mean_of
 from tunesmith.evaluate.style import repetition
@@ -72,6 +72,21 @@ def test_slices_say_where_a_model_is_better() -> None:
         "middle questions": 27,
         "long questions": 26,
     }
+
+
+def test_labels_are_slices_the_commonest_twenty_of_them() -> None:
+    labels = [f"label {n % 25}" for n in range(30)]
+    asked = [Example((Message("user", f"q{n}"), Message("assistant", label)), row=n) for n, label in enumerate(labels)]
+    given = {"a": [Answer("label 0", True, 0, 0.0)] * 30, "b": [Answer(label, True, 0, 0.0) for label in labels]}
+    scores = {
+        name: measure(["accuracy"], Rows(predictions=[one.text for one in answers], references=labels, labels=labels))
+        for name, answers in given.items()
+    }
+    parts = hold(asked, given, scores=scores, deciding="accuracy", is_labels=True).matches["b"].slices
+    of_labels = {part.name: part for part in parts if part.name.startswith("label")}
+    assert len(of_labels) == 20
+    assert of_labels["label label 0"].rows == 2
+    assert (of_labels["label label 0"].found.change, of_labels["label label 1"].found.change) == (0.0, 1.0)
 
 
 def test_questions_without_references_are_shown_and_not_scored() -> None:

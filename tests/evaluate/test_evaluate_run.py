@@ -55,18 +55,22 @@ EXAMPLES = [
 
 
 class Scripted:
-    """An engine that writes what it is told; model, tokenizer and template are real."""
+    """An engine that writes what it is told; model, tokenizer and template are real. answers: of the rows in order."""
 
     def __init__(self, engine, answers):
         self.model, self.tokenizer, self.template = engine.model, engine.tokenizer, engine.template
         self.context_tokens = engine.context_tokens
-        self.answers, self.calls = answers, []
+        self.answers, self.calls, self.script = answers, [], {}
+
+    def learn(self, examples):
+        self.script = dict(zip((tuple(example.prompt) for example in examples), self.answers, strict=False))
 
     def generate(self, conversations, settings, *, seed, batch_size, on_progress):
         self.calls.append((list(conversations), settings, seed, batch_size))
         if on_progress:
-            on_progress(len(self.answers), len(self.answers))
-        return [SimpleNamespace(text=text, token_ids=(5, 6), finish_reason="stop") for text in self.answers]
+            on_progress(len(conversations), len(conversations))
+        texts = [self.script.get(tuple(asked), self.answers[0]) for asked in conversations]
+        return [SimpleNamespace(text=text, token_ids=(5, 6), finish_reason="stop") for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,8 @@ def encoded(examples, engine):
 
 
 def measure(engine, examples=EXAMPLES, **changes):
+    if isinstance(engine, Scripted):
+        engine.learn(examples)
     return evaluate(engine, examples, encoded(examples, engine), **{"config": CONFIG, **changes})
 
 
@@ -121,9 +127,10 @@ def test_metrics_rows_and_what_was_asked(engine):
     assert found.skipped_rows == ()
     assert found.seconds > 0
     assert found.tokens_per_second > 0
-    assert done == [(3, 3)]
-    # the answers themselves must not be in what the model is shown
-    assert scripted.calls == [([example.prompt for example in EXAMPLES], SETTINGS, 7, 2)]
+    assert done == [(2, 3), (3, 3)]
+    # longest first, and the answers themselves must not be in what the model is shown
+    asked = [[EXAMPLES[index].prompt for index in batch] for batch in ((1, 2), (0,))]
+    assert scripted.calls == [(batch, SETTINGS, 7, 2) for batch in asked]
 
 
 def test_the_real_engine_answers_the_same_whatever_the_batch(engine):
@@ -192,7 +199,7 @@ def test_nothing_to_measure_is_an_error_of_the_data(engine, examples, message):
     with pytest.raises(DataError, match=message) as caught:
         evaluate(engine, examples, [], config=CONFIG)
     assert "data.split.test" in caught.value.fix
-    assert "data.test_path" in caught.value.fix
+    assert "--data FILE" in caught.value.fix
 
 
 def test_compare_table_knows_that_lower_perplexity_is_better(engine):

@@ -175,8 +175,8 @@ def test_how_much_of_a_text_is_read_does_not_depend_on_its_label(engine, monkeyp
         asked.extend(conversations)
         return choose(engine, conversations, labels, **options)
 
-    monkeypatch.setattr("tunesmith.evaluate.run.choose", spy)
+    monkeypatch.setattr("tunesmith.evaluate.answers.choose", spy)
     long = "word " * 300
     measure(engine, rows=[(long, "ham", 1), (long, "card_arrival", 2)])
-    assert asked[0] == asked[1]
+    assert len(asked) == 1  # both texts are cut to the same one, which is asked once
     assert len(asked[0][0].content) < len(long)

@@ -78,6 +78,13 @@ def test_scores_that_do_not_exist_give_no_verdict() -> None:
     assert found.verdict == "no evidence"
 
 
+def test_rows_that_a_score_leaves_out_leave_its_interval_finite() -> None:
+    known = Sums(np.array([[1.0, 1.0], [2.0, 1.0], [0.0, 0.0]]), lambda totals: totals[:, 0] / totals[:, 1])
+    found = interval(known)  # one resample in 27 has nothing but the third row
+    assert found.value == 1.5
+    assert 1 <= found.low <= found.high <= 2
+
+
 def test_not_the_same_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows before, 3 after"):
         difference(mean_of(np.zeros(2)), mean_of(np.zeros(3)))

@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesmith.api.contest import CaseResult, Compared, compare
+    from tunesmith.api.contest import CaseResult, Compared, compare, evaluate_cases
     from tunesmith.api.curve import Curve, schedule_curve
     from tunesmith.api.evaluator import EvaluationMetric, EvaluationReport, MetricType, ModelEvaluator
     from tunesmith.api.exporter import Export, Exported, export
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.panel import Panel, Reply, open_panel
     from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
     from tunesmith.api.pusher import Push, push
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
@@ -43,9 +44,11 @@ __all__ = [
     "MetricType",
     "ModelEvaluator",
     "ModelFinetuner",
+    "Panel",
     "Pipeline",
     "Preview",
     "Push",
+    "Reply",
     "Session",
     "Stage",
     "SuiteComparison",
@@ -54,10 +57,12 @@ __all__ = [
     "compare",
     "create_mlx_compatible_scheduler",
     "evaluate",
+    "evaluate_cases",
     "export",
     "inspect",
     "is_base",
     "layers",
+    "open_panel",
     "open_session",
     "pretrain",
     "preview",
@@ -70,7 +75,7 @@ __all__ = [
 
 
 _HOME = {
-    **dict.fromkeys(("CaseResult", "Compared", "compare"), "contest"),
+    **dict.fromkeys(("CaseResult", "Compared", "compare", "evaluate_cases"), "contest"),
     **dict.fromkeys(("Curve", "schedule_curve"), "curve"),
     **dict.fromkeys(("EvaluationMetric", "EvaluationReport", "MetricType", "ModelEvaluator"), "evaluator"),
     **dict.fromkeys(("Export", "Exported", "export"), "exporter"),
@@ -78,6 +83,7 @@ _HOME = {
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
     **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
     **dict.fromkeys(("Push", "push"), "pusher"),
+    **dict.fromkeys(("Panel", "Reply", "open_panel"), "panel"),
     **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
-from tunesmith.data import encode, prepare, spread_over_tasks
+from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError
 from tunesmith.evaluate import AnswerLog, Evaluation, Tools
 from tunesmith.evaluate import evaluate as measure
@@ -29,16 +30,29 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
             f"{' or '.join(config.data.files)} has changed since {run.name} was trained",
             cause=f"its SHA-256 was {trained_on[:12]}, is {prepared.report.sha256[:12]}: rows trained on could be "
             "among the test rows",
-            fix="restore the file, or give other rows with --data.test_path FILE",
+            fix="restore the file, or give other rows: --data FILE",
         )
     rows = spread_over_tasks(prepared.test, config.eval.max_rows)
     if not rows:
         raise DataError(
             f"{run.name} has no test rows",
             cause="all rows were trained on: there were too few to keep some, or data.split.test was 0",
-            fix="give other rows with --data.test_path FILE, or train with more rows",
+            fix="give other rows with --data FILE, or train with more rows",
         )
     return rows
+
+
+def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
+    """A file of the user, read as the run read its own: on the test side, at most `eval.max_rows` rows.
+
+    Raises:
+        DataError: the file cannot be used, or no row of it can be measured on.
+    """
+    trained = run.manifest["data"]
+    is_one = len(config.data.files) == 1  # of several files each has columns of its own
+    shape = trained["shape"] if is_one or trained.get("labels") else "auto"
+    found = prepare_rows(config, path, shape=shape, columns=trained["columns"] if is_one else {})
+    return replace(found, test=found.test[: config.eval.max_rows])
 
 
 def measure_session(
@@ -53,7 +67,7 @@ def measure_session(
 ) -> Evaluation:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not asked again. tools: as in `evaluate`.
+    log: of this model with these settings; what is in it is not computed again. tools: as in `evaluate`.
     """
     who = "the base model" if base else "the tuned model"
     with session.engine(base=base) as engine:

@@ -43,11 +43,14 @@ class LeakReport:
         return {"unchecked": self.unchecked, "rows": [asdict(leak) for leak in self.leaks]}
 
 
-def find_leaks(run: Run, config: RunConfig, test: Sequence[Example]) -> LeakReport:
+def find_leaks(run: Run, config: RunConfig, test: Sequence[Example], *, source: str | None = None) -> LeakReport:
     """Compare test rows with the rows that the run was trained and chosen on, as its own settings divide its own file.
 
     Other test rows than the run's own may have been given in `config`: leaving their repetitions out of a training that
     is over would hide them.
+
+    Args:
+        source: the file that the test rows are from, where it is none of the run's own.
     """
     stored = load_config(stored=run.config_path)
     try:
@@ -66,7 +69,7 @@ def find_leaks(run: Run, config: RunConfig, test: Sequence[Example]) -> LeakRepo
         tuple(
             Leak(
                 index=found.first,
-                file=str(of_task.get(test[found.first].task, config.data.test_path or config.data.path)),
+                file=str(source or of_task.get(test[found.first].task, config.data.test_path or config.data.path)),
                 row=_place(test[found.first]),
                 kind=found.kind,
                 similarity=round(found.similarity, 4),

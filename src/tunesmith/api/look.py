@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.config import RunConfig
-from tunesmith.data import Prepared, check_file, encode, prepare
+from tunesmith.data import Prepared, check_path, encode, prepare
 from tunesmith.errors import SettingsError
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
@@ -34,7 +34,7 @@ def check_data_file(path: str) -> None:
     Raises:
         DataError: there is nothing at `path`, or a folder.
     """
-    check_file(Path(path))
+    check_path(Path(path))
 
 
 def is_base(reference: str) -> bool:

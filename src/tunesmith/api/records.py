@@ -1,4 +1,4 @@
-"""Where the answers of a model are kept: a file for each model, template, settings and seed that they depend on.
+"""Where answers are kept: a file for each model, template, settings and seed that they depend on.
 
 The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
 from tunesmith.evaluate import AnswerLog, Tools
+from tunesmith.runs import Run
 
 
 def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
@@ -32,6 +33,11 @@ def answers_file(folder: Path, name: str, config: RunConfig, session: Session | 
         depends_on += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{file_name(name)}-{digest}.jsonl"
+
+
+def file_folder(run: Run, data: str) -> Path:
+    """Where what a run makes of a file of the user is kept."""
+    return run.eval_dir / "files" / file_name(Path(data).name)
 
 
 def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], None]) -> Tools:

@@ -14,11 +14,13 @@ from pathlib import Path
 from tunesmith import train as training
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
-from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
+from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
-from tunesmith.api.records import answers_file, tools_of
+from tunesmith.api.pages import run_page
+from tunesmith.api.records import answers_file, file_folder, tools_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
+from tunesmith.data import DataReport
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     PREFERENCE,
@@ -35,7 +37,6 @@ from tunesmith.evaluate import (
     measure_suite,
     predictions,
     read_suite,
-    report_html,
     summarise,
     with_preference,
 )
@@ -53,13 +54,17 @@ class Comparison:
 
     leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
     that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
-    `eval.suites`.
+    `eval.suites`. folder: of its files. data: the file of the user that was asked, and `asked`, what was read of it;
+    None for the run's own test rows.
     """
 
     run: Run
     base: Evaluation
     tuned: Evaluation
     leakage: LeakReport
+    folder: Path
+    data: str | None = None
+    asked: DataReport | None = None
     others: tuple[Evaluation, Evaluation] | None = None
     is_excluding: bool = False
     suites: tuple[SuiteComparison, ...] = ()
@@ -79,6 +84,8 @@ class Comparison:
         summary["leakage"] = self.leakage.to_json()
         if self.others:
             summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
+        if self.asked:
+            summary["data"] = self.asked.to_json()
         if self.suites:
             summary["suites"] = {suite.name: suite.to_json() for suite in self.suites}
         return summary
@@ -159,13 +166,18 @@ def new_folder(config: RunConfig) -> Path:
 def evaluate(
     reference: str,
     *,
+    data: str | None = None,
     overrides: dict[str, object] | None = None,
     on_progress: Progress = lambda who, done, total: None,
 ) -> Comparison:
     """Measure base and tuned model on a run's test rows; write its eval/ folder and renew the model card.
 
     Test rows that are also in the training data are reported, and left out of the scores with `eval.exclude_leaked`;
-    `eval.suites` are asked of both models besides.
+    `eval.suites` are asked of both models besides. What was computed before is not computed again.
+
+    Args:
+        data: a file, or a data set's folder, to measure on instead. Its columns are found as those of a training file.
+            What comes of it goes to eval/files/<its name>/, and the card stays about the test rows.
 
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
@@ -179,8 +191,10 @@ def evaluate(
     kept = run.eval_dir / "answers"
     tools = tools_of(config, kept, partial(on_progress, "the judge"))
     suites = [(name, read_suite(name)) for name in config.eval.suites]
-    examples = held_out_examples(run, config)
-    leakage = find_leaks(run, config, examples)
+    given = None if data is None else rows_of_file(run, config, data)
+    examples = held_out_examples(run, config) if given is None else given.test
+    folder = run.eval_dir if data is None else file_folder(run, data)
+    leakage = find_leaks(run, config, examples, source=data)
     encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
     base, tuned = (
         measure_session(
@@ -196,62 +210,54 @@ def evaluate(
     )
     if PREFERENCE in config.eval.metrics and tools.judge is not None:
         base, tuned = with_preference(base, tuned, tools.judge)
-    comparison = Comparison(run, base, tuned, leakage)
+    comparison = Comparison(run, base, tuned, leakage, folder, data, given.report if given else None)
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, encoded, exclude=config.eval.exclude_leaked)
     found = tuple(_measure_suite(session, name, items, on_progress) for name, items in suites)
     comparison = replace(comparison, suites=found)
-    run.eval_dir.mkdir(exist_ok=True)
-    atomic_write(run.eval_dir / "predictions.jsonl", "\n".join(lines) + "\n")
-    atomic_write(run.eval_dir / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
-    _write_confusions(comparison)
-    atomic_write(run.eval_dir / "report.html", _report(comparison))
-    write_card(run.model_dir, card_facts(run, config))
+    _write(comparison, lines)
+    if data is None:
+        write_card(run.model_dir, card_facts(run, config))
     return comparison
 
 
-def _write_confusions(comparison: Comparison) -> None:
-    """eval/confusion.json and a picture of the tuned model's, where the answers are labels."""
+def _write(comparison: Comparison, lines: Sequence[str]) -> None:
+    """The files of a measurement. lines: of predictions.jsonl, which has all rows."""
+    folder, asked = comparison.folder, comparison.asked
+    atomic_write(folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    atomic_write(folder / "summary.json", json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+    confusion = _write_confusions(comparison)
+    page = run_page(
+        comparison.run,
+        contest(comparison.base, comparison.tuned),
+        leakage=comparison.leakage,
+        suites=comparison.suites,
+        data=comparison.data,
+        asked=asked.to_json() if asked else None,
+        confusion=confusion,
+        scores=comparison.tuned.why,
+    )
+    atomic_write(folder / "report.html", page)
+
+
+def _write_confusions(comparison: Comparison) -> Path:
+    """confusion.json and a picture of the tuned model's, where the answers are labels. Where the picture is."""
     run, report = comparison.run, comparison.tuned.by_label
+    picture = (run.visuals_dir if comparison.data is None else comparison.folder) / "confusion.png"
     if report is None:
-        return
+        return picture
     content = confusions(comparison.base, comparison.tuned)
-    atomic_write(run.eval_dir / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
+    atomic_write(comparison.folder / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
     scores = f"accuracy {report.accuracy:.1%}  ·  macro F1 {report.macro_f1:.1%}"
     plot_confusion(
-        run.visuals_dir / "confusion.png",
+        picture,
         report.labels,
         report.confusion,
         title=run.name,
         subtitle=f"tuned model, {comparison.tuned.row_count:,} test rows  ·  {scores}",
     )
-
-
-def _report(comparison: Comparison) -> str:
-    """eval/report.html: the scores, every answer, the curves, what was done to the data."""
-    run = comparison.run
-    manifest = run.manifest
-    data = manifest["data"]
-    pictures = [
-        (title, path.read_bytes())
-        for title, name in (("training", "training_curves.png"), ("what was chosen for what", "confusion.png"))
-        if (path := run.visuals_dir / name).exists()
-    ]
-    findings = [f"{finding['level']}: {finding['message']}" for finding in data["findings"]]
-    return report_html(
-        contest(comparison.base, comparison.tuned),
-        title=f"{run.name}: tuned against base",
-        facts=[
-            ("base", manifest["model"]["path"]),
-            ("data", ", ".join(Path(file["path"]).name for file in data["files"])),
-            ("rows", ", ".join(f"{rows} {side}" for side, rows in data["split"].items())),
-            ("scores", comparison.tuned.why),
-            ("training", f"{manifest['training']['step']} steps, {manifest['training']['seconds']:.0f} s"),
-        ],
-        pictures=pictures,
-        texts=[("What was noticed in the data", "\n".join(findings))] if findings else [],
-    )
+    return picture
 
 
 def _with_and_without(
@@ -263,7 +269,7 @@ def _with_and_without(
         if exclude:
             raise DataError(
                 f"all {comparison.tuned.row_count} test rows are also in the training data",
-                fix="give other rows with --data.test_path FILE, or leave out --eval.exclude_leaked",
+                fix="give other rows with --data FILE, or leave out --eval.exclude_leaked",
             )
         return comparison
     if not exclude:

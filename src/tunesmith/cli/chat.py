@@ -63,9 +63,9 @@ def _write(piece: str) -> None:
 
 
 def _side_by_side(base: str, tuned: str) -> None:
-    from tunesmith.cli.terminal import both_answers, show
+    from tunesmith.cli.terminal import answer_columns, show
 
-    show(both_answers(base, tuned))
+    show(answer_columns([("base", base), ("tuned", tuned)]))
 
 
 def _one_by_one(base: str, tuned: str) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from cyclopts import Parameter
 
 from tunesmith.cli.overrides import Json, Overrides
-from tunesmith.errors import GateFailed
+from tunesmith.errors import GateFailed, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,29 +28,40 @@ def compare(
         ),
     ],
     questions: Annotated[str | None, Parameter(help="YAML file of questions, answers and checks.")] = None,
-    data: Annotated[str | None, Parameter(help="File of rows to ask, as train reads it.")] = None,
+    data: Annotated[str | None, Parameter(help="File or data set folder of rows to ask, as train reads it.")] = None,
+    interactive: Annotated[
+        bool, Parameter(help="Type questions and see the answers side by side; in a pipe, a line of JSON each.")
+    ] = False,
     out: Annotated[str | None, Parameter(help="Folder of the results; without it, comparisons/<names>.")] = None,
     junit: Annotated[str | None, Parameter(help="Write the checks as JUnit XML to this file.")] = None,
     json: Json = False,
     overrides: Overrides,
-) -> None:
+) -> int:
     """Ask several models the same questions, and hold the others against the first.
 
-    Without --questions and --data: the test rows of the first run. Scores come
-    with intervals and a verdict, which may be that there is no evidence of a
-    difference. When a check of a question fails on the last model, the exit
-    code is 100. Answers are kept: a second call asks only what is new. A judge
-    (--eval.judge ollama:NAME) scores answers, and those without a right one too.
+    Without --questions, --data and --interactive: the test rows of the first run.
+    Scores come with intervals and a verdict, which may be that there is no
+    evidence of a difference. When a check of a question fails on the last model,
+    the exit code is 100. Answers are kept: a second call asks only what is new. A
+    judge (--eval.judge ollama:NAME) scores answers, and those without a right one
+    too.
 
         tunesmith compare base faq
         tunesmith compare faq faq-2 --data other.csv
         tunesmith compare base faq --questions cases.yaml --junit report.xml
         tunesmith compare faq ollama:faq
+        tunesmith compare base faq --interactive
     """
     from tunesmith import api
     from tunesmith.cli.progress import watch_evaluation
-    from tunesmith.cli.terminal import show, show_json, tell
+    from tunesmith.cli.terminal import tell
 
+    if interactive:
+        _refuse_with_interactive(questions=questions, data=data, out=out, junit=junit, json=json or None)
+        from tunesmith.cli.compare_live import talk
+
+        tell(f"loading {', '.join(models)} ...")
+        return talk(api.open_panel(models, {**overrides}))
     tell(f"comparing {', '.join(models)} ...")
     with watch_evaluation() as on_progress:
         result = api.compare(
@@ -63,6 +74,29 @@ def compare(
         )
     if junit:
         _write_junit(Path(junit), result)
+    present(result, json=json)
+    return 0
+
+
+def _refuse_with_interactive(**options: object) -> None:
+    """Raises SettingsError: an option that goes with a comparison of kept answers alone."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise SettingsError(
+            f"--interactive does not go with {', '.join(given)}",
+            cause="nothing of it is kept or scored",
+            fix="leave one of them out; questions can also come through a pipe: < questions.txt",
+        )
+
+
+def present(result: Compared, *, json: bool) -> None:
+    """Print what came of a comparison.
+
+    Raises:
+        GateFailed: the last model failed a check.
+    """
+    from tunesmith.cli.terminal import show, show_json, tell
+
     if json:
         show_json(result.to_json())
     else:
@@ -105,25 +139,33 @@ def _report(result: Compared) -> list[RenderableType]:
 
 
 def _side_by_side(result: Compared) -> RenderableType:
-    """The first answers, a column for each model."""
-    from rich.box import ROUNDED
+    """The answers to all questions of a case file and how its checks went, or to the first rows of data."""
     from rich.table import Table
     from rich.text import Text
 
-    from tunesmith.cli.terminal import shorten
+    from tunesmith.cli.terminal import answer_columns, plain, shorten
 
     outer = Table.grid(expand=True)
-    for row in result.contest.rows[:_ROWS_SHOWN]:
+    rows = result.contest.rows if result.cases else result.contest.rows[:_ROWS_SHOWN]
+    for place, row in enumerate(rows):
         outer.add_row(Text(shorten(row["question"], _LONGEST), style="bold"))
         if row["reference"]:
             outer.add_row(Text("expected: ", style="dim").append(shorten(row["reference"], _LONGEST), style="not dim"))
-        both = Table(box=ROUNDED, expand=True, header_style="dim", border_style="dim")
-        for name in result.contest.names:
-            both.add_column(name, ratio=1, overflow="fold")
-        texts = [row["answers"][name]["text"] for name in result.contest.names]
-        both.add_row(*(Text(shorten(text, _LONGEST) or "(nothing)") for text in texts))
-        outer.add_row(both)
+        outer.add_row(
+            answer_columns([(name, shorten(row["answers"][name]["text"], _LONGEST)) for name in result.contest.names])
+        )
+        if place < len(result.cases) and result.cases[place].checks:
+            failed = result.cases[place].failed
+            told = (
+                f"failed: {'; '.join(failed)}" if failed else f"passed all of its {_checks(result.cases[place].checks)}"
+            )
+            tested = plain(result.contest.names[-1])
+            outer.add_row(Text(f"{tested} {plain(told)}", style="red" if failed else "green"))
     return outer
+
+
+def _checks(count: int) -> str:
+    return f"{count} check{'s' if count > 1 else ''}"
 
 
 def _write_junit(path: Path, result: Compared) -> None:

@@ -14,18 +14,21 @@ import shlex
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.padding import Padding
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 _PIPE_COLUMNS = 120  # nobody's window is known there; narrower would cut tables that a file can hold
 _WIDE_COLUMNS = 110
-_NARROW_COLUMNS = 72  # two columns of answers would have under 34 characters each
+_COLUMNS_PER_ANSWER = 36  # with fewer, a column of answers would have under 34 characters
+_ANSWER_STYLES = ("cyan", "yellow", "magenta", "green", "blue")
 _NOTHING = "(nothing)"
 _CONTROL = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"}
 _CONTROL |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
@@ -321,21 +324,39 @@ def _number(value: float, *, is_share: bool, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}" if math.isfinite(value) else f"{value:{sign}}"
 
 
-def both_answers(base: str, tuned: str) -> RenderableType:
-    """An answer of each model, beside each other; below each other where the terminal is narrow."""
-    answers = [("base", base), ("tuned", tuned)]
-    narrow = console(sys.stdout).width < _NARROW_COLUMNS
-    both = Table(box=ROUNDED, expand=True, show_header=not narrow, header_style="dim", border_style="dim")
+def answer_columns(answers: Sequence[tuple[str, str]]) -> RenderableType:
+    """Name and answer of each model, beside each other; below each other where the terminal is too narrow.
+
+    Each name has a colour of its own; in it are the words that the first model did not write there.
+    """
+    narrow = console(sys.stdout).width < _COLUMNS_PER_ANSWER * len(answers)
+    both = Table(box=ROUNDED, expand=True, show_header=not narrow, border_style="dim")
+    shown = [
+        (Text(plain(name), style=_ANSWER_STYLES[place % len(_ANSWER_STYLES)]), answer)
+        for place, (name, answer) in enumerate(answers)
+    ]
+    texts = [_marked(answer, answers[0][1], who.style) for who, answer in shown]
     if narrow:
         both.show_lines = True
         both.add_column(overflow="fold")
-        for who, answer in answers:
-            both.add_row(Text(f"{who}\n", style="dim").append(plain(answer) or _NOTHING, style="not dim"))
+        for (who, _), text in zip(shown, texts, strict=True):
+            both.add_row(Text.assemble(who, "\n", text))
         return both
-    for who, _ in answers:
+    for who, _ in shown:
         both.add_column(who, ratio=1, overflow="fold")
-    both.add_row(*(Text(plain(answer) or _NOTHING) for _, answer in answers))
+    both.add_row(*texts)
     return both
+
+
+def _marked(answer: str, first: str, style: str | Style) -> Text:
+    """The answer, with the words in `style` that are not in the first one at their place."""
+    pieces = re.split(r"(\s+)", plain(answer))
+    matcher = SequenceMatcher(None, plain(first).split(), pieces[::2], autojunk=False)
+    new = {at for tag, _, _, low, high in matcher.get_opcodes() if tag != "equal" for at in range(low, high)}
+    text = Text()
+    for at, piece in enumerate(pieces):
+        text.append(piece, style=style if at % 2 == 0 and at // 2 in new else "")
+    return text if text.plain.strip() else Text(_NOTHING)
 
 
 def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> RenderableType:
@@ -346,7 +367,9 @@ def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, A
         heading = Text(shorten(base["question"], 300), style="bold")
         heading.append(f"  ({plain(place)})", style="not bold dim")
         expected = Text("expected: ", style="dim").append(shorten(base["reference"], 300), style="not dim")
-        both = both_answers(*(shorten(row["prediction"], 400) for row in (base, tuned)))
+        both = answer_columns(
+            [(who, shorten(row["prediction"], 400)) for who, row in (("base", base), ("tuned", tuned))]
+        )
         block = Table.grid(expand=True)
         for part in (heading, expected, both):
             block.add_row(part)

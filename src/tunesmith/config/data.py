@@ -28,7 +28,10 @@ class SplitConfig(Section):
 class DataConfig(Section):
     """Which rows, how they are read and divided."""
 
-    path: str | None = setting(None, "Training file: xlsx, csv, tsv, json, jsonl, parquet or txt.")
+    path: str | None = setting(
+        None,
+        "Training file: xlsx, csv, tsv, json, jsonl, parquet or txt; or a data set's folder (save_to_disk, parquet).",
+    )
     sets: list[DataSet] = setting(
         [],
         "Several training files instead of one: path, task (a name), weight, and its own validation_path, test_path, "

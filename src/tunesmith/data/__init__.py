@@ -11,9 +11,8 @@ from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
 from tunesmith.data.mix import Mixture
 from tunesmith.data.order import StepPlan
 from tunesmith.data.overlap import Overlap, overlaps
-from tunesmith.data.prepare import Prepared
-from tunesmith.data.read import READERS, read
-from tunesmith.data.readers.source import check_file
+from tunesmith.data.prepare import Prepared, prepare_rows
+from tunesmith.data.read import READERS, check_path, read
 from tunesmith.data.replay import ReplayBuffer, ReplayPlan, RowPlan
 from tunesmith.data.report import DataReport
 from tunesmith.data.sets import prepare, spread_over_tasks
@@ -39,13 +38,14 @@ __all__ = [
     "Table",
     "batches",
     "blocks",
-    "check_file",
+    "check_path",
     "collate",
     "detect_columns",
     "encode",
     "groups",
     "overlaps",
     "prepare",
+    "prepare_rows",
     "read",
     "read_corpus",
     "shares",

@@ -6,11 +6,11 @@ Every row that is read is kept or named in the report. Knows nothing of other da
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tunesmith.config import DataConfig, RunConfig
+from tunesmith.config import DataConfig, RunConfig, SplitConfig
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
@@ -107,6 +107,34 @@ def prepare_file(config: RunConfig) -> Prepared:
     return Prepared(sides.train, sides.validation, sides.test, _report(parts, sides, labels, config))
 
 
+def prepare_rows(config: RunConfig, path: str, *, shape: str, columns: Mapping[str, str]) -> Prepared:
+    """Read a file whose rows are all measured on and none trained on: they are on the test side.
+
+    Args:
+        config: how they are cleaned, and the system prompt. Its own files, shape and columns are not used.
+        shape, columns: of the training file; where a column is missing, the columns are detected.
+
+    Raises:
+        DataError: the file cannot be used, or no row of it can be measured on.
+    """
+    own: dict[str, object] = {
+        "path": path,
+        "sets": [],
+        "format": "auto",
+        "sheet": None,
+        "delimiter": None,
+        "encoding": None,
+    }
+    split = SplitConfig(train=1, validation=0, test=0)
+    data = config.data.model_copy(update={**own, "shape": shape, "columns": dict(columns), "split": split})
+    part = _load(data, path, "test")
+    _clean(part, drop_duplicates=data.drop_duplicates)
+    _refuse_empty(part)
+    part.examples = [_with_system(example, config.prompt.system) for example in part.examples]
+    report = _report([part], Split([], [], part.examples), {}, config.model_copy(update={"data": data}))
+    return Prepared([], [], part.examples, report)
+
+
 def _check_labels(parts: Sequence[_Part], sides: Split) -> dict[str, int]:
     """Training rows of each label. Labels that none has are told of the file that they are in.
 
@@ -135,7 +163,7 @@ def _like(config: DataConfig, data: _Part, path: str) -> DataConfig:
 
 def _load(config: DataConfig, path: str | None, side: str) -> _Part:
     """Read a file and build an example from each row that has one."""
-    table = read(config, path)
+    table = read(config, path, side=side)
     if side != "data" and not set(config.columns.values()) <= set(table.columns):
         config = config.model_copy(update={"columns": {}})
     table = gather(table, config)

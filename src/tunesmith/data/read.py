@@ -1,4 +1,7 @@
-"""A file of any known format -> Table. The format goes by content where that is unmistakable, else by the name."""
+"""A file of any known format, or a data set's folder -> Table.
+
+The format of a file goes by content where that is unmistakable, else by the name.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, re
 from tunesmith.data.readers.kinds import is_html, recognise
 from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
-from tunesmith.data.readers.source import Source, open_source
+from tunesmith.data.readers.saved import is_saved, read_saved
+from tunesmith.data.readers.source import Source, check_file, open_source
 from tunesmith.data.readers.workbook import read_xlsx
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError, SettingsError
@@ -44,8 +48,13 @@ SUFFIXES: Mapping[str, str] = {
 BINARY = ("xlsx", "parquet")  # formats that are recognised by their content alone
 
 
-def read(config: DataConfig, path: str | Path | None = None) -> Table:
+def read(config: DataConfig, path: str | Path | None = None, *, side: str = "data") -> Table:
     """Read `path`, or `config.path`, in `config.format`. A packed file, such as .csv.gz, is unpacked on the way.
+
+    The folder of a data set (saved by the `datasets` library, or of parquet files) is read as well.
+
+    Args:
+        side: what the rows are for: data (to train on), validation or test. Of a folder it chooses the split.
 
     Raises:
         SettingsError: there is no path.
@@ -53,14 +62,27 @@ def read(config: DataConfig, path: str | Path | None = None) -> Table:
     """
     if path is None and config.path is None:
         raise SettingsError("no data file is named", fix="give a file: tunesmith train FILE, or set data.path")
+    place = Path(path if path is not None else config.path or "")
+    if is_saved(place):
+        return read_saved(place, side)
     source = open_source(
-        Path(path if path is not None else config.path or ""),
+        place,
         sheet=config.sheet,
         delimiter=config.delimiter,
         encoding=config.encoding,
     )
     format_name = _detect_format(source) if config.format == "auto" else config.format
     return READERS[format_name](source)
+
+
+def check_path(path: Path) -> None:
+    """Tell a wrong path without reading rows.
+
+    Raises:
+        DataError: there is nothing at `path`, or a folder without a data set.
+    """
+    if not is_saved(path):
+        check_file(path)
 
 
 def _detect_format(source: Source) -> str:

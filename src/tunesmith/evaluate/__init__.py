@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
-    from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all
+    from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
     from tunesmith.evaluate.cases import Case, read_cases
     from tunesmith.evaluate.choosing import Selection, select
     from tunesmith.evaluate.contests import Contest, hold, knowable, references_of, score_all
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         outcomes_to_undecide,
         wilson,
     )
-    from tunesmith.evaluate.report import report_html
+    from tunesmith.evaluate.report import PageTable, report_html
     from tunesmith.evaluate.run import Evaluation, evaluate, likelihood_rows
     from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise, with_preference
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
@@ -59,6 +59,7 @@ __all__ = [
     "LabelReport",
     "MetricChange",
     "Need",
+    "PageTable",
     "Rows",
     "Selection",
     "SuiteComparison",
@@ -70,6 +71,7 @@ __all__ = [
     "ask_all",
     "bradley_terry",
     "check_names",
+    "choose_all",
     "cohen_kappa",
     "compare_table",
     "confusions",
@@ -108,7 +110,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
-    **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all"), "answers"),
+    **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
     **dict.fromkeys(("Case", "read_cases"), "cases"),
     **dict.fromkeys(("Contest", "hold", "knowable", "references_of", "score_all"), "contests"),
     **dict.fromkeys(("ClassScores", "LabelReport", "report_labels"), "labels"),
@@ -124,7 +126,7 @@ _HOME = {
     ),
     **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
-    **dict.fromkeys(("report_html",), "report"),
+    **dict.fromkeys(("PageTable", "report_html"), "report"),
     **dict.fromkeys(("Evaluation", "evaluate", "likelihood_rows"), "run"),
     **dict.fromkeys(("Selection", "select"), "choosing"),
     **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise", "with_preference"), "sides"),

@@ -1,7 +1,7 @@
-"""Answers of one model to many questions, each kept as soon as it is written: a second call asks only what is new.
+"""What one model answered, chose and found likely, each kept at once: a second call computes only what is new.
 
 A log belongs to one model with one template, one set of settings and one seed; who keeps it names it so. Within it a
-question is known by its messages. What a killed process had written is there.
+question is known by its messages, a row by its token ids. What a killed process had found is there.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tunesmith.evaluate.likelihood import row_nll
+from tunesmith.evaluate.paired import Floats
+from tunesmith.generate import Choice, choose
 from tunesmith.runs import append_line
-from tunesmith.types import Message
+from tunesmith.types import Encoded, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
     from tunesmith.generate import Endpoint, Engine
 
-# Batches between two visits to the disk; the engine sorts their rows by length.
-_BATCHES_AT_ONCE = 8
+_KINDS = ({"text", "ended", "tokens", "seconds"}, {"likelihoods"}, {"nll"})
+_ROWS_AT_ONCE = 256  # of likelihoods, which are computed by tokens and not by rows
 
 Conversation = Sequence[Message]
 Progress = Callable[[int, int], None]
@@ -40,17 +45,17 @@ class Answer:
 
 
 class AnswerLog:
-    """What a model has answered so far, in a file of JSON lines, or without a path in memory alone."""
+    """What a model has answered, chosen and found likely so far, in a file of JSON lines; without a path in memory."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._known = dict(_lines(path)) if path is not None and path.exists() else {}
+        self._known: dict[str, dict[str, Any]] = dict(_lines(path)) if path is not None and path.exists() else {}
 
     def __contains__(self, conversation: Conversation) -> bool:
         return _key(conversation) in self._known
 
     def __getitem__(self, conversation: Conversation) -> Answer:
-        return self._known[_key(conversation)]
+        return Answer(**self._known[_key(conversation)])
 
     def add(self, conversation: Conversation, answer: Answer) -> None:
         """Keep an answer.
@@ -58,10 +63,22 @@ class AnswerLog:
         Raises:
             ResourceError: the disk is full, read-only, over quota or closed to us.
         """
-        key = _key(conversation)
-        if self._path is not None:
-            append_line(self._path, json.dumps({"question": key, **asdict(answer)}, ensure_ascii=False))
-        self._known[key] = answer
+        self.keep({_key(conversation): asdict(answer)})
+
+    def found(self, key: str) -> dict[str, Any] | None:
+        """What was kept under a key; None when nothing was."""
+        return self._known.get(key)
+
+    def keep(self, found: Mapping[str, dict[str, Any]]) -> None:
+        """Keep what was found under each key; on the disk when this returns.
+
+        Raises:
+            ResourceError: the disk is full, read-only, over quota or closed to us.
+        """
+        if self._path is not None and found:
+            lines = [json.dumps({"question": key, **content}, ensure_ascii=False) for key, content in found.items()]
+            append_line(self._path, "\n".join(lines))
+        self._known.update(found)
 
 
 def answer_all(
@@ -80,10 +97,11 @@ def answer_all(
         DataError, SettingsError, TrainingError: as `Engine.generate`.
     """
     log = log or AnswerLog()
-    missing = _missing(asked, log)
+    # Longest first, as the engine does within what it is given: so a batch at a time is as fast, and kept when it ends.
+    missing = sorted(_missing(asked, log), key=_length, reverse=True)
     waiting = iter(missing)
     known = len(asked) - len(missing)
-    while part := list(islice(waiting, batch_size * _BATCHES_AT_ONCE)):
+    while part := list(islice(waiting, batch_size)):
         started = time.perf_counter()
         written = engine.generate(
             part,
@@ -93,8 +111,8 @@ def answer_all(
             on_progress=_shifted(on_progress, known, len(asked)),
         )
         seconds = (time.perf_counter() - started) / len(part)
-        for messages, found in zip(part, written, strict=True):
-            log.add(messages, Answer(found.text, found.finish_reason == "stop", len(found.token_ids), seconds))
+        answers = [Answer(one.text, one.finish_reason == "stop", len(one.token_ids), seconds) for one in written]
+        log.keep({_key(messages): asdict(answer) for messages, answer in zip(part, answers, strict=True)})
         known += len(part)
     return [log[messages] for messages in asked]
 
@@ -125,9 +143,60 @@ def ask_all(
     return [log[messages] for messages in asked]
 
 
+def choose_all(
+    engine: Engine,
+    asked: Sequence[Conversation],
+    labels: Sequence[str],
+    *,
+    batch_size: int = 32,
+    log: AnswerLog | None = None,
+    on_progress: Progress | None = None,
+) -> list[Choice]:
+    """What `choose` gives, in the order of the questions. One that comes twice is asked once.
+
+    Raises:
+        DataError, SettingsError, TrainingError: as `choose`.
+    """
+    log = log or AnswerLog()
+    keys = [_key(messages, labels) for messages in asked]
+    missing = {key: messages for key, messages in zip(keys, asked, strict=True) if log.found(key) is None}
+    waiting = iter(sorted(missing.items(), key=lambda item: _length(item[1]), reverse=True))
+    known = len(asked) - len(missing)
+    while part := dict(islice(waiting, batch_size)):
+        tell = _shifted(on_progress, known, len(asked))
+        found = choose(engine, list(part.values()), labels, batch_size=batch_size, on_progress=tell)
+        log.keep({key: {"likelihoods": list(one.log_likelihoods)} for key, one in zip(part, found, strict=True)})
+        known += len(part)
+    return [Choice(tuple(labels), tuple((log.found(key) or {})["likelihoods"])) for key in keys]
+
+
+def nll_all(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None) -> Floats:
+    """What `row_nll` gives: nats and supervised tokens of each row, shape (rows, 2).
+
+    Raises:
+        DataError: no row has a supervised token.
+    """
+    log = log or AnswerLog()
+    keys = [_row_key(row) for row in encoded]
+    missing = {key: row for key, row in zip(keys, encoded, strict=True) if row.target_tokens and log.found(key) is None}
+    if not any(row.target_tokens for row in encoded):
+        return row_nll(engine.model, encoded)  # which says what is wrong
+    waiting = iter(missing.items())
+    while part := dict(islice(waiting, _ROWS_AT_ONCE)):
+        found = row_nll(engine.model, list(part.values()))
+        log.keep({key: {"nll": float(nll)} for key, nll in zip(part, found[:, 0], strict=True)})
+    nats = [(log.found(key) or {"nll": 0.0})["nll"] for key in keys]
+    return np.array([[nll, row.target_tokens] for nll, row in zip(nats, encoded, strict=True)], dtype=np.float64)
+
+
 def _missing(asked: Sequence[Conversation], log: AnswerLog) -> list[Conversation]:
     """Questions without an answer so far, each once."""
     return list({_key(messages): messages for messages in asked if messages not in log}.values())
+
+
+def _length(conversation: Conversation) -> int:
+    """In characters: near enough to tokens to put rows together that need little padding."""
+    return sum(len(message.content) + len(message.context or "") for message in conversation)
 
 
 def _shifted(on_progress: Progress | None, known: int, total: int) -> Progress | None:
@@ -136,16 +205,26 @@ def _shifted(on_progress: Progress | None, known: int, total: int) -> Progress |
     return lambda done, _: on_progress(known + done, total)
 
 
-def _key(conversation: Conversation) -> str:
+def _key(conversation: Conversation, labels: Sequence[str] = ()) -> str:
     turns = [[message.role, message.content, message.context] for message in conversation]
-    return hashlib.sha256(json.dumps(turns).encode()).hexdigest()[:32]
+    return _digest([turns, list(labels)] if labels else turns)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Answer]]:
-    """The whole lines of a log. A line that a crash has torn is asked again."""
+def _row_key(row: Encoded) -> str:
+    return _digest(["row", row.input_ids.tolist(), row.supervised.tolist()])
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole lines of a log. A line that a crash has torn is computed again."""
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             content = json.loads(line)
-            yield content.pop("question"), Answer(**content)
+            key = content.pop("question")
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
+        if isinstance(key, str) and content.keys() in _KINDS:
+            yield key, content

@@ -6,8 +6,9 @@ comes out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tunesmith.evaluate.titles import MetricChange, metric_title, written
 from tunesmith.types import Example
 
 _LENGTHS = ("short questions", "middle questions", "long questions")
+_LABELS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Contest:
     """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty where no score decides.
 
     deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
-    and `answers[name]` with text, ended and the deciding score.
+    and `answers[name]` with text, ended and the deciding score. memory_bytes: of the weights, of each model that is
+    known.
     """
 
     names: list[str]
@@ -64,6 +67,7 @@ class Contest:
     matches: dict[str, Match]
     tokens_per_second: dict[str, float]
     rows: list[dict[str, Any]]
+    memory_bytes: dict[str, int] = field(default_factory=dict)
 
     def verdict(self, name: str) -> str:
         """One sentence about a model and the first."""
@@ -92,6 +96,7 @@ class Contest:
                 {
                     "name": name,
                     "tokens_per_second": finite(self.tokens_per_second[name]),
+                    "memory_bytes": self.memory_bytes.get(name),
                     "scores": {metric: _ends(found) for metric, found in self.scores[name].items()},
                 }
                 for name in self.names
@@ -120,6 +125,7 @@ def hold(
     *,
     scores: Mapping[str, Mapping[str, Sums]] | None = None,
     deciding: str | None = None,
+    is_labels: bool = False,
     seed: int = 0,
 ) -> Contest:
     """Hold every model against the first, by scores of the same questions.
@@ -128,7 +134,7 @@ def hold(
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
         scores: by model, of their answers; unset, those that suit them. deciding: the one that verdicts are about; None
-            where none can be.
+            where none can be. is_labels: references are labels, and each is a slice.
         seed: of the resampling.
 
     Raises:
@@ -139,7 +145,7 @@ def hold(
         scores, deciding = score_all(selection, asked, answers), selection.deciding
     wanted = references_of(asked)
     names = list(answers)
-    groups, first = _groups(asked), scores[names[0]]
+    groups, first = _groups(asked, labels=wanted if is_labels else ()), scores[names[0]]
     return Contest(
         names,
         deciding,
@@ -226,14 +232,19 @@ def _match(
     return Match(changes, wins, losses, ties, slices)
 
 
-def _groups(asked: Sequence[Example]) -> dict[str, list[int]]:
-    """Rows of each task and sheet where there are several, and in thirds by length of the question where enough."""
+def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each task, sheet and label where there are several, and in thirds by length of the question where enough.
+
+    Of many labels those with most rows. labels: of each row; empty where the answers are none.
+    """
+    commonest = {label for label, _ in Counter(labels).most_common(_LABELS_SHOWN)}
     groups: dict[str, list[int]] = {}
     for kind, of_rows in (
         ("task", [example.task for example in asked]),
         ("sheet", [example.sheet for example in asked]),
+        ("label", [label if label in commonest else None for label in labels]),
     ):
-        values = dict.fromkeys(of_rows)
+        values = dict.fromkeys(value for value in of_rows if value is not None or kind != "label")
         if len(values) > 1:
             for value in values:
                 groups[f"{kind} {value}"] = [index for index, found in enumerate(of_rows) if found == value]

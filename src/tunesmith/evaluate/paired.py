@@ -109,7 +109,8 @@ def interval(sums: Sums, *, seed: int = 0, confidence: float = CONFIDENCE, resam
     Raises:
         ValueError: there are no rows.
     """
-    draws = np.concatenate([sums.score(weights @ sums.rows) for weights in _drawn(len(sums.rows), seed, resamples)])
+    with np.errstate(invalid="ignore"):  # a resample of rows that the score leaves out has none: NaN
+        draws = np.concatenate([sums.score(weights @ sums.rows) for weights in _drawn(len(sums.rows), seed, resamples)])
     low, high = _ends(draws, len(sums.rows), confidence)
     return Interval(sums.value, low, high)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from importlib import resources
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -18,8 +22,22 @@ from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 _TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
-_BAR_WIDTH = 180
-_PLOT_WIDTH, _PLOT_HEIGHT, _BINS = 900, 90, 30
+_ENDS_SHOWN = 10  # rows that are shown under "loses most" and under "gains most"
+_BAR_WIDTH = 160
+_BINS = 24
+_NARROWEST_SCALE = 0.1  # ten points to each side: a difference of one point should look small
+_TILES = ("perplexity", "exact_match", "macro_f1", "rougeL")  # beside the score that decides, the first two of these
+
+
+@dataclass(frozen=True, slots=True)
+class PageTable:
+    """A table of texts; all columns but the first are right-aligned where `is_numeric`."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    is_numeric: bool = False
 
 
 def report_html(
@@ -27,6 +45,7 @@ def report_html(
     *,
     title: str,
     facts: Sequence[tuple[str, str]] = (),
+    tables: Sequence[PageTable] = (),
     pictures: Sequence[tuple[str, bytes]] = (),
     texts: Sequence[tuple[str, str]] = (),
 ) -> str:
@@ -35,28 +54,59 @@ def report_html(
     Args:
         facts: name and value, such as which data. pictures: title and PNG. texts: title and plain text.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(
         resources.files("tunesmith.evaluate").joinpath("report.html.jinja").read_text("utf-8")
     )
-    shown, order = _chosen_rows(contest)
     return page.render(
         title=title,
-        sentences=[contest.verdict(name) for name in contest.names[1:]],
+        verdicts=[_verdict(contest, name) for name in contest.names[1:]],
         facts=facts,
         names=contest.names,
         rows=len(contest.rows),
         scores=_score_lines(contest),
-        speeds=[f"{contest.tokens_per_second[name]:,.0f}" for name in contest.names],
+        costs=_costs(contest),
         matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
         deciding=metric_title(contest.deciding) if contest.deciding else "",
         bar_width=_BAR_WIDTH,
-        lengths=_length_plot(contest),
+        lengths=_lengths(contest),
+        tables=tables,
         pictures=[{"title": name, "data": base64.b64encode(data).decode()} for name, data in pictures],
         texts=texts,
-        order=order,
-        cases=[_case(row, contest) for row in shown],
+        groups=[
+            {"title": heading, "is_open": is_open, "cases": [_case(row, contest) for row in rows]}
+            for heading, is_open, rows in _row_groups(contest)
+            if rows
+        ],
     )
+
+
+def _verdict(contest: Contest, name: str) -> dict[str, Any]:
+    """What stands at the top of the page about one model: a sentence, its tone, a few scores before and after."""
+    match = contest.matches.get(name)
+    if match is None or contest.deciding is None:
+        return {"sentence": contest.verdict(name), "tone": "soft", "tiles": [], "shares": []}
+    shown = list(dict.fromkeys([contest.deciding, *(metric for metric in _TILES if metric in match.changes)]))[:3]
+    first = contest.names[0]
+    counts = (("better", match.wins, "good"), ("equal", match.ties, "soft"), ("worse", match.losses, "bad"))
+    return {
+        "sentence": contest.verdict(name),
+        "tone": _TONES[match.changes[contest.deciding].verdict],
+        "tiles": [
+            {
+                "title": metric_title(metric),
+                "before": written(metric, contest.scores[first][metric].value),
+                "after": written(metric, contest.scores[name][metric].value),
+                "verdict": match.changes[metric].verdict,
+                "tone": _TONES[match.changes[metric].verdict],
+            }
+            for metric in shown
+        ],
+        "shares": [
+            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, len(contest.rows)), 2)}
+            for what, rows, tone in counts
+        ],
+    }
 
 
 def _score_lines(contest: Contest) -> list[dict[str, Any]]:
@@ -70,76 +120,105 @@ def _score_lines(contest: Contest) -> list[dict[str, Any]]:
     ]
 
 
+def _costs(contest: Contest) -> list[dict[str, Any]]:
+    """What an answer costs: a line for speed and, where it is known of any model, one for memory."""
+    speeds = [contest.tokens_per_second[name] for name in contest.names]
+    lines = [{"title": "tokens a second", "cells": [f"{speed:,.0f}" if speed else "-" for speed in speeds]}]
+    sizes = [contest.memory_bytes.get(name) for name in contest.names]
+    if any(sizes):
+        cells = [f"{size / 2**20:,.0f} MiB" if size else "-" for size in sizes]
+        lines.append({"title": "memory of the weights", "cells": cells})
+    return lines
+
+
 def _match(name: str, match: Match, deciding: str) -> dict[str, Any]:
-    lines = [(metric_title(metric), metric, found) for metric, found in match.changes.items()]
-    lines += [(f"{metric_title(deciding)}, {part.name} ({part.rows})", deciding, part.found) for part in match.slices]
-    shown = [_change(title, metric, found) for title, metric, found in lines]
-    return {"name": name, "wins": match.wins, "losses": match.losses, "ties": match.ties, "lines": shown}
+    ends = [
+        abs(end)
+        for metric, found in [*match.changes.items(), *((deciding, part.found) for part in match.slices)]
+        if is_share(metric)
+        for end in (found.low, found.high)
+        if math.isfinite(end)
+    ]
+    scale = min(1.0, math.ceil(max([_NARROWEST_SCALE, *ends]) * 10) / 10)
+    return {
+        "name": name,
+        "scale": round(scale * 100),
+        "lines": [_change(metric_title(metric), metric, found, scale) for metric, found in match.changes.items()],
+        "slices": [{**_change(part.name, deciding, part.found, scale), "rows": part.rows} for part in match.slices],
+    }
 
 
 def _interval(metric: str, found: Interval) -> dict[str, str]:
     return {end: written(metric, getattr(found, end)) for end in ("value", "low", "high")}
 
 
-def _change(title: str, metric: str, found: Difference) -> dict[str, Any]:
+def _change(title: str, metric: str, found: Difference, scale: float) -> dict[str, Any]:
     ends = {end: written(metric, getattr(found, end), sign="+") for end in ("change", "low", "high")}
-    bar = _bar(found) if is_share(metric) else None
-    return {"title": title, **ends, "verdict": found.verdict, "tone": _TONES[found.verdict], "bar": bar}
+    sides = {"before": written(metric, found.before), "after": written(metric, found.after)}
+    drawn = is_share(metric) and math.isfinite(found.low) and math.isfinite(found.high)
+    bar = _bar(found, scale) if drawn else None
+    return {"title": title, **sides, **ends, "verdict": found.verdict, "tone": _TONES[found.verdict], "bar": bar}
 
 
-def _bar(found: Difference) -> dict[str, float]:
-    """Places on a line from -100 to +100 points."""
+def _bar(found: Difference, scale: float) -> dict[str, float]:
+    """Places on a line from -scale to +scale."""
 
     def place(value: float) -> float:
-        return round((value + 1) / 2 * (_BAR_WIDTH - 10) + 5, 1)
+        return round((value / scale + 1) / 2 * (_BAR_WIDTH - 10) + 5, 1)
 
     return {"zero": place(0), "low": place(found.low), "high": place(found.high), "value": place(found.change)}
 
 
-def _length_plot(contest: Contest) -> dict[str, Any] | None:
-    """Histograms of words per answer, a row for each model, on one scale."""
-    counts = {name: [len(row["answers"][name]["text"].split()) for row in contest.rows] for name in contest.names}
-    longest = max((max(found) for found in counts.values()), default=0)
+def _lengths(contest: Contest) -> dict[str, Any] | None:
+    """Histograms of words per answer, one for each model and the references, on one scale."""
+    texts = {name: [row["answers"][name]["text"] for row in contest.rows] for name in contest.names}
+    if contest.rows and all(row["reference"] is not None for row in contest.rows):
+        texts["expected"] = [row["reference"] for row in contest.rows]
+    counts = {name: [len(text.split()) for text in found] for name, found in texts.items()}
+    # A single answer that never ends would press all others into the first bar: the last bar holds what is longer.
+    everything = sorted(words for found in counts.values() for words in found)
+    longest = everything[-1] if everything else 0
     if not longest:
         return None
-    bars, labels = [], []
-    step = _PLOT_WIDTH / _BINS
-    for place, (name, found) in enumerate(counts.items()):
+    width = max(1, math.ceil((everything[int(0.98 * (len(everything) - 1))] + 1) / _BINS))
+    plots = []
+    for name, found in counts.items():
         bins = [0] * _BINS
         for words in found:
-            bins[min(_BINS - 1, words * _BINS // (longest + 1))] += 1
-        floor = (place + 1) * (_PLOT_HEIGHT + 20) - 20
-        labels.append({"x": 0, "y": floor - _PLOT_HEIGHT + 10, "text": name})
-        for index, rows in enumerate(bins):
-            height = round(rows / max(bins) * (_PLOT_HEIGHT - 16), 1)
-            low, high = index * (longest + 1) // _BINS, (index + 1) * (longest + 1) // _BINS
-            bars.append(
-                {
-                    **{"x": round(index * step, 1), "y": floor - height, "width": round(step - 2, 1), "height": height},
-                    **{
-                        "opacity": 0.55 if place == 0 else 1,
-                        "title": f"{rows} answers of {low} to {max(low, high - 1)} words",
-                    },
-                }
-            )
-        labels.append({"x": 0, "y": floor + 13, "text": "0 words"})
-        labels.append({"x": _PLOT_WIDTH - 70, "y": floor + 13, "text": f"{longest} words"})
-    return {"width": _PLOT_WIDTH, "height": len(counts) * (_PLOT_HEIGHT + 20), "bars": bars, "labels": labels}
+            bins[min(_BINS - 1, words // width)] += 1
+        bars = [
+            {"height": round(100 * rows / max(bins), 1), "title": _bin(rows, at, width)} for at, rows in enumerate(bins)
+        ]
+        plots.append({"name": name, "bars": bars, "median": f"{median(found):g}", "longest": max(found)})
+    return {"plots": plots, "end": (_BINS - 1) * width}
 
 
-def _chosen_rows(contest: Contest) -> tuple[list[dict[str, Any]], str]:
-    """Where the last model loses most first, then where it gains most; of many rows the ends only."""
+def _bin(rows: int, at: int, width: int) -> str:
+    low, high = at * width, (at + 1) * width - 1
+    words = f"{low} words or more" if at == _BINS - 1 else f"{low} to {high} words" if high > low else f"{low} words"
+    return f"{rows} of {words}"
+
+
+def _row_groups(contest: Contest) -> list[tuple[str, bool, list[dict[str, Any]]]]:
+    """Heading, whether it is open, rows: where the last model loses most, where it gains most, the others."""
     rows = contest.rows
     if not contest.matches:
-        return rows[:MOST_ROWS], f"the first {min(len(rows), MOST_ROWS)} of {len(rows)} questions, as they were asked"
+        return [(f"The first {min(len(rows), MOST_ROWS)} of {len(rows)} questions", True, rows[:MOST_ROWS])]
+    last, first = contest.names[-1], contest.names[0]
     by_gain = sorted(rows, key=lambda row: _gain(row, contest))
-    last = contest.names[-1]
-    if len(rows) <= MOST_ROWS:
-        return by_gain, f"all {len(rows)} rows, first those where {last} loses most against {contest.names[0]}"
-    half = MOST_ROWS // 2
-    return by_gain[:half] + by_gain[
-        -half:
-    ], f"the {half} rows where {last} loses most, and the {half} where it gains most"
+    worst = [row for row in by_gain[:_ENDS_SHOWN] if _gain(row, contest) < 0]
+    best = [row for row in by_gain[::-1][:_ENDS_SHOWN] if _gain(row, contest) > 0]
+    shown = {id(row) for row in [*worst, *best]}
+    others = [row for row in rows if id(row) not in shown]
+    kept = others[: MOST_ROWS - len(shown)]
+    heading = f"The other {len(others)} rows" if shown else f"All {len(others)} rows"
+    if len(kept) < len(others):
+        heading = f"{len(kept)} of the other {len(others)} rows"
+    return [
+        (f"Where {last} loses most against {first}", True, worst),
+        (f"Where {last} gains most against {first}", True, best),
+        (heading, not shown, kept),
+    ]
 
 
 def _change_of(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
@@ -169,7 +248,11 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
                 "name": name,
                 "score": _score(deciding, row["answers"][name].get("score")),
                 "ended": row["answers"][name]["ended"],
-                "pieces": _pieces(row["answers"][name]["text"], row["reference"]),
+                "pieces": _pieces(
+                    row["answers"][name]["text"],
+                    row["reference"],
+                    row["answers"][names[0]]["text"] if name != names[0] else None,
+                ),
             }
             for name in names
         ],
@@ -184,7 +267,18 @@ def _score(deciding: str, value: float | None) -> str | None:
     return None if value is None else written(deciding, value)
 
 
-def _pieces(text: str, reference: str | None) -> list[tuple[str, bool]]:
-    """The text in words and what is between them; True for words that the reference has, as token F1 counts them."""
+def _pieces(text: str, reference: str | None, first: str | None) -> list[tuple[str, bool, bool]]:
+    """The text in words and what is between them.
+
+    Of each whether the reference has it, as token F1 counts words, and whether the first model did not write it there.
+    """
     wanted = set(normalize(reference).split()) if reference else set()
-    return [(piece, bool(wanted) and normalize(piece) in wanted) for piece in re.split(r"(\s+)", text or "(nothing)")]
+    pieces = re.split(r"(\s+)", text or "(nothing)")
+    new: set[int] = set()
+    if first is not None:
+        matcher = SequenceMatcher(None, first.split(), pieces[::2], autojunk=False)
+        new = {at for tag, _, _, low, high in matcher.get_opcodes() if tag != "equal" for at in range(low, high)}
+    return [
+        (piece, bool(wanted) and normalize(piece) in wanted, at % 2 == 0 and at // 2 in new)
+        for at, piece in enumerate(pieces)
+    ]

@@ -17,16 +17,15 @@ import numpy as np
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
-from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all
 from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, select
 from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.labels import LabelReport, report_labels
-from tunesmith.evaluate.likelihood import row_nll
 from tunesmith.evaluate.material import Rows, Tools, rows_of
 from tunesmith.evaluate.paired import Floats, Sums, finite
 from tunesmith.evaluate.tasks import TaskScores, task_scores
-from tunesmith.generate import Choice, choose
+from tunesmith.generate import Choice
 from tunesmith.model import memory_errors
 from tunesmith.types import Encoded, Example, Message
 
@@ -93,7 +92,7 @@ def evaluate(
         examples: test rows. Of a conversation, the last answer counts.
         encoded: the same rows as token ids, for the perplexity.
         config: how answers are written (`generate`), how many at once (`eval.batch_size`), and the seed of sampling.
-        log: of this model with these settings: what is in it is not asked again.
+        log: of this model with these settings: what is in it is not computed again.
         on_progress: called with (answers done, answers in all).
         labels: the labels to choose from, with their training rows; None or empty to let the model write.
         tools: of the settings, with a log of the judge's replies; unset, they are not kept.
@@ -111,10 +110,10 @@ def evaluate(
     selection = select(config.eval, asked or texts, can=can, is_labels=bool(asked and labels), names=files)
     tools = tools or Tools.of(config.eval)
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        nll = likelihood_rows(engine, encoded)
+        nll = likelihood_rows(engine, encoded, log=log)
     answered = _Answers(Rows(nll=nll, tools=tools), [], [])
     if asked and labels:
-        answered = _chosen(engine, asked, prompts, tuple(labels), config=config, on_progress=on_progress)
+        answered = _chosen(engine, asked, prompts, tuple(labels), config=config, log=log, on_progress=on_progress)
     elif asked:
         answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
     scores = measure(selection.names, replace(answered.measured, nll=nll, tools=tools))
@@ -141,7 +140,7 @@ def _nothing_to_measure(rows: int) -> DataError:
     return DataError(
         f"none of the {rows} test rows can be asked" if rows else "the test set is empty",
         cause="a row needs a question and an answer that fit the model's context" if rows else None,
-        fix="raise data.split.test, or name a file with questions and answers in data.test_path",
+        fix="train with data.split.test above 0, or give rows with questions and answers: --data FILE",
     )
 
 
@@ -174,8 +173,10 @@ def _answers(
     )
 
 
-def likelihood_rows(engine: Engine, encoded: Sequence[Encoded]) -> Floats:
+def likelihood_rows(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None) -> Floats:
     """(rows, 3): nats, supervised tokens, and bytes of the text that they are, without special tokens.
+
+    log: of this model; what is in it is not computed again.
 
     Raises:
         DataError: no row has a supervised token.
@@ -183,7 +184,7 @@ def likelihood_rows(engine: Engine, encoded: Sequence[Encoded]) -> Floats:
     ids = [row.input_ids[row.supervised].tolist() for row in encoded]
     texts = [engine.tokenizer.decode(one, skip_special_tokens=True, clean_up_tokenization_spaces=False) for one in ids]
     sizes = np.array([len(str(text).encode()) for text in texts], dtype=np.float64)
-    return np.concatenate([row_nll(engine.model, encoded), sizes[:, None]], axis=1)
+    return np.concatenate([nll_all(engine, encoded, log=log), sizes[:, None]], axis=1)
 
 
 def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
@@ -213,6 +214,7 @@ def _chosen(
     labels: tuple[str, ...],
     *,
     config: RunConfig,
+    log: AnswerLog | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> _Answers:
     """Let the model choose. A row whose label is none of them counts as wrong and is left out of log_loss.
@@ -226,7 +228,8 @@ def _chosen(
             cause=f"they have {asked[0].answer!r}, for example; the run knows {', '.join(map(repr, labels[:5]))}",
             fix="give test rows with the labels of the training file, or train with these",
         )
-    choices = choose(engine, prompts, labels, batch_size=config.eval.batch_size, on_progress=on_progress)
+    size = config.eval.batch_size
+    choices = choose_all(engine, prompts, labels, batch_size=size, log=log, on_progress=on_progress)
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]

@@ -2,6 +2,6 @@
 
 from tunesmith.generate.choose import Choice, choose, label_ids
 from tunesmith.generate.engine import Completion, Engine
-from tunesmith.generate.remote import Endpoint
+from tunesmith.generate.remote import OLLAMA, Endpoint
 
-__all__ = ["Choice", "Completion", "Endpoint", "Engine", "choose", "label_ids"]
+__all__ = ["OLLAMA", "Choice", "Completion", "Endpoint", "Engine", "choose", "label_ids"]

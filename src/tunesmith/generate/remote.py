@@ -28,6 +28,7 @@ from tunesmith.types import Message
 OLLAMA = "ollama:"
 OLLAMA_ADDRESS = "http://127.0.0.1:11434"
 TIMEOUT_SECONDS = 300.0
+_ASIDE_SECONDS = 5.0  # for what is good to know and no answer
 # Waits before the second, third and fourth try; a server's own Retry-After counts instead, up to the longest.
 WAITS_SECONDS = (1.0, 4.0, 16.0)
 LONGEST_WAIT_SECONDS = 60.0
@@ -98,6 +99,17 @@ class Endpoint:
             return RemoteAnswer(text, choice["finish_reason"] == "stop", int(written))
         except (KeyError, TypeError, ValueError) as error:
             raise self._unavailable(f"does not speak the protocol: {json.dumps(reply)[:200]}", error) from error
+
+    def loaded_bytes(self) -> int | None:
+        """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
+        try:
+            with urlopen(f"{self.url.removesuffix('/v1')}/api/ps", timeout=_ASIDE_SECONDS) as response:
+                loaded = json.load(response)["models"]
+            return next(
+                (int(one["size"]) for one in loaded if one["name"] in (self.model, f"{self.model}:latest")), None
+            )
+        except (OSError, HTTPException, ValueError, KeyError, TypeError):
+            return None
 
     def _post(self, asked: dict[str, Any]) -> Any:
         for wait in (*WAITS_SECONDS, None):

@@ -1,12 +1,18 @@
-"""parquet -> Table. Strings are exact, nested values stay nested."""
+"""parquet -> Table. Strings are exact, nested values stay nested, class labels are their names."""
 
 from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.readers.nested import keep_nested
 from tunesmith.data.readers.source import Source
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError
 from tunesmith.types import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def read_parquet(source: Source) -> Table:
@@ -25,8 +31,27 @@ def read_parquet(source: Source) -> Table:
         raise DataError(
             f"{source.path} is not a readable parquet file", cause=str(error), fix="write or copy it again"
         ) from error
-    records = tuple(
-        Record(number, {name: keep_nested(value) for name, value in row.items()})
+    return Table(str(source.path), "parquet", records_of(table), tuple(table.column_names), sha256=source.sha256)
+
+
+def records_of(table: pa.Table) -> tuple[Record, ...]:
+    """Rows numbered from 1. A label that the `datasets` library keeps as a number is given as its name."""
+    names = _label_names(table)
+    return tuple(
+        Record(number, {name: keep_nested(_named(value, names.get(name))) for name, value in row.items()})
         for number, row in enumerate(table.to_pylist(), start=1)
     )
-    return Table(str(source.path), "parquet", records, tuple(table.column_names), sha256=source.sha256)
+
+
+def _label_names(table: pa.Table) -> dict[str, list[str]]:
+    """Names of the labels of each column of class labels, from the metadata that the `datasets` library writes."""
+    try:
+        features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError):  # written by another program
+        return {}
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    is_label = names is not None and isinstance(value, int) and 0 <= value < len(names)
+    return names[value] if is_label and names is not None else value
