@@ -17,6 +17,7 @@ from tests.export.test_vocabulary import some_facts
 from tunesmith.errors import TrainingError
 from tunesmith.export import License
 from tunesmith.export.gguf import FILE_TYPES, write_model
+from tunesmith.export.mlx_runner import BITS
 from tunesmith.export.verify import LIMITS
 from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
 from tunesmith.model import TrainedTensors, open_trained
@@ -32,7 +33,7 @@ def vocabulary() -> Vocabulary:
 
 
 def test_every_type_has_limits() -> None:
-    assert set(LIMITS) == set(FILE_TYPES)
+    assert set(LIMITS) == {*FILE_TYPES, *BITS}
 
 
 def test_the_file_says_where_it_comes_from(
