@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from tunesmith.config import METHODS, MethodConfig, quantize_of
 from tunesmith.errors import SettingsError
@@ -165,9 +165,7 @@ def test_packing(tiny_model_dir: Callable[[str], Path], batch: Batch, name: str,
 @pytest.mark.parametrize("name", METHODS)
 def test_a_base_in_four_bits(tiny_model_dir: Callable[[str], Path], batch: Batch, name: str) -> None:
     pytest.importorskip("bitsandbytes")
-    base = AutoModelForCausalLM.from_pretrained(
-        tiny_model_dir("llama"), dtype=torch.float32, quantization_config=BitsAndBytesConfig(load_in_4bit=True)
-    )
+    base = load_base(str(tiny_model_dir("llama")), dtype="float32", device="cpu", quantize="nf4").model
     method = configured(name)
     if not METHODS[name].quantisable:
         with pytest.raises(SettingsError, match="quantised"):
