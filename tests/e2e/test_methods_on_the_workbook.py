@@ -73,8 +73,8 @@ def test_train_stop_resume_eval_ask_and_plain_peft(tmp_path: Path, name: str) ->
 
     if METHODS[name].is_quantized:  # plain PEFT would put it beside the whole base, which computes something else
         return
-    with open_session(str(run.path)).engine() as engine, torch.no_grad():
-        ours = engine.model.float()(IDS).logits
+    with open_session(str(run.path), {"model.dtype": "float32"}).engine() as engine, torch.no_grad():
+        ours = engine.model(IDS).logits
         if METHODS[name].is_adapter:
             base = load_base(run.manifest["model"]["path"], dtype="float32", device="cpu").model
             theirs = PeftModel.from_pretrained(base, str(run.model_dir)).eval()(IDS).logits
