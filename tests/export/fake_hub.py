@@ -10,24 +10,22 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.local_server import LocalServer, QuietHandler, running
 
 TOKEN = "hf_" + "w" * 34
 LARGE = (".safetensors", ".gguf", "tokenizer.json")
 
 
-class FakeHub(ThreadingHTTPServer):
+class FakeHub(LocalServer):
     """repos: id -> {"private", "files"}. log: what was asked. say: path's beginning -> status that a test plants."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repos: dict[str, dict[str, Any]] = {}
         self.stored: dict[str, bytes] = {}
         self.commits: list[str] = []
@@ -35,30 +33,15 @@ class FakeHub(ThreadingHTTPServer):
         self.say: dict[str, int] = {}
         self.owners = {"ada"}
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
 
 @contextmanager
 def fake_hub() -> Iterator[FakeHub]:
-    server = FakeHub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FakeHub()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: FakeHub
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
 
     def do_GET(self) -> None:
         path = self._asked(b"")

@@ -8,51 +8,34 @@ that ends an answer is among `tokens` and not in `content`; probabilities are of
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 
+from tests.local_server import LocalServer, QuietHandler, running
+
 LOWEST = -3.4028234663852886e38
 
 
-class FakeLlamaServer(ThreadingHTTPServer):
+class FakeLlamaServer(LocalServer):
     """model, tokenizer: what it answers with. stops: ids that end an answer. loaded: path of its file."""
 
-    daemon_threads = True
-
     def __init__(self, model: Any, tokenizer: Any, *, stops: set[int], loaded: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.model, self.tokenizer, self.stops, self.loaded = model, tokenizer, stops, loaded
         self.asked: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 @contextmanager
 def fake_llama_server(model: Any, tokenizer: Any, *, stops: set[int], loaded: str) -> Iterator[FakeLlamaServer]:
-    server = FakeLlamaServer(model, tokenizer, stops=stops, loaded=loaded)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FakeLlamaServer(model, tokenizer, stops=stops, loaded=loaded)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: FakeLlamaServer
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)

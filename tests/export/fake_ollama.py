@@ -8,49 +8,32 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.local_server import LocalServer, QuietHandler, running
 
-class FakeOllama(ThreadingHTTPServer):
+
+class FakeOllama(LocalServer):
     """blobs: digest -> bytes. models: name -> what it was created from. say: faults that a test plants."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.blobs: dict[str, bytes] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.pushes = 0
         self.say: dict[str, str] = {}
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
 
 @contextmanager
 def fake_ollama() -> Iterator[FakeOllama]:
-    server = FakeOllama()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FakeOllama()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: FakeOllama
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
 
     def do_GET(self) -> None:
         if self.path == "/api/version":

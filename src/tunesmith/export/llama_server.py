@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export.runner import Answer
+from tunesmith.export.runner import Answer, in_turn
 from tunesmith.optional import need
 
 TIMEOUT_SECONDS = 600.0
@@ -107,11 +107,7 @@ class LlamaServer:
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]
     ) -> list[Answer]:
         """Greedy answers of at most `limit` tokens."""
-        found = []
-        for done, prompt in enumerate(prompts, start=1):
-            found.append(self._answer(prompt, limit))
-            on_progress(done, len(prompts))
-        return found
+        return in_turn(prompts, lambda prompt: self._answer(prompt, limit), on_progress)
 
     def _answer(self, prompt: Sequence[int], limit: int) -> Answer:
         answer = self._complete(prompt, n_predict=limit)

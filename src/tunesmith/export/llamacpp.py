@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tunesmith.export.runner import Answer
+from tunesmith.export.runner import Answer, in_turn
 from tunesmith.optional import need
 
 _F32 = 0  # ggml_type of the key-value cache; the default f16 alone moves logits by 5e-3
@@ -124,11 +124,7 @@ class LlamaCpp:
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]
     ) -> list[Answer]:
         """Greedy answers of at most `limit` tokens."""
-        found = []
-        for done, prompt in enumerate(prompts, start=1):
-            found.append(self._answer(prompt, limit))
-            on_progress(done, len(prompts))
-        return found
+        return in_turn(prompts, lambda prompt: self._answer(prompt, limit), on_progress)
 
     def _answer(self, prompt: Sequence[int], limit: int) -> Answer:
         model = self._model

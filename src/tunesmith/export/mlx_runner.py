@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.export.runner import Answer
+from tunesmith.export.runner import Answer, in_turn
 from tunesmith.optional import need
 
 # type -> bits for each weight, in groups of 64 with a scale and an offset: mlx-lm's own default ("affine")
@@ -123,11 +123,7 @@ class MlxModel:
         self, prompts: Sequence[Sequence[int]], *, limit: int, on_progress: Callable[[int, int], None]
     ) -> list[Answer]:
         """Greedy answers of at most `limit` tokens."""
-        found = []
-        for done, prompt in enumerate(prompts, start=1):
-            found.append(self._answer(prompt, limit))
-            on_progress(done, len(prompts))
-        return found
+        return in_turn(prompts, lambda prompt: self._answer(prompt, limit), on_progress)
 
     def _answer(self, prompt: Sequence[int], limit: int) -> Answer:
         written: list[int] = []

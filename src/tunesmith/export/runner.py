@@ -36,3 +36,16 @@ class Runner(Protocol):
     ) -> list[Answer]:
         """Greedy answers of at most `limit` tokens to prompts of token ids."""
         ...
+
+
+def in_turn(
+    prompts: Sequence[Sequence[int]],
+    answer: Callable[[Sequence[int]], Answer],
+    on_progress: Callable[[int, int], None],
+) -> list[Answer]:
+    """The answers of a runner that writes one after the other."""
+    found = []
+    for done, prompt in enumerate(prompts, start=1):
+        found.append(answer(prompt))
+        on_progress(done, len(prompts))
+    return found
