@@ -17,6 +17,7 @@ PAGE = DOCS / "methods.md"
 PICTURE = DOCS / "methods.png"
 _NOT_YET = "Not measured completely yet: `python -m bench.methods --data FOLDER` measures it."
 _COLOURS = {"full": "#D55E00", "soft prompt": "#7A6A9B", "adapter": "#0072B2"}
+_NAME_HEIGHT = 0.15  # of the picture's names, in nats
 _MARKERS = {"full": "s", "soft prompt": "^", "adapter": "o"}
 
 Run = Mapping[str, Any]
@@ -98,13 +99,19 @@ def picture(content: Mapping[str, Any]) -> bytes:
 
     def draw(figure: Figure) -> None:
         left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
+        points: list[tuple[float, float, str]] = []
         for name, runs in by_method.items():
             losses = [last_loss(run) for run in runs]
             x, y = runs[0]["trainable"], mean(losses)
             colour, marker = _COLOURS[kind(name)], _MARKERS[kind(name)]
             left.plot([x, x], [min(losses), max(losses)], color=colour, linewidth=1.2, alpha=0.6)
             left.plot([x], [y], color=colour, marker=marker, markersize=7)
-            left.annotate(name, (x, y), xytext=(7, 4), textcoords="offset points", fontsize=9.5, color=INK)
+            points.append((y, x, name))
+        named: list[tuple[float, float]] = []
+        for y, x, name in sorted(points):  # names of points that lie on each other stand above each other
+            at = max([y, *(below + _NAME_HEIGHT for near, below in named if near / 3 < x < near * 3)])
+            named.append((x, at))
+            left.text(x * 1.35, at, name, va="center", fontsize=9.5, color=INK)
         left.set_xscale("log")
         left.margins(x=0.18, y=0.1)
         left.set_xlabel("trained parameters")
