@@ -92,7 +92,7 @@ PLACES = {
     "the model": (hook("train.recipe", "save_adapter"), ["data"]),
     "the card": (hook("api.verbs", "write_card"), ["data"]),
     "the base's answers": (hook("api.verbs", "measure_session", 2), ["data", "train"]),
-    "the report": (hook("api.verbs", "_report"), ["data", "train"]),
+    "the report": (hook("api.verbs", "run_page"), ["data", "train"]),
     "a shard": (hook("export.merged", "save_file"), ["data", "train", "eval"]),
     "a tensor": (hook("export.gguf", "change", 9), ["data", "train", "eval", "merge"]),
     "the Modelfile": (hook("export.targets", "_modelfile_text"), ["data", "train", "eval", "merge", "gguf"]),
