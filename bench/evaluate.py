@@ -4,9 +4,10 @@ Usage: python -m bench.evaluate [--run RUN] [--models NAMES] [--rounds N] [--che
 
 Speed: the same prompts, greedy, answered in three ways that write the same. `nano` is builtin:nano tuned on the sample
 workbook (with --run a run that is there already, else 60 steps are trained first) and asked its questions; `llama-135m`
-is the shape of SmolLM-135M with random weights, whose answers never end, and prompts of 20 to 60 tokens. Both compute
-in float32, where the three ways write the same text, in one thread; what counts is processor time, so that other
-programs on the machine do not. A round goes around all three, starting with another one each time; the table has
+is the shape of SmolLM-135M with random weights and prompts of 20 to 60 tokens. Random weights repeat themselves for
+ever, so repetition is penalised and a token in 25 ends the answer: lengths then vary as those of answers do. Both
+compute in float32, where the three ways write the same text, in one thread; what counts is processor time, so that
+other programs on the machine do not. A round goes around all three, starting with another one each time; the table has
 medians over rounds of the ratios within a round.
 
 Power: comparisons of simulated models by `evaluate.paired.difference`, exactly as `tunesmith eval` and `compare` make
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,40 +47,54 @@ RESULTS = ROOT / "bench" / "evaluate.json"
 PAGE = ROOT / "docs" / "evaluation.md"
 SAMPLE = ROOT / "examples" / "presscrafters_faq.xlsx"
 # name -> rows, rows at once, longest answer in tokens
-MODELS = {"nano": (100, 32, 64), "llama-135m": (16, 8, 16)}
+MODELS = {"nano": (200, 32, 64), "llama-135m": (96, 8, 64)}
 GOALS = {"one by one": 4.0, "batches in file order": 2.0}
 ROW_COUNTS = (25, 50, 100, 200, 400, 1000)
 GAINS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 _FOUND = 0.8
 _TRIALS = 200
 _SEED = 7
+_STOP_SHARE = 0.04  # of the vocabulary of random weights
+_PENALTY = {"nano": 1.0, "llama-135m": 1.5}
 
 Ids = Sequence[int]
 Texts = list[tuple[int, ...]]
-Writer = Callable[[Engine, Sequence[Ids], int, int], Texts]
 
 
-def ours(engine: Engine, prompts: Sequence[Ids], batch: int, longest: int) -> Texts:
+@dataclass(frozen=True)
+class Settings:
+    """batch: rows at once. longest: tokens of an answer. penalty: of repetition, 1 for none."""
+
+    batch: int
+    longest: int
+    penalty: float
+
+
+Writer = Callable[[Engine, Sequence[Ids], Settings], Texts]
+
+
+def ours(engine: Engine, prompts: Sequence[Ids], settings: Settings) -> Texts:
     """`Engine.generate_ids`, as eval calls it."""
-    settings = load_config(overrides={"max_new_tokens": longest}).generate
-    return [answer.token_ids for answer in engine.generate_ids(prompts, settings, batch_size=batch)]
+    overrides = {"max_new_tokens": settings.longest, "repetition_penalty": settings.penalty}
+    found = engine.generate_ids(prompts, load_config(overrides=overrides).generate, batch_size=settings.batch)
+    return [answer.token_ids for answer in found]
 
 
-def one_by_one(engine: Engine, prompts: Sequence[Ids], batch: int, longest: int) -> Texts:
+def one_by_one(engine: Engine, prompts: Sequence[Ids], settings: Settings) -> Texts:
     """The loop of most scripts: transformers' generate for each row."""
-    return [_written(engine, [prompt], longest)[0] for prompt in prompts]
+    return [_written(engine, [prompt], settings)[0] for prompt in prompts]
 
 
-def in_file_order(engine: Engine, prompts: Sequence[Ids], batch: int, longest: int) -> Texts:
+def in_file_order(engine: Engine, prompts: Sequence[Ids], settings: Settings) -> Texts:
     """transformers' generate for batches of rows in the order of the file, padded on the left."""
-    parts = (prompts[start : start + batch] for start in range(0, len(prompts), batch))
-    return [answer for part in parts for answer in _written(engine, part, longest)]
+    parts = (prompts[start : start + settings.batch] for start in range(0, len(prompts), settings.batch))
+    return [answer for part in parts for answer in _written(engine, part, settings)]
 
 
 WRITERS: dict[str, Writer] = {"ours": ours, "one by one": one_by_one, "batches in file order": in_file_order}
 
 
-def _written(engine: Engine, prompts: Sequence[Ids], longest: int) -> Texts:
+def _written(engine: Engine, prompts: Sequence[Ids], settings: Settings) -> Texts:
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -91,7 +107,8 @@ def _written(engine: Engine, prompts: Sequence[Ids], longest: int) -> Texts:
         found = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=longest,
+            max_new_tokens=settings.longest,
+            repetition_penalty=settings.penalty,
             do_sample=False,
             eos_token_id=stop,
             pad_token_id=0,
@@ -120,10 +137,12 @@ def opened(name: str, run: str | None, rows: int) -> Iterator[tuple[Engine, list
 
         save_model(name, Path(folder))
         model = AutoModelForCausalLM.from_pretrained(folder)
-        template = Template("none", "", stop_ids=(END_ID,), stop_id=END_ID)
         random = np.random.default_rng(_SEED)
+        vocabulary = model.config.vocab_size
+        stops = random.choice(vocabulary, size=round(_STOP_SHARE * vocabulary), replace=False).tolist()
+        template = Template("none", "", stop_ids=(END_ID, *stops), stop_id=END_ID)
         lengths = random.integers(20, 61, size=rows)
-        prompts = [random.integers(3, model.config.vocab_size, size=length).tolist() for length in lengths]
+        prompts = [random.integers(3, vocabulary, size=length).tolist() for length in lengths]
         yield Engine(model, AutoTokenizer.from_pretrained(folder), template), prompts
 
 
@@ -136,16 +155,17 @@ def _tuned(folder: Path) -> str:
 def measure_speed(name: str, run: str | None, rounds: int) -> dict[str, Any]:
     """Rows a second of each writer, and how many of its answers are ours to the last token."""
     rows, batch, longest = MODELS[name]
+    settings = Settings(batch, longest, _PENALTY[name])
     seconds: dict[str, list[float]] = {writer: [] for writer in WRITERS}
     answers: dict[str, Texts] = {}
     with opened(name, run, rows) as (engine, prompts):
         for write in WRITERS.values():
-            write(engine, prompts[:2], batch, 2)  # what is made once is not measured
+            write(engine, prompts[:2], settings)  # what is made once is not measured
         for turn in range(rounds):
             names = list(WRITERS)
             for writer in names[turn % 3 :] + names[: turn % 3]:
                 started = time.process_time()
-                answers[writer] = WRITERS[writer](engine, prompts, batch, longest)
+                answers[writer] = WRITERS[writer](engine, prompts, settings)
                 seconds[writer].append(time.process_time() - started)
                 print(f"{name}, round {turn + 1}, {writer}: {rows / seconds[writer][-1]:.2f} rows/s", flush=True)
     return {

@@ -18,6 +18,7 @@ from torch import nn
 from tunesmith.config import GenerateConfig, MethodConfig
 from tunesmith.errors import DataError, ResourceError, SettingsError, TrainingError
 from tunesmith.generate import Completion, Engine
+from tunesmith.generate.rows import Rows
 from tunesmith.generate.text import tidy
 from tunesmith.model import apply_method
 from tunesmith.prompts import Template, render_prompt
@@ -112,10 +113,36 @@ def test_sliding_attention_and_padding(implementation: str, load: Callable[..., 
     references = [reference_ids(model, prompt) for prompt in make_prompts()]
     assert references != [reference_ids(load("mistral"), prompt) for prompt in make_prompts()]
     stop_ids = (references[1][4], references[6][2])
-    completions = Engine(model, tiny_tokenizer, template(*stop_ids)).generate_ids(
-        make_prompts(), GenerateConfig(max_new_tokens=NEW_TOKENS)
+    for batch_size in (3, 8):
+        completions = Engine(model, tiny_tokenizer, template(*stop_ids)).generate_ids(
+            make_prompts(), GenerateConfig(max_new_tokens=NEW_TOKENS), batch_size=batch_size
+        )
+        assert outcomes(completions) == [cut(ids, stop_ids) for ids in references]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.8])
+@pytest.mark.parametrize("can_join", [True, False])
+def test_waiting_rows_take_the_places_of_ended_ones(
+    can_join: bool, penalty: float, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of 16 tokens and of none by turns, four rows at once."""
+    prompts = make_prompts([9] * 12)
+    settings = GenerateConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=penalty)
+    whole = engine.generate_ids(prompts, settings, batch_size=1)
+    stop_ids = {answer.token_ids[0] for answer in whole[::2]}
+    expected = [cut(list(answer.token_ids), list(stop_ids)) for answer in whole]
+    assert sum(reason == "length" for _, reason in expected) >= 4
+    if not can_join:
+        monkeypatch.setattr(Rows, "can_join", False)
+    sizes = record_batch_sizes(engine.model)
+    completions = Engine(engine.model, engine.tokenizer, template(*stop_ids)).generate_ids(
+        prompts, settings, batch_size=4
     )
-    assert outcomes(completions) == [cut(ids, stop_ids) for ids in references]
+    assert outcomes(completions) == expected
+    assert max(sizes) == 4
+    tokens = sum(max(1, len(ids)) for ids, _ in expected)
+    # full batches but for the last answers, or three batches one after the other
+    assert (len(sizes) < tokens / 4 + NEW_TOKENS) is can_join, (len(sizes), tokens)
 
 
 @pytest.mark.parametrize("penalty", [0.7, 1.8])
@@ -127,8 +154,11 @@ def test_repetition_penalty_counts_prompt_and_answer_as_transformers(
     assert references != [reference_ids(model, prompt) for prompt in make_prompts()]
     stop_ids = (references[2][3],)
     settings = GenerateConfig(max_new_tokens=NEW_TOKENS, repetition_penalty=penalty)
-    completions = Engine(model, tiny_tokenizer, template(*stop_ids)).generate_ids(make_prompts(), settings)
-    assert outcomes(completions) == [cut(ids, stop_ids) for ids in references]
+    for batch_size in (3, 8):
+        completions = Engine(model, tiny_tokenizer, template(*stop_ids)).generate_ids(
+            make_prompts(), settings, batch_size=batch_size
+        )
+        assert outcomes(completions) == [cut(ids, stop_ids) for ids in references]
 
 
 def test_sampled_text_is_the_same_whatever_the_batch_and_the_order(engine: Engine) -> None:
@@ -270,15 +300,18 @@ def test_scores_that_are_not_finite_are_an_error(engine: Engine, broken: float) 
 def test_dropout_is_off_and_every_module_is_left_as_it_was(load: Callable[..., Any], tiny_tokenizer: Any) -> None:
     model = load("gpt2")
     engine = Engine(model, tiny_tokenizer, template())
+    model.train()
+    model.transformer.h[0].eval()
+    before = {name: (module.training, type(module)) for name, module in model.named_modules()}
+    model.eval()
     expected = engine.generate_ids(make_prompts(), GenerateConfig(max_new_tokens=NEW_TOKENS))
     model.train()
     model.transformer.h[0].eval()
-    before = {name: module.training for name, module in model.named_modules()}
     assert engine.generate_ids(make_prompts(), GenerateConfig(max_new_tokens=NEW_TOKENS)) == expected
-    assert {name: module.training for name, module in model.named_modules()} == before
+    assert {name: (module.training, type(module)) for name, module in model.named_modules()} == before
     stream = engine.stream_ids(make_prompts()[0], GenerateConfig(max_new_tokens=NEW_TOKENS))
     assert expected[0].text.startswith(next(stream))
-    assert {name: module.training for name, module in model.named_modules()} == before
+    assert {name: (module.training, type(module)) for name, module in model.named_modules()} == before
     assert not torch.is_inference_mode_enabled()
 
 
@@ -305,19 +338,22 @@ def test_a_soft_prompt_is_read_once_and_answers_as_in_peft(
 ) -> None:
     base, prompts = load(arch), make_prompts()
     settings = GenerateConfig(max_new_tokens=NEW_TOKENS)
-    plain = Engine(base, tiny_tokenizer, template()).generate_ids(prompts, settings)
     torch.manual_seed(5)
     method = MethodConfig(name=name, num_virtual_tokens=7)  # type: ignore[arg-type]
     tuned = apply_method(base, method, dtype=torch.float32).eval()
-    expected = [cut(reference_ids(tuned, prompt), ()) for prompt in prompts]
-    engine = Engine(tuned, tiny_tokenizer, template())
+    references = [reference_ids(tuned, prompt) for prompt in prompts]
+    stop_ids = (references[2][0], references[5][6])
+    expected = [cut(ids, stop_ids) for ids in references]
+    engine = Engine(tuned, tiny_tokenizer, template(*stop_ids))
     for batch_size in (1, 3, 8):
         completions = engine.generate_ids(prompts, settings, batch_size=batch_size)
         assert outcomes(completions) == expected
         assert [completion.prompt_tokens for completion in completions] == LENGTHS
-    assert outcomes(plain) != expected
+    engine = Engine(tuned, tiny_tokenizer, template())
     with tuned.disable_adapter():
-        assert engine.generate_ids(prompts, settings) == plain
+        plain = engine.generate_ids(prompts, settings)
+    assert outcomes(plain) == [cut(reference_ids(tuned.get_base_model(), prompt), ()) for prompt in prompts]
+    assert outcomes(plain) != outcomes(engine.generate_ids(prompts, settings))
 
     assert engine.context_tokens == CONTEXT - 7
     longest, _ = engine.generate_ids(make_prompts([CONTEXT - 7 - 3, 5]), settings)

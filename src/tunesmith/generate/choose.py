@@ -211,8 +211,7 @@ def _tree(tails: Tails, chosen: Sequence[int]) -> list[_Level]:
 
 def _score(engine: Engine, prompts: Sequence[Sequence[int]], tails: Tails, batch_size: int) -> Tensor:
     """Log-likelihood of every label after every prompt. (P, K) float64 on the CPU."""
-    room = max(map(len, tails)) - 1
-    rows = Rows(engine.model, prompts, room=room, context_tokens=engine.context_tokens)
+    rows = Rows(engine.model, prompts, context_tokens=engine.context_tokens)
     first = rows.forward()  # (P, V)
     scores = torch.empty(len(prompts), len(tails), dtype=torch.float64)
     order = sorted(range(len(tails)), key=tails.__getitem__)  # labels that begin alike stay together

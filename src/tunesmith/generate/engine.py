@@ -8,7 +8,7 @@ B rows, V tokens in the vocabulary.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +29,8 @@ from tunesmith.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Rows that ended are carried along until they are a quarter of the batch: taking rows out copies the cache once.
+# Rows that ended are carried along until they are this part of the batch: taking rows out and others in copies the
+# cache once.
 _DROP_SHARE = 0.25
 _LESS = "lower eval.batch_size or generate.max_new_tokens"
 
@@ -116,16 +117,20 @@ class Engine:
             raise SettingsError(f"batch_size is {batch_size}, it must be at least 1", fix="raise eval.batch_size")
         rows = self._rows(prompts, settings, seed)
         # Longest first: memory runs out at once or not at all, and rows of a batch need little padding.
-        order = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
+        waiting = deque(sorted(rows, key=lambda row: len(row.prompt), reverse=True))
+        batch: _Batch | None = None
+        done = 0
         with evaluating(self.model, "writing answers", fix=_LESS):
-            for start in range(0, len(order), batch_size):
-                batch = _Batch(self, order[start : start + batch_size], settings)
-                done = 0
-                while batch.open_rows:
-                    batch.advance()
-                    if on_progress and batch.done != done:
-                        done = batch.done
-                        on_progress(start + done, len(order))
+            while waiting or (batch and batch.open_rows):
+                if batch is None or not batch.open_rows:
+                    batch = _Batch(self, _taken(waiting, batch_size), settings)
+                batch.advance()
+                if batch.drop_ended() and waiting and batch.can_join:
+                    joining = _Batch(self, _taken(waiting, batch_size - len(batch)), settings)
+                    joining.advance()
+                    batch.join(joining)
+                if on_progress and done != (done := len(rows) - len(waiting) - batch.open_rows):
+                    on_progress(done, len(rows))
         return [row.completion(self.tokenizer) for row in rows]
 
     def stream(
@@ -240,16 +245,21 @@ class _Batch:
     def __init__(self, engine: Engine, rows: Sequence[_Row], settings: GenerateConfig) -> None:
         self._settings = settings
         self._answers = list(rows)  # of the rows in the tensors, ended ones included until they are dropped
-        self._size = len(self._answers)
-        self.open_rows = self._size
-        limit = max(row.limit for row in rows)
-        prompts = [row.prompt for row in rows]
-        self._rows = Rows(engine.model, prompts, room=limit, context_tokens=engine.context_tokens)
+        self._rows = Rows(engine.model, [row.prompt for row in rows], context_tokens=engine.context_tokens)
         self._seen: Tensor | None = None  # (B, V) bool
 
+    def __len__(self) -> int:
+        return len(self._answers)
+
     @property
-    def done(self) -> int:
-        return self._size - self.open_rows
+    def open_rows(self) -> int:
+        """How many have not ended."""
+        return sum(row.finish_reason is None for row in self._answers)
+
+    @property
+    def can_join(self) -> bool:
+        """Whether other rows can come in while these are under way."""
+        return self._rows.can_join
 
     @torch.inference_mode()
     def advance(self) -> None:
@@ -263,7 +273,26 @@ class _Batch:
             if row.finish_reason is None:
                 row.add(token_id)
         self._rows.extend(tokens)
-        self._drop_ended()
+
+    def drop_ended(self) -> bool:
+        """Take ended rows out of the tensors once they are enough to be worth copying the cache; were they?"""
+        keep = [index for index, row in enumerate(self._answers) if row.finish_reason is None]
+        ended = len(self) - len(keep)
+        if not keep or ended < max(1, _DROP_SHARE * len(self)):
+            return False
+        kept = torch.tensor(keep, device=self._rows.ids.device)
+        self._answers = [self._answers[index] for index in keep]
+        self._seen = None if self._seen is None else self._seen[kept]
+        self._rows.select(kept)
+        return True
+
+    @torch.inference_mode()
+    def join(self, other: _Batch) -> None:
+        """Take in rows whose prompts have been read."""
+        self._answers += other._answers
+        self._rows.join(other._rows)
+        if self._seen is not None and other._seen is not None:
+            self._seen = torch.cat([self._seen, other._seen])
 
     def _mark_seen(self, vocabulary: int) -> Tensor:
         ids = self._rows.ids
@@ -287,17 +316,10 @@ class _Batch:
             draws=torch.tensor(draws, dtype=torch.float32, device=logits.device) if draws else None,
         )
 
-    def _drop_ended(self) -> None:
-        """Take ended rows out of the tensors once they are enough to be worth copying the cache."""
-        keep = [index for index, row in enumerate(self._answers) if row.finish_reason is None]
-        self.open_rows = len(keep)
-        ended = len(self._answers) - len(keep)
-        if not keep or ended < max(1, _DROP_SHARE * len(self._answers)):
-            return
-        kept = torch.tensor(keep, device=self._rows.ids.device)
-        self._answers = [self._answers[index] for index in keep]
-        self._seen = None if self._seen is None else self._seen[kept]
-        self._rows.select(kept)
+
+def _taken(waiting: deque[_Row], count: int) -> list[_Row]:
+    """The first so many of those that wait, which then wait no more."""
+    return [waiting.popleft() for _ in range(min(count, len(waiting)))]
 
 
 def _new_token_limits(prompts: Sequence[Sequence[int]], wanted: int, context: int | None) -> list[int]:

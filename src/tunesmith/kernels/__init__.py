@@ -2,7 +2,8 @@
 
 from tunesmith.kernels.attention import packed_attention
 from tunesmith.kernels.dropout import draws_again, draws_from, drop
+from tunesmith.kernels.linear import quick_linear
 from tunesmith.kernels.lora import lora_linear
 from tunesmith.kernels.nll import selected_nll
 
-__all__ = ["draws_again", "draws_from", "drop", "lora_linear", "packed_attention", "selected_nll"]
+__all__ = ["draws_again", "draws_from", "drop", "lora_linear", "packed_attention", "quick_linear", "selected_nll"]

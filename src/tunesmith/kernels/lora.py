@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.kernels.dropout import chosen_to_drop, without
+from tunesmith.kernels.linear import quick_linear
 
 
 def lora_linear(
@@ -59,7 +59,7 @@ class _LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         kept = inputs if dropped is None else without(inputs, dropped)  # (N, I)
         middle = kept @ down.T  # (N, r)
-        out = F.linear(inputs, weight, bias).addmm_(middle, up.T, alpha=scale)  # (N, O)
+        out = quick_linear(inputs, weight, bias).addmm_(middle, up.T, alpha=scale)  # (N, O)
         ctx.save_for_backward(inputs, weight, down, up, dropped, middle)
         ctx.scale = scale
         return out
@@ -75,7 +75,7 @@ class _LoraLinear(torch.autograd.Function):
             of_down = of_middle.T @ (inputs if dropped is None else without(inputs, dropped))  # (r, I)
         of_inputs = None
         if ctx.needs_input_grad[0]:
-            of_inputs = of_out @ weight  # (N, I)
+            of_inputs = quick_linear(of_out, weight.T)  # (N, I)
             if dropped is None:
                 of_inputs.addmm_(of_middle, down)
             else:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from tunesmith.kernels.linear import quick_linear
 
 # Logits alive at once: large enough that a chunk's matmul is still efficient. On a CPU a chunk in bfloat16 stays below
 # 32 MiB, what the allocator keeps for the next one instead of faulting in new pages.
@@ -65,10 +66,10 @@ class _ChunkedNll(torch.autograd.Function):
         unscaled = torch.empty_like(hidden) if takes_early else None  # (N, H)
         errors = None
         for part in _chunks(len(hidden), size):
-            logits = F.linear(hidden[part], weight, bias)  # (C, V)
+            logits = quick_linear(hidden[part], weight, bias)  # (C, V)
             errors = _to_errors_(logits, targets[part], nll[part], only_nll=not (takes_early or keeps))
             if unscaled is not None:
-                unscaled[part] = errors @ weight
+                unscaled[part] = quick_linear(errors, weight.T)
         if unscaled is not None:
             ctx.save_for_backward(unscaled)
         elif head_trains:
@@ -91,12 +92,12 @@ class _ChunkedNll(torch.autograd.Function):
         for part in _chunks(len(hidden), ctx.size):
             errors = kept  # (C, V); the gradient of row i of the logits is incoming[i] times row i of it
             if errors is None:
-                errors = _to_errors_(F.linear(hidden[part], weight, bias), targets[part], nll[part])
+                errors = _to_errors_(quick_linear(hidden[part], weight, bias), targets[part], nll[part])
             scale = incoming[part, None]  # (C, 1)
             if of_bias is not None:
                 of_bias += (errors.T.to(scale.dtype) @ scale).squeeze(1)
             if of_hidden is not None:
-                of_hidden[part] = (errors @ weight) * scale
+                of_hidden[part] = quick_linear(errors, weight.T) * scale
             if of_weight is not None:
                 of_weight += errors.T @ (hidden[part] * scale).to(errors.dtype)
         return (

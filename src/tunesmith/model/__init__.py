@@ -18,6 +18,7 @@ from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype, slow_format
+from tunesmith.model.quick import quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
     SMALL_MODEL_PARAMETERS,
@@ -74,6 +75,7 @@ __all__ = [
     "nll_as_method",
     "open_trained",
     "packing",
+    "quick_layers",
     "recompute_activations",
     "save_adapter",
     "seeded_dropout",
