@@ -51,7 +51,7 @@ def make_tokenizer(chat_template: str | None = CHATML) -> Any:
 
 
 def make_model(arch: str, vocab_size: int) -> Any:
-    """A random two-layer model, hidden size 32, weights large enough that logits differ."""
+    """A random two-layer model, hidden size 32."""
     import torch
     import transformers as tf
 
@@ -77,7 +77,13 @@ def make_model(arch: str, vocab_size: int) -> Any:
         "gemma": lambda: tf.GemmaConfig(**{**grouped, "num_key_value_heads": 1}, head_dim=8),
     }
     torch.manual_seed(0)
-    model = tf.AutoModelForCausalLM.from_config(configs[arch]())
+    return randomised(tf.AutoModelForCausalLM.from_config(configs[arch]()))
+
+
+def randomised(model: Any) -> Any:
+    """`model` in float32 with weights so large that logits differ, and biases and norms nobody else has."""
+    import torch
+
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
