@@ -17,6 +17,7 @@ from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
+from tunesmith.export.importance import MATRIX
 from tunesmith.export.merged import copy_speech, write_merged
 from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
 from tunesmith.export.mlx_layouts import Layout, find_layout
@@ -39,7 +40,6 @@ from tunesmith.runs import atomic_folder, require_free
 
 MARK = "verification.json"
 MODELFILE = "Modelfile"
-MATRIX = "importance.gguf"
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
 
 
