@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from contextlib import suppress
 
 import python_calamine as calamine
 
-MEMORY_BYTES = 2 * 2**30  # of the child, where the system keeps such limits (not on Windows)
+MEMORY_BYTES = 2 * 2**30  # of the child, where the system keeps such limits (not on Windows and macOS)
 TIMEOUT_SECONDS = 60
 
 
@@ -38,7 +39,8 @@ def _limit_memory() -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    with suppress(ValueError, OSError):  # macOS takes no such limit; elsewhere there may be a lower one already
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def main() -> None:
