@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench.continual_report import RESULTS, chosen_strength, losses, rise, write_page
+from bench.continual_report import REPORT, chosen_strength, losses, rise
 from bench.ledger import PACKAGE, WORK, code_digest
 from tunesmith import api
 from tunesmith.config import load_config
@@ -148,8 +148,7 @@ def main(arguments: Sequence[str]) -> None:
         "tuning": tuning,
         "runs": runs,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_page(content)
+    REPORT.publish(content)
 
 
 if __name__ == "__main__":

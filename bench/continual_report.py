@@ -10,12 +10,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from bench.ledger import ROOT
-from bench.pages import DOCS, filled, read_results
+from bench.pages import Report, read_results
 
-RESULTS = ROOT / "bench" / "continual.json"
-PAGE = DOCS / "continual.md"
-_NOT_YET = "Not measured completely yet: `python -m bench.continual --data FOLDER` measures it."
 # 97.5 % quantile of Student's t by degrees of freedom
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -127,15 +123,7 @@ def _cell(values: Sequence[float], digits: int, *, sign: str = "") -> str:
     return f"{middle:{sign}.{digits}f} ± {half:.{digits}f}"
 
 
-def page(content: Mapping[str, Any] | None) -> str:
-    """docs/continual.md as it should be."""
-    return filled(PAGE, tables(content) if content else _NOT_YET)
-
-
-def write_page(content: Mapping[str, Any] | None) -> None:
-    """Put the tables between the markers."""
-    PAGE.write_text(page(content), encoding="utf-8")
-
+REPORT = Report("continual", "python -m bench.continual --data FOLDER", tables)
 
 if __name__ == "__main__":
-    write_page(read_results(RESULTS))
+    REPORT.write(read_results(REPORT.path))

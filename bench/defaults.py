@@ -1,6 +1,6 @@
 """Measure what the defaults of `train.epochs` and `method.name` rest on: settings against scores, on real files.
 
-Usage: python bench/defaults.py --data FOLDER [--threads N]
+Usage: python -m bench.defaults --data FOLDER [--threads N]
 
 FOLDER holds the open files named in FILES. Each cell of the grid is one `tunesmith train` and one `tunesmith eval` in a
 process of their own. A finished cell is kept in bench/defaults.json and not run again, so a stopped program goes on
@@ -20,10 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench.ledger import ROOT
+from bench.pages import DOCS, filled
+
 RESULTS = ROOT / "bench" / "defaults.json"
-PAGE = ROOT / "docs" / "defaults.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+PAGE = DOCS / "defaults.md"
 
 # name -> file, and the settings that keep a cell within minutes
 FILES: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -118,10 +119,7 @@ def table(cells: list[Cell]) -> str:
 
 def write_page(cells: list[Cell]) -> None:
     """Put the table between the markers of docs/defaults.md."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(cells)}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(filled(PAGE, table(cells)), encoding="utf-8")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from bench.export_report import RESULTS, write_page
+from bench.export_report import REPORT
 from bench.ledger import ROOT, WORK
 from tunesmith import api
 from tunesmith.config import load_config
@@ -93,8 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         "split": manifest["data"]["split"],
         "files": rows,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_page(content)
+    REPORT.publish(content)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "export.json"
-PAGE = ROOT / "docs" / "export.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+from bench.pages import Report, read_results
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -49,22 +44,7 @@ def _line(one: Mapping[str, Any], weighed: Mapping[str, Any] | None) -> str:
     return f"| {' | '.join([*cells, format(one['ended'], '.0%')])} |"
 
 
-def read_results() -> dict[str, Any]:
-    """The published results."""
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return results
-
-
-def page(content: Mapping[str, Any]) -> str:
-    """docs/export.md as it should be."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    return f"{before}{BEGIN}\n{table(content)}\n{END}{rest.split(END)[1]}"
-
-
-def write_page(content: Mapping[str, Any]) -> None:
-    """Put the table between the markers."""
-    PAGE.write_text(page(content), encoding="utf-8")
-
+REPORT = Report("export", "python -m bench.export", table)
 
 if __name__ == "__main__":
-    write_page(read_results())
+    REPORT.write(read_results(REPORT.path))

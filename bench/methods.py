@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
-from bench.methods_report import RESULTS, write_pages
+from bench.methods_report import REPORT
 from bench.tuning import COMMON, TASKS
 from tunesmith.config import METHODS
 
@@ -91,8 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         "settings": {**COMMON, **TASKS[TASK][1], **SETTINGS},
         "runs": runs,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_pages(content)
+    REPORT.publish(content)
 
 
 if __name__ == "__main__":

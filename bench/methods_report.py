@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
-from bench.ledger import ROOT
-from bench.pages import DOCS, filled, read_results, table, write_picture
+from bench.pages import Report, read_results, table
+from bench.tuning import last_loss
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULTS = ROOT / "bench" / "methods.json"
-PAGE = DOCS / "methods.md"
-PICTURE = DOCS / "methods.png"
-_NOT_YET = "Not measured completely yet: `python -m bench.methods --data FOLDER` measures it."
 _COLOURS = {"full": "#D55E00", "soft prompt": "#7A6A9B", "adapter": "#0072B2"}
 _NAME_HEIGHT = 0.15  # of the picture's names, in nats
 _MARKERS = {"full": "s", "soft prompt": "^", "adapter": "o"}
@@ -58,11 +54,6 @@ def tables(content: Mapping[str, Any]) -> str:
             *table(columns, rows),
         ]
     )
-
-
-def last_loss(run: Run) -> float:
-    """Validation loss after the last step, in nats per token."""
-    return float(run["validation"][-1][1])
 
 
 def milliseconds(runs: Sequence[Run]) -> float:
@@ -127,17 +118,7 @@ def picture(content: Mapping[str, Any]) -> bytes:
     return render("Methods: what they learn, and what it costs", draw, size=(12, 4.8))
 
 
-def page(content: Mapping[str, Any] | None) -> str:
-    """docs/methods.md as it should be."""
-    return filled(PAGE, tables(content) if content else _NOT_YET)
-
-
-def write_pages(content: Mapping[str, Any] | None) -> None:
-    """Put the table between the markers, and draw."""
-    PAGE.write_text(page(content), encoding="utf-8")
-    if content:
-        write_picture(PICTURE, picture(content), content)
-
+REPORT = Report("methods", "python -m bench.methods --data FOLDER", tables, picture)
 
 if __name__ == "__main__":
-    write_pages(read_results(RESULTS))
+    REPORT.write(read_results(REPORT.path))

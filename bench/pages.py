@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,54 @@ def read_results(path: Path) -> dict[str, Any] | None:
         return None
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """bench/NAME.json as tables between the markers of docs/NAME.md and, where something is drawn, docs/NAME.png.
+
+    tables, draw: results -> text, and a PNG. command: what measures them.
+    """
+
+    name: str
+    command: str
+    tables: Callable[[Mapping[str, Any]], str]
+    draw: Callable[[Mapping[str, Any]], bytes] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The results."""
+        return ROOT / "bench" / f"{self.name}.json"
+
+    @property
+    def page(self) -> Path:
+        return DOCS / f"{self.name}.md"
+
+    @property
+    def picture(self) -> Path:
+        return DOCS / f"{self.name}.png"
+
+    def text(self, results: Mapping[str, Any] | None) -> str:
+        """The page as it should be; None before the first complete measurement."""
+        not_yet = f"Not measured completely yet: `{self.command}` measures it."
+        return filled(self.page, self.tables(results) if results else not_yet)
+
+    def write(self, results: Mapping[str, Any] | None) -> None:
+        """Put the tables between the markers, and draw."""
+        self.page.write_text(self.text(results), encoding="utf-8")
+        if results and self.draw is not None:
+            write_picture(self.picture, self.draw(results), results)
+
+    def publish(self, results: Mapping[str, Any]) -> None:
+        """Write results, page and picture."""
+        self.path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        self.write(results)
+
+    def is_up_to_date(self) -> bool:
+        """Whether page and picture are those of the results: false when one of the three was changed alone."""
+        results = read_results(self.path)
+        drawn = self.draw is None or results is None or is_picture_of(self.picture, results)
+        return drawn and self.page.read_text(encoding="utf-8") == self.text(results)
 
 
 def filled(page: Path, text: str, *, name: str = "table") -> str:

@@ -11,7 +11,6 @@ Writes bench/schedules.json, docs/schedules.png and the tables of docs/schedules
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from bench.ledger import PACKAGE, WORK, Ledger, code_digest
-from bench.schedules_report import RESULTS, chosen_peaks, write_pages
+from bench.schedules_report import REPORT, chosen_peaks
 from bench.tuning import COMMON, TASKS, measure
 from tunesmith.config import load_config
 
@@ -120,8 +119,7 @@ def main(arguments: Sequence[str]) -> None:
         "tuning": tuning,
         "runs": runs,
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_pages(content)
+    REPORT.publish(content)
 
 
 if __name__ == "__main__":

@@ -13,28 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.ledger import ROOT
-from bench.pages import DOCS, filled, read_results, table, write_picture
+from bench.pages import Report, read_results, table
+from bench.tuning import last_loss
 from tunesmith.evaluate import CONFIDENCE, Difference, difference, interval, mean_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESULTS = ROOT / "bench" / "schedules.json"
-PAGE = DOCS / "schedules.md"
-PICTURE = DOCS / "schedules.png"
 CANDIDATE = "three phases"
-_NOT_YET = "Not measured completely yet: `python -m bench.schedules --data FOLDER` measures it."
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#7A6A9B")
 _MARKERS = ("o", "s", "^", "D")
 
 Run = Mapping[str, Any]
 Curve = Sequence[tuple[int, float]]
-
-
-def last_loss(run: Run) -> float:
-    """Validation loss after the last step, in nats per token."""
-    return float(run["validation"][-1][1])
 
 
 def chosen_peaks(tuning: Sequence[Run]) -> dict[str, dict[str, float]]:
@@ -213,17 +204,7 @@ def picture(content: Mapping[str, Any]) -> bytes:
     return render("Equal steps, four schedules", draw, size=(11, 4.8))
 
 
-def page(content: Mapping[str, Any] | None) -> str:
-    """docs/schedules.md as it should be."""
-    return filled(PAGE, tables(content) if content else _NOT_YET)
-
-
-def write_pages(content: Mapping[str, Any] | None) -> None:
-    """Put the tables between the markers, and draw."""
-    PAGE.write_text(page(content), encoding="utf-8")
-    if content:
-        write_picture(PICTURE, picture(content), content)
-
+REPORT = Report("schedules", "python -m bench.schedules --data FOLDER", tables, picture)
 
 if __name__ == "__main__":
-    write_pages(read_results(RESULTS))
+    REPORT.write(read_results(REPORT.path))

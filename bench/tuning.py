@@ -42,6 +42,11 @@ COMMON: Mapping[str, Any] = {
 _FIRST_STEPS = 3
 
 
+def last_loss(run: Mapping[str, Any]) -> float:
+    """Validation loss after the last step, in nats per token."""
+    return float(run["validation"][-1][1])
+
+
 def measure(job: Mapping[str, Any], data: Path) -> Found:
     """Train as the job says and answer its test rows. Seconds are of all threads together, bytes peaks of this process.
 

@@ -51,7 +51,7 @@ def make_tokenizer(chat_template: str | None = CHATML) -> Any:
 
 
 def make_model(arch: str, vocab_size: int) -> Any:
-    """A random two-layer model, hidden size 32, weights large enough that logits differ."""
+    """A random two-layer model, hidden size 32."""
     import torch
     import transformers as tf
 
@@ -72,12 +72,19 @@ def make_model(arch: str, vocab_size: int) -> Any:
         "qwen2": lambda: tf.Qwen2Config(**grouped, tie_word_embeddings=False),
         "qwen3": lambda: tf.Qwen3Config(**grouped, head_dim=8, tie_word_embeddings=True),
         "gpt2": lambda: tf.GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=256, **ids),
+        "gpt_neox": lambda: tf.GPTNeoXConfig(**shared),
         "phi": lambda: tf.PhiConfig(**shared, partial_rotary_factor=0.5),
         "phi3": lambda: tf.Phi3Config(**grouped, original_max_position_embeddings=256, sliding_window=None),
         "gemma": lambda: tf.GemmaConfig(**{**grouped, "num_key_value_heads": 1}, head_dim=8),
     }
     torch.manual_seed(0)
-    model = tf.AutoModelForCausalLM.from_config(configs[arch]())
+    return randomised(tf.AutoModelForCausalLM.from_config(configs[arch]()))
+
+
+def randomised(model: Any) -> Any:
+    """`model` in float32 with weights so large that logits differ, and biases and norms nobody else has."""
+    import torch
+
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -7,6 +7,7 @@ Nothing heavy is imported until a name is used.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,10 @@ __all__ = [
     "open_session",
     "pretrain",
 ]
+
+# Where bitsandbytes is installed peft imports it, whether or not it is used, and on some processors it then warns that
+# one more package would be faster.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in str(record.msg))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`import tunesmith` and every --help answer without torch, in under 300 ms of processor time."""
+"""`import tunesmith` and every --help answer without torch in 300 ms of processor time, quick commands in 600."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 HEAVY = ["torch", "transformers", "peft", "accelerate", "pyarrow", "matplotlib", "sacrebleu", "python_calamine"]
 BUDGET_SECONDS = 0.3
+LOOKING = 2  # budgets: pydantic, YAML and rich are imported to answer
 RUNS = 5
 # Bare Python starts in this where the budget was set; a machine that needs longer is allowed proportionally more.
 BARE_START_SECONDS = 0.02
 
 IMPORT = "import tunesmith"
+QUICK = (
+    *(("runs",), ("methods",), ("recipes",), ("recipes", "quickstart"), ("settings",), ("init", "new.yaml", "--force")),
+    *(("schedule",), ("schedule", "three-phases"), ("schedule", "--json")),
+)
+INSPECT = ("data", "inspect", str(REPO / "examples" / "presscrafters_faq.xlsx"))
+RUN = "import sys; sys.argv = ['tunesmith', *{words!r}]\nfrom tunesmith.cli import main\nsys.exit(main())"
 HELP = "import sys; sys.argv = ['tunesmith', *{words!r}, '--help']\nfrom tunesmith.cli import main\nsys.exit(main())"
 # Printed at exit on standard error, so that what the command itself prints cannot be mistaken for it.
 REPORT = (
@@ -89,3 +96,17 @@ def test_every_help_is_light(budget: float) -> None:
     assert {("train",), ("data", "inspect")} <= set(commands)
     found = {words: problems(HELP.format(words=words), budget) for words in commands}
     assert {words: listed for words, listed in found.items() if listed} == {}
+
+
+@pytest.mark.parametrize("words", QUICK, ids=" ".join)
+def test_a_command_that_only_looks_things_up_is_light(
+    words: tuple[str, ...], budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there are no runs
+    assert problems(RUN.format(words=words), LOOKING * budget) == []
+
+
+@pytest.mark.parametrize("words", [INSPECT, (*INSPECT, "--json")], ids=["rendered rows", "json"])
+def test_a_look_at_data_imports_no_torch(words: tuple[str, ...]) -> None:
+    _, heavy = start(RUN.format(words=words))
+    assert set(heavy) <= {"python_calamine", "transformers"}  # the reader, and the tokenizer of the packaged model

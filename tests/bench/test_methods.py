@@ -9,7 +9,7 @@ import pytest
 
 from bench import methods, methods_report, tuning
 from bench.ledger import measured_apart
-from bench.pages import is_picture_of, read_results, write_picture
+from bench.pages import is_picture_of, write_picture
 from tunesmith.config import METHODS
 
 
@@ -64,9 +64,7 @@ def test_a_picture_knows_its_results(tmp_path) -> None:
 
 def test_the_page_agrees_with_the_results() -> None:
     """Fails when bench/methods.json, page or picture was changed alone: python -m bench.methods_report."""
-    results = read_results(methods_report.RESULTS)
-    assert methods_report.PAGE.read_text(encoding="utf-8") == methods_report.page(results)
-    assert results is None or is_picture_of(methods_report.PICTURE, results)
+    assert methods_report.REPORT.is_up_to_date()
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def test_workbook_with_only_hidden_sheets_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(b"question,answer\n", "may be text"), (b"\xd0\xcf\x11\xe0" + b"x" * 600, "an old workbook (.xls)")],
+    [(b"question,answer\n", "may be text"), (b"\xd0\xcf\x11\xe0" + b"x" * 600, "a compound file")],
 )
 def test_not_a_workbook(tmp_path: Path, content: bytes, named: str) -> None:
     path = tmp_path / "a.xlsx"

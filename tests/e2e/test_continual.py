@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.e2e.conftest import stop_at
 from tunesmith.api import evaluate, open_session, run_config, train
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.runs import MetricsLog, Run
-from tunesmith.train import Event, Plan, continued, recipe
+from tunesmith.train import Plan, continued, recipe
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 ROWS = 20
@@ -69,14 +68,6 @@ def parent(configured: Callable[..., RunConfig]) -> Callable[..., Run]:
         return train(configured("colours", **chosen)).run
 
     return make
-
-
-def stop_at(step: int) -> Callable[[Event], None]:
-    def observe(event: Event) -> None:
-        if event.kind == "train" and event.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return observe
 
 
 def logits(reference: Path) -> torch.Tensor:

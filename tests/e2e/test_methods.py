@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from tests.e2e.conftest import stop_at
 from tunesmith.api import evaluate, open_session, run_config, train
 from tunesmith.config import METHODS, RunConfig, load_config
 from tunesmith.errors import SettingsError, Stopped
 from tunesmith.model import load_adapter, merge
 from tunesmith.runs import Run
-from tunesmith.train import Event, Plan
+from tunesmith.train import Plan
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 
@@ -47,14 +46,6 @@ def configured(
         return load_config(overrides={**shared, **settings})
 
     return make
-
-
-def stop_at(step: int) -> Callable[[Event], None]:
-    def observe(event: Event) -> None:
-        if event.kind == "train" and event.step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return observe
 
 
 def weights(run: Run) -> dict[str, bytes]:

@@ -9,9 +9,25 @@ from typing import Any
 
 import pytest
 
-from tunesmith.api import train
+from tunesmith.api import Export, train
 from tunesmith.config import load_config
 from tunesmith.runs import Run
+
+
+def statuses(result: Export) -> dict[str, str]:
+    """Of each product."""
+    return {one.product.name: one.verdict.status for one in result.products}
+
+
+def faults(result: Export) -> dict[str, str]:
+    """The failed checks of all products, and what they found."""
+    return {check.name: check.detail for one in result.products for check in one.verdict.faults}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder for products, not there yet."""
+    return tmp_path / "out"
 
 
 @pytest.fixture(scope="session")

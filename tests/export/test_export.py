@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tunesmith.api import Export, export
+from tests.export.conftest import faults, statuses
+from tunesmith.api import export
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export import architectures, gguf, workshop
 from tunesmith.export.merged import write_merged
@@ -28,19 +29,6 @@ PROMPTS = 6
 def llama_cpp() -> None:
     pytest.importorskip("gguf")
     pytest.importorskip("llama_cpp")
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-def statuses(result: Export) -> dict[str, str]:
-    return {one.product.name: one.verdict.status for one in result.products}
-
-
-def faults(result: Export) -> dict[str, str]:
-    return {check.name: check.detail for one in result.products for check in one.verdict.faults}
 
 
 @pytest.mark.slow

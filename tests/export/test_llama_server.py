@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.export.conftest import faults
 from tests.export.fake_llama_server import FakeLlamaServer, fake_llama_server
 from tunesmith.api import Export, export, open_session
 from tunesmith.errors import SettingsError
@@ -39,10 +40,6 @@ def server(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLlamaServe
 
 def exported(run: Run, server: FakeLlamaServer, out: Path, **more: Any) -> Export:
     return export(str(run.path), out=out, to=["gguf"], quantize=["f32"], prompts=3, server=server.url, **more)
-
-
-def faults(result: Export) -> dict[str, str]:
-    return {check.name: check.detail for one in result.products for check in one.verdict.faults}
 
 
 def test_a_file_is_verified_by_what_the_server_says(run: Run, server: FakeLlamaServer, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import make_tokenizer
-from tunesmith.api import Export, export, open_session
+from tests.conftest import make_tokenizer, randomised
+from tests.export.conftest import faults, statuses
+from tunesmith.api import export, open_session
 from tunesmith.api.exporter import _trained
 from tunesmith.config import load_config
 from tunesmith.errors import ResourceError, SettingsError
@@ -43,19 +44,6 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 def mlx_lm() -> None:
     pytest.importorskip("mlx.core")
     pytest.importorskip("mlx_lm")
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-def statuses(result: Export) -> dict[str, str]:
-    return {one.product.name: one.verdict.status for one in result.products}
-
-
-def faults(result: Export) -> dict[str, str]:
-    return {check.name: check.detail for one in result.products for check in one.verdict.faults}
 
 
 def tiny(arch: str, **settings: Any) -> Any:
@@ -88,14 +76,7 @@ def tiny(arch: str, **settings: Any) -> Any:
     }
     config = tf.AutoConfig.for_model(arch, **{**shared, **own.get(arch, {}), **settings})
     torch.manual_seed(0)
-    model = tf.AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.2)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.float().eval()
+    return randomised(tf.AutoModelForCausalLM.from_config(config))
 
 
 def written(model: Any, folder: Path) -> Path:

@@ -78,6 +78,15 @@ def test_an_export_goes_by_its_name_or_its_folder(run: Run, hub: FakeHub, tmp_pa
     assert hub.repos["ada/again"]["files"] == repo["files"]
 
 
+def test_what_was_measured_on_the_training_rows_stays(run: Run, hub: FakeHub) -> None:
+    (run.exports_dir / "merged" / "importance.gguf").write_bytes(b"GGUF")
+    (run.exports_dir / "merged" / "model-q4_k_m.gguf").write_bytes(b"GGUF")
+    push(str(run.path), "ada/colours", export="merged")
+    sent = hub.repos["ada/colours"]["files"].keys()
+    assert "model-q4_k_m.gguf" in sent
+    assert "importance.gguf" not in sent
+
+
 @pytest.mark.parametrize("status", ["failed", "unverified"])
 def test_an_export_that_is_not_verified_stays_unless_forced(run: Run, hub: FakeHub, status: str) -> None:
     mark = run.exports_dir / "merged" / "verification.json"

@@ -15,10 +15,11 @@ import transformers
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from tunesmith.config.builtin import BUILTIN_FOLDER
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import count_parameters, load_base, precision
 from tunesmith.model.load import quiet
-from tunesmith.model.source import BUILTIN_FOLDER, compute_fingerprint
+from tunesmith.model.source import compute_fingerprint
 from tunesmith.types import Batch
 
 ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]

@@ -15,6 +15,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
+from tunesmith.config import builtin
 from tunesmith.errors import ResourceError
 from tunesmith.model import find_source, load_base, source
 from tunesmith.model.source import compute_fingerprint, read_json, refuse_code
@@ -145,12 +146,12 @@ def test_files_that_are_no_folder(tmp_path: Path) -> None:
 
 
 def test_builtin_models(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(source, "BUILTIN_FOLDER", tmp_path)
+    monkeypatch.setattr(builtin, "BUILTIN_FOLDER", tmp_path)
     assert find_source("builtin:base-model").folder == folder
     told = refusal("builtin:base-modl")
     assert "there are: builtin:base-model" in told.message
     assert told.fix == "did you mean builtin:base-model?"
-    monkeypatch.setattr(source, "BUILTIN_FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(builtin, "BUILTIN_FOLDER", tmp_path / "nothing")
     assert "not in this installation" in refusal("builtin:nano").message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,13 @@ def trained(tiny_model_dir: Callable[[str], Path], tmp_path: Path) -> Callable[.
     return make
 
 
-@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen3"])
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.mergeable])
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        *product([name for name, method in METHODS.items() if method.mergeable], ["llama", "gpt2", "qwen3"]),
+        *product(["lora", "full"], ["gpt_neox"]),  # stored under other names than the model's
+    ],
+)
 def test_equal_to_the_merge_of_peft(
     name: str, arch: str, trained: Callable[..., Path], tiny_model_dir: Callable[[str], Path]
 ) -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.config import RunConfig
+from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin
 from tunesmith.data import Prepared, check_path, encode, prepare
 from tunesmith.errors import SettingsError
 from tunesmith.runs import Run
@@ -46,7 +46,7 @@ def is_base(reference: str) -> bool:
         SettingsError: it is neither.
     """
     folder = Path(reference).expanduser()
-    if reference.startswith("builtin:") or (folder / "config.json").is_file():
+    if reference.startswith(BUILTIN_PREFIX) or (folder / "config.json").is_file():
         return True
     if (folder / "adapter_config.json").is_file():
         return False
@@ -88,14 +88,11 @@ def preview(config: RunConfig, prepared: Prepared, examples: Sequence[Example]) 
         ResourceError: the model's folder is not usable. SettingsError: the template cannot be trained on.
     """
     path = config.model.path
-    if not path.startswith("builtin:") and not Path(path).expanduser().exists():
+    if not path.startswith(BUILTIN_PREFIX) and not Path(path).expanduser().exists():
         return None
-    from transformers import AutoTokenizer
-
-    from tunesmith.model import find_source
     from tunesmith.prompts import check_template
 
-    tokenizer = AutoTokenizer.from_pretrained(find_source(path).location, trust_remote_code=False)
+    tokenizer = _tokenizer(path)
     thinking = any("<think>" in example.answer for example in prepared.train)
     template = check_template(config.prompt.template, tokenizer, shape=prepared.report.shape, thinking=thinking)
     previews: list[Preview] = []
@@ -110,6 +107,21 @@ def preview(config: RunConfig, prepared: Prepared, examples: Sequence[Example]) 
         )
         previews += [Preview(example, _pieces(row, tokenizer)) for row in rows]
     return previews
+
+
+def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+    if path.startswith(BUILTIN_PREFIX):
+        # the class that AutoTokenizer finds for packaged models, without the seconds that importing torch takes
+        from transformers import PreTrainedTokenizerFast
+
+        packaged: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(find_builtin(path))
+        return packaged
+    from transformers import AutoTokenizer
+
+    from tunesmith.model import find_source
+
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(find_source(path).location, trust_remote_code=False)
+    return found
 
 
 def layers(config: RunConfig) -> LayerGuide:

@@ -174,16 +174,23 @@ def _stage_of(what: str, product: Product, run: Run, config: RunConfig, is_done:
 def _same_run(run: Run, wanted: RunConfig, now: RunConfig) -> RunConfig:
     """The settings of the run, with what may differ as it is wanted now.
 
+    Args:
+        wanted: the settings on top of the defaults. now: the same on top of the run's.
+
     Raises:
-        SettingsError: what made the weights is wanted otherwise, setting by setting.
+        SettingsError: what made the weights is wanted otherwise or no longer asked for, setting by setting.
     """
     stored = load_config(stored=run.config_path)
-    before, after = (dict(_leaves(one)) for one in (stored, with_absolute_paths(now)))
-    problems = [
-        f"{name} is {after[name]!r}, the run has {before[name]!r}"
-        for name in after
-        if after[name] != before[name] and not _is_left_open(after[name])
-    ]
+    before, after, defaults = (dict(_leaves(one)) for one in (stored, with_absolute_paths(now), wanted))
+    problems = []
+    for name, value in before.items():
+        is_given = wanted.origin(name) != "default"
+        found = after[name] if is_given else defaults[name]
+        is_open = _is_chosen(stored, name) and (not is_given or found in (None, "auto"))
+        if found == value or is_open or not (is_given or _was_given(stored, name)):
+            continue
+        said = f"is {found!r}" if is_given else f"is no longer set (without it {found!r})"
+        problems.append(f"{name} {said}, the run has {value!r}")
     if problems:
         raise SettingsError(
             f"{run.path} was made with other settings",
@@ -203,6 +210,12 @@ def _leaves(config: RunConfig) -> Iterator[tuple[str, Any]]:
             yield section, values
 
 
-def _is_left_open(value: object) -> bool:
-    """Settings that the program fills in: what the run has is what it found."""
-    return value is None or value == "auto"
+def _is_chosen(stored: RunConfig, name: str) -> bool:
+    """Whether the program filled it in: what the run has is what was detected, or what its parent had."""
+    origin = stored.origin(name)
+    return origin.startswith("detected: ") or origin == f"run {Path(stored.continual.parent or '').name}"
+
+
+def _was_given(stored: RunConfig, name: str) -> bool:
+    """Whether somebody set it; another version's default is no other wish."""
+    return stored.origin(name) != "default" and not _is_chosen(stored, name)

@@ -140,7 +140,7 @@ def pretrain(
         SettingsError, DataError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    return training.pretrain(
+    return training.train_from_scratch(
         config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
     )
 

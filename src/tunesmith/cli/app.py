@@ -6,7 +6,6 @@ Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM,
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import signal
 import sys
@@ -239,7 +238,6 @@ def _quiet_libraries() -> None:
     """Progress bars and advice of the libraries below us, unless somebody asked for them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends packages whenever peft imports it
     if not live(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from tunesmith.cli.chat_commands import STOPPED, Conversation
-from tunesmith.cli.chat_input import keyboard, read_entry
+from tunesmith.cli.chat_input import keyboard, piped_entries, read_entry
 from tunesmith.cli.overrides import Overrides
-from tunesmith.errors import DataError, TunesmithError
+from tunesmith.errors import TunesmithError
 
 
 def chat(
@@ -76,37 +75,18 @@ def _one_by_one(base: str, tuned: str) -> None:
 def _piped(conversation: Conversation) -> int:
     from tunesmith.cli.terminal import tell
 
-    def next_line(_: str) -> str:
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\r\n")
-
-    try:
-        for entry in _entries(next_line):
-            if entry.startswith("/"):
-                news = conversation.command(entry)
-                if news is None:
-                    break
-                tell(news)
-            elif entry:
-                note = conversation.ask(entry, _write)
-                _write("\n")
-                if note == STOPPED:
-                    return 130
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "standard input is not text", cause=str(error), fix=f"send it as {sys.stdin.encoding}"
-        ) from error
+    for entry in piped_entries():
+        if entry.startswith("/"):
+            news = conversation.command(entry)
+            if news is None:
+                break
+            tell(news)
+        elif entry:
+            note = conversation.ask(entry, _write)
+            _write("\n")
+            if note == STOPPED:
+                return 130
     return 0
-
-
-def _entries(next_line: Callable[[str], str]) -> Iterator[str]:
-    while True:
-        try:
-            yield read_entry(next_line)
-        except EOFError:
-            return
 
 
 def _interactive(conversation: Conversation) -> int:

@@ -6,9 +6,12 @@ Knows nothing of models and of what an entry means.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from tunesmith.errors import DataError
 
 _MARK = '"""'
 _FIRST, _FURTHER = "you> ", "...> "
@@ -52,6 +55,30 @@ def _block(line: str, read_line: Callable[[str], str]) -> str:
         except EOFError:
             return "\n".join(lines).strip()
     return "\n".join([*lines, line.rstrip().removesuffix(_MARK)]).strip()
+
+
+def piped_entries() -> Iterator[str]:
+    """The entries of standard input to its end.
+
+    Raises:
+        DataError: it is not text.
+    """
+
+    def next_line(_: str) -> str:
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
+
+    while True:
+        try:
+            yield read_entry(next_line)
+        except EOFError:
+            return
+        except UnicodeDecodeError as error:
+            raise DataError(
+                "standard input is not text", cause=str(error), fix=f"send it as {sys.stdin.encoding}"
+            ) from error
 
 
 def keyboard() -> Callable[[str], str]:

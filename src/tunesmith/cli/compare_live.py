@@ -36,20 +36,10 @@ def talk(panel: Panel) -> int:
 
 
 def _piped(panel: Panel) -> int:
-    from tunesmith.cli.chat_input import read_entry
+    from tunesmith.cli.chat_input import piped_entries
     from tunesmith.cli.terminal import tell
 
-    def next_line(_: str) -> str:
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\r\n")
-
-    while True:
-        try:
-            entry = read_entry(next_line)
-        except EOFError:
-            return 0
+    for entry in piped_entries():
         if entry.startswith("/"):
             news = command(panel, entry)
             if news is None:
@@ -59,6 +49,7 @@ def _piped(panel: Panel) -> int:
             answers = {reply.name: reply.text for reply in panel.ask(entry)}
             sys.stdout.write(json.dumps({"question": entry, "answers": answers}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
+    return 0
 
 
 def _at_the_keyboard(panel: Panel) -> int:

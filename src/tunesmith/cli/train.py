@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 SETTINGS_FILES = (".yaml", ".yml")
 
 
-Files = Annotated[str, Parameter(help="Examples: xlsx, csv, tsv, json, jsonl, parquet or txt; several are mixed.")]
+Files = Annotated[
+    str, Parameter(help="Examples: xlsx, xls, ods, csv, tsv, json, jsonl, parquet, txt; several are mixed.")
+]
 
 
 def train(

@@ -1,6 +1,7 @@
 """Settings: one schema, other people's names for it, and where every value came from."""
 
 from tunesmith.config.aliases import ALIASES, YES_OR_NO
+from tunesmith.config.builtin import BUILTIN_PREFIX, find_builtin
 from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig, SplitConfig
 from tunesmith.config.datasets import DataSet, task_names
@@ -24,6 +25,7 @@ from tunesmith.config.schema import (
 
 __all__ = [
     "ALIASES",
+    "BUILTIN_PREFIX",
     "MAPPINGS",
     "METHODS",
     "YES_OR_NO",
@@ -47,6 +49,7 @@ __all__ = [
     "commented_yaml",
     "describe",
     "dump_config",
+    "find_builtin",
     "highest_rate",
     "is_pattern",
     "list_recipes",

@@ -30,7 +30,7 @@ class DataConfig(Section):
 
     path: str | None = setting(
         None,
-        "Training file: xlsx, csv, tsv, json, jsonl, parquet or txt; or a data set's folder (save_to_disk, parquet).",
+        "Training file: xlsx, xls, ods, csv, tsv, json, jsonl, parquet, txt; or a data set's folder.",
     )
     sets: list[DataSet] = setting(
         [],
@@ -44,7 +44,7 @@ class DataConfig(Section):
     )
     validation_path: str | None = setting(None, "Separate validation file; without it rows are split off.")
     test_path: str | None = setting(None, "Separate test file; without it rows are split off.")
-    format: Literal["auto", "xlsx", "csv", "tsv", "json", "jsonl", "parquet", "txt"] = setting(
+    format: Literal["auto", "xlsx", "xls", "ods", "csv", "tsv", "json", "jsonl", "parquet", "txt"] = setting(
         "auto", "File format; auto goes by name and content."
     )
     sheet: str | None = setting(None, "Worksheet of a workbook; without it every visible sheet with rows is read.")

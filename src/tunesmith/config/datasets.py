@@ -31,7 +31,7 @@ class DataSet(BaseModel):
     weight: float = 1.0
     validation_path: str | None = None
     test_path: str | None = None
-    format: Literal["auto", "xlsx", "csv", "tsv", "json", "jsonl", "parquet", "txt"] | None = None
+    format: Literal["auto", "xlsx", "xls", "ods", "csv", "tsv", "json", "jsonl", "parquet", "txt"] | None = None
     sheet: str | None = None
     delimiter: str | None = None
     encoding: str | None = None

@@ -17,12 +17,14 @@ from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.saved import is_saved, read_saved
 from tunesmith.data.readers.source import Source, check_file, open_source
-from tunesmith.data.readers.workbook import read_xlsx
+from tunesmith.data.readers.workbook import read_ods, read_xls, read_xlsx
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError, SettingsError
 
 READERS: Mapping[str, Callable[[Source], Table]] = {
     "xlsx": read_xlsx,
+    "xls": read_xls,
+    "ods": read_ods,
     "csv": read_csv,
     "tsv": read_tsv,
     "json": read_json,
@@ -34,6 +36,8 @@ READERS: Mapping[str, Callable[[Source], Table]] = {
 SUFFIXES: Mapping[str, str] = {
     ".xlsx": "xlsx",
     ".xlsm": "xlsx",
+    ".xls": "xls",
+    ".ods": "ods",
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
@@ -45,7 +49,7 @@ SUFFIXES: Mapping[str, str] = {
     ".text": "txt",
     ".md": "txt",
 }
-BINARY = ("xlsx", "parquet")  # formats that are recognised by their content alone
+BINARY = ("xlsx", "xls", "ods", "parquet")  # formats that are recognised by their content alone
 
 
 def read(config: DataConfig, path: str | Path | None = None, *, side: str = "data") -> Table:
@@ -113,7 +117,7 @@ def _misnamed(source: Source, suffix: str, format_name: str | None) -> DataError
     if is_html(source.content):
         fix = "open it in a spreadsheet program and save it as .xlsx; to train on its text set --data.format txt"
         return DataError(f"{source.path} is an HTML page, not a table", fix=fix)
-    if format_name is not None or suffix == ".xls":
+    if format_name is not None:
         return DataError(
             f"{source.path} is no {suffix} file, whatever its name says",
             cause="it holds no archive, as a workbook or a parquet file would; it may be text",

@@ -21,6 +21,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.export.importance import MATRIX
 
 CARD = "README.md"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -63,12 +64,16 @@ class Upload:
 def choose_files(folder: Path) -> tuple[Upload, ...]:
     """Every file of a model folder, in the order of their names; a path of this machine is cut to its last part.
 
+    An importance matrix stays: no program needs it to run the model, and it is sums over the training rows.
+
     Raises:
         SettingsError: something there does not belong to a model, is a link, or holds a secret; all problems together.
     """
     problems: list[str] = []
     found: list[Upload] = []
     for path in sorted(folder.iterdir()):
+        if path.name == MATRIX:
+            continue
         if path.is_symlink():
             problems.append(f"{path.name} is a link: what it leads to would be uploaded")
         elif path.is_dir() or not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _BELONGS):

@@ -17,9 +17,10 @@ from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
+from tunesmith.export.importance import MATRIX
 from tunesmith.export.merged import copy_speech, write_merged
 from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
-from tunesmith.export.mlx_layouts import find_layout
+from tunesmith.export.mlx_layouts import Layout, find_layout
 from tunesmith.export.mlx_runner import BITS, bits_per_weight, import_mlx_lm, quantise_mlx
 from tunesmith.export.quantise import check_quantiser, quantise
 from tunesmith.export.refusals import (
@@ -39,7 +40,6 @@ from tunesmith.runs import atomic_folder, require_free
 
 MARK = "verification.json"
 MODELFILE = "Modelfile"
-MATRIX = "importance.gguf"
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
 
 
@@ -60,6 +60,11 @@ class Target:
 
 
 def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
+    _write_weights(shop, folder, "writing merged weights")
+    return _with_card(shop, product, folder, folder)
+
+
+def _write_weights(shop: Workshop, folder: Path, stage: str, *, layout: Layout | None = None) -> None:
     trained = shop.trained
     write_merged(
         folder,
@@ -67,9 +72,9 @@ def _write_merged(shop: Workshop, product: Product, folder: Path) -> Path:
         trained.folder,
         dtype=trained.dtype,
         stop_ids=trained.template.stop_ids,
-        on_progress=lambda done, total: shop.on_progress("writing merged weights", done, total),
+        on_progress=lambda done, total: shop.on_progress(stage, done, total),
+        layout=layout,
     )
-    return _with_card(shop, product, folder, folder)
 
 
 def _with_card(shop: Workshop, product: Product, folder: Path, path: Path, *, own_tokenizer: bool = False) -> Path:
@@ -132,16 +137,7 @@ def _write_mlx(shop: Workshop, product: Product, folder: Path) -> Path:
 
 
 def _write_mlx_model(shop: Workshop, folder: Path) -> None:
-    trained = shop.trained
-    write_merged(
-        folder,
-        shop.tensors,
-        trained.folder,
-        dtype=trained.dtype,
-        stop_ids=trained.template.stop_ids,
-        on_progress=lambda done, total: shop.on_progress("writing weights for mlx-lm", done, total),
-        layout=find_layout(trained.config),
-    )
+    _write_weights(shop, folder, "writing weights for mlx-lm", layout=find_layout(shop.trained.config))
 
 
 def _write_mlx_lora(shop: Workshop, product: Product, folder: Path) -> Path:

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tunesmith.config import BUILTIN_PREFIX
 from tunesmith.errors import ResourceError, SettingsError, TrainingError
 from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
 from tunesmith.model.pissa import as_lora, is_pissa
-from tunesmith.model.source import BUILTIN_PREFIX, TOKENIZER_FILES, Source, read_json, refuse_code
+from tunesmith.model.source import TOKENIZER_FILES, Source, read_json, refuse_code
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -18,10 +18,9 @@ from huggingface_hub import errors as hub_errors
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from tunesmith.config import BUILTIN_PREFIX, find_builtin
 from tunesmith.errors import ResourceError
 
-BUILTIN_PREFIX = "builtin:"
-BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 TOKENIZER_FILES = (
@@ -57,7 +56,7 @@ def find_source(path: str, revision: str | None = None) -> Source:
             instead of a model, or a config.json that asks for code.
     """
     if path.startswith(BUILTIN_PREFIX):
-        folder = _find_builtin(path)
+        folder = find_builtin(path)
     elif Path(path).expanduser().exists():
         folder = Path(path).expanduser()
     elif HUB_ID.fullmatch(path):
@@ -137,24 +136,6 @@ def refuse_code(where: str, content: object) -> None:
             cause="a model is data here: code from a model repository is never run",
             fix="delete these keys in a local copy if you trust the weights, or choose another model",
         )
-
-
-def _find_builtin(path: str) -> Path:
-    name = path.removeprefix(BUILTIN_PREFIX)
-    present = [entry.name for entry in sorted(BUILTIN_FOLDER.glob("*")) if (entry / "config.json").is_file()]
-    if name in present:
-        return BUILTIN_FOLDER / name
-    if not present:
-        raise ResourceError(
-            f"{path!r} is not in this installation: the packaged models are missing",
-            cause=f"no model folder in {BUILTIN_FOLDER}",
-            fix="install tunesmith from a complete wheel, or set model.path to a local folder or a hub id",
-        )
-    nearest = difflib.get_close_matches(name, present, n=1, cutoff=0)[0]
-    raise ResourceError(
-        f"there is no packaged model {path!r}; there are: {', '.join(BUILTIN_PREFIX + item for item in present)}",
-        fix=f"did you mean {BUILTIN_PREFIX}{nearest}?",
-    )
 
 
 def _find_on_hub(repo: str, revision: str | None) -> Source:

@@ -7,7 +7,7 @@ The sums are PEFT's own: each adapted layer is built from its meta twin, given i
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 
 from tunesmith.errors import ResourceError, TrainingError
 from tunesmith.model.adapters import (
@@ -179,7 +181,10 @@ class _WeightFiles(Mapping[str, Tensor]):
     """The safetensors of a folder under the names of transformers' model, each read in float32 when asked for."""
 
     def __init__(self, skeleton: PreTrainedModel, folder: Path) -> None:
-        handles = {key: file for path in sorted(folder.glob("*.safetensors")) for key, file in _handles(path).items()}
+        # transformers saves some tensors under older names than its model has: the head of GPT-NeoX is embed_out
+        renamings = [each for each in get_model_conversion_mapping(skeleton) if isinstance(each, WeightRenaming)]
+        stored_in = {key: file for path in sorted(folder.glob("*.safetensors")) for key, file in _handles(path).items()}
+        handles = {_renamed(key, renamings): (key, file) for key, file in stored_in.items()}
         self._folder = folder
         self._found: dict[str, tuple[str, Any]] = {}
         tied: dict[int, list[str]] = {}
@@ -193,7 +198,7 @@ class _WeightFiles(Mapping[str, Tensor]):
             if stored is None:
                 missing.append(names[0])
             else:
-                self._found[names[0]] = (stored, handles[stored])
+                self._found[names[0]] = handles[stored]
         if missing:
             raise ResourceError(
                 f"the weights in {folder} are not stored under the names that transformers' model has",
@@ -222,6 +227,13 @@ def _handles(path: Path) -> dict[str, Any]:
     """Key -> the open file that holds it. Pages are mapped, so an open file takes no memory."""
     file: Any = safe_open(path, framework="pt")
     return dict.fromkeys(file.keys(), file)
+
+
+def _renamed(key: str, renamings: Iterable[WeightRenaming]) -> str:
+    """The name that transformers' model has for what a file calls `key`, wherever it only renames."""
+    for renaming in renamings:
+        key, _ = renaming.rename_source_key(key)
+    return key
 
 
 def _stored_name(name: str) -> str:

@@ -1,13 +1,20 @@
-"""Training: one loop, the main path around it, and pre-training from scratch."""
+"""Training: one loop, the main path around it, and pre-training from scratch.
 
-from tunesmith.train.continual import continued
-from tunesmith.train.loop import fit
-from tunesmith.train.observe import Event, Observer
-from tunesmith.train.outcome import Plan, TrainResult
-from tunesmith.train.pretrain import PretrainResult, pretrain
-from tunesmith.train.recipe import train
-from tunesmith.train.resolve import schedule_for
-from tunesmith.train.schedule import Span
+Schedules need no torch; the other names import it when the first of them is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.train.schedule import Span, schedule_for
+
+if TYPE_CHECKING:
+    from tunesmith.train.continual import continued
+    from tunesmith.train.loop import fit
+    from tunesmith.train.observe import Event, Observer
+    from tunesmith.train.outcome import Plan, TrainResult
+    from tunesmith.train.pretrain import PretrainResult, train_from_scratch
+    from tunesmith.train.recipe import train
 
 __all__ = [
     "Event",
@@ -18,7 +25,21 @@ __all__ = [
     "TrainResult",
     "continued",
     "fit",
-    "pretrain",
     "schedule_for",
     "train",
+    "train_from_scratch",
 ]
+_HOME = {
+    "continued": "continual",
+    "fit": "loop",
+    **dict.fromkeys(("Event", "Observer"), "observe"),
+    **dict.fromkeys(("Plan", "TrainResult"), "outcome"),
+    **dict.fromkeys(("PretrainResult", "train_from_scratch"), "pretrain"),
+    "train": "recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

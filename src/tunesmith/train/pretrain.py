@@ -55,7 +55,7 @@ class PretrainResult:
     held_out_bytes: int
 
 
-def pretrain(
+def train_from_scratch(
     config: RunConfig,
     *,
     destination: Run | Path,

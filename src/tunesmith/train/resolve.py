@@ -30,7 +30,7 @@ from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.ewc import Ewc
 from tunesmith.train.groups import parameter_groups
 from tunesmith.train.loop import Autocast, LoopSettings
-from tunesmith.train.schedule import PhasedSchedule, Plateau, Schedule
+from tunesmith.train.schedule import Plateau, schedule_for
 from tunesmith.types import Encoded, Finding
 
 Value = TypeVar("Value")
@@ -199,23 +199,6 @@ def _not_compiled(config: RunConfig) -> str | None:
     if config.model.quantize not in ("auto", "none"):
         return "not tried on a quantised base"
     return "not tried with a prefix" if config.method.name == "prefix" else None
-
-
-def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
-    """The learning-rate schedule of a run. `train.learning_rate` must be resolved, but for phases."""
-    train = config.train
-    if train.schedule == "phases":
-        return PhasedSchedule(train.phases, total_steps)
-    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * total_steps)
-    return Schedule(
-        train.schedule,
-        peak=_known(train.learning_rate),
-        total_steps=total_steps,
-        warmup_steps=min(warmup, total_steps),
-        floor=train.min_lr_ratio,
-        decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
-        power=train.power,
-    )
 
 
 def rate_factors(config: RunConfig) -> dict[str, float]:

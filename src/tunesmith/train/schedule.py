@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tunesmith.config import Phase
+from tunesmith.config import Phase, RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +179,26 @@ class Plateau:
         if without_gain == 0 or without_gain % self.patience:
             return current
         return min(current, max(self.floor, current * self.factor))
+
+
+def schedule_for(config: RunConfig, total_steps: int) -> Schedule | PhasedSchedule:
+    """The learning-rate schedule of a run.
+
+    Raises:
+        ValueError: `train.learning_rate` is still open, which it may be for phases only.
+    """
+    train = config.train
+    if train.schedule == "phases":
+        return PhasedSchedule(train.phases, total_steps)
+    if train.learning_rate is None:
+        raise ValueError("train.learning_rate is still open: resolve_settings comes first")
+    warmup = train.warmup_steps if train.warmup_steps is not None else round(train.warmup_ratio * total_steps)
+    return Schedule(
+        train.schedule,
+        peak=train.learning_rate,
+        total_steps=total_steps,
+        warmup_steps=min(warmup, total_steps),
+        floor=train.min_lr_ratio,
+        decay_ratio=train.decay_ratio if train.schedule == "warmup_stable_decay" else 1.0,
+        power=train.power,
+    )

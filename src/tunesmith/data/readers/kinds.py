@@ -15,6 +15,7 @@ from pathlib import Path
 ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0"
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # the stream in which a workbook with a password lies
+_OLD_BOOKS = tuple(name.encode("utf-16-le") for name in ("Workbook", "Book"))
 _OLD_WORD = "WordDocument".encode("utf-16-le")
 _LOCK_FILE = "~$"  # what Excel and Word put beside a file while it is open
 _SAVE_AS_XLSX = "open it in the program that made it and save it as .xlsx, or export csv"
@@ -52,8 +53,9 @@ _BY_ENTRY: Mapping[str, Kind] = {
     "Index/Document.iwa": Kind(
         "an Apple Numbers, Pages or Keynote file", None, "export it from there: File > Export To > Excel"
     ),
-    "content.xml": Kind("an OpenDocument file (.ods, .odt)", None, _SAVE_AS_XLSX),
+    "content.xml": Kind("an OpenDocument file, but no spreadsheet", None, _COPY_TEXT),
 }
+_OPEN_DOCUMENT = b"application/vnd.oasis.opendocument.spreadsheet"  # an .ods, or an .ots, its template
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<table|<head|<body)", re.IGNORECASE)
 
 
@@ -81,6 +83,8 @@ def _of_archive(content: bytes) -> Kind:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
+            if "mimetype" in names and archive.open("mimetype").read(100).startswith(_OPEN_DOCUMENT):
+                return Kind("an .ods workbook", "ods", "give it the ending .ods")
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
         return Kind("a zip archive or workbook that is damaged or cut off", None, "copy or download it again")
     by_lower = {name.lower() for name in names}
@@ -97,4 +101,6 @@ def _of_compound(content: bytes) -> Kind:
         return Kind("a workbook with a password", None, "open it, save it without the password, and name that file")
     if _OLD_WORD in content:
         return Kind("an old Word document (.doc)", None, _COPY_TEXT)
-    return Kind("an old workbook (.xls)", None, "open it in a spreadsheet program and save it as .xlsx")
+    if any(name in content for name in _OLD_BOOKS):
+        return Kind("an old workbook (.xls)", "xls", "give it the ending .xls")
+    return Kind("a compound file, but no workbook", None, _SAVE_AS_XLSX)

@@ -1,4 +1,4 @@
-"""xlsx -> Table: every visible sheet, header rows found, tables side by side, merged cells, numbers as exact text.
+"""Workbook -> Table: every visible sheet, header rows found, tables side by side, merged cells, numbers as exact text.
 
 Formulas are read as the values that were stored with them. Knows nothing of shapes.
 """
@@ -18,7 +18,8 @@ from tunesmith.data.readers.kinds import ZIP, recognise
 from tunesmith.data.readers.layout import Area, column_letters, fill_down, join_headings, tables_beside
 from tunesmith.data.readers.marks import SheetMarks, marks_findings
 from tunesmith.data.readers.source import Source
-from tunesmith.data.readers.workbook_guard import check_workbook
+from tunesmith.data.readers.trial import largest_sheet
+from tunesmith.data.readers.workbook_guard import MAX_CELLS, check_workbook
 from tunesmith.data.table import Table, cell_text, columns_of
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
@@ -39,7 +40,45 @@ def read_xlsx(source: Source) -> Table:
     Raises:
         DataError: no workbook, an unknown sheet, no sheet with rows, or a guard's limit.
     """
-    book, marks = _open(source)
+    _require_kind(source, "xlsx")
+    marks = check_workbook(source.path, source.content)
+    return _read(source, _open(source), marks, "xlsx")
+
+
+def read_xls(source: Source) -> Table:
+    """As `read_xlsx`, of Excel 97 to 2003. Hidden rows and formulas without values are not told: the parser hides them.
+
+    Raises:
+        DataError: as there.
+    """
+    return _read_tried(source, "xls")
+
+
+def read_ods(source: Source) -> Table:
+    """As `read_xls`, of LibreOffice and OpenOffice.
+
+    Raises:
+        DataError: as there.
+    """
+    return _read_tried(source, "ods")
+
+
+def _read_tried(source: Source, format_name: str) -> Table:
+    _require_kind(source, format_name)
+    try:
+        cells = largest_sheet(source.content)
+    except calamine.CalamineError as error:
+        raise _damaged(source, error) from error
+    if cells > MAX_CELLS:
+        raise DataError(
+            f"{source.path} has a sheet that spans {cells:,} cells, over the limit of {MAX_CELLS:,}",
+            cause="one used cell is far from the others",
+            fix="delete the stray cells at the far end (Ctrl+End shows them), or export the rows as csv",
+        )
+    return _read(source, _open(source), {}, format_name)
+
+
+def _read(source: Source, book: calamine.CalamineWorkbook, marks: Mapping[str, SheetMarks], format_name: str) -> Table:
     names, findings = _choose_sheets(source, book)
     sheets: dict[str, _Sheet] = {}
     for name in names:
@@ -70,7 +109,7 @@ def read_xlsx(source: Source) -> Table:
     records = tuple(record for sheet in sheets.values() for record in sheet.records)
     return Table(
         path=str(source.path),
-        format="xlsx",
+        format=format_name,
         records=records,
         columns=columns_of(records),
         sheets=tuple(sheets),
@@ -79,17 +118,24 @@ def read_xlsx(source: Source) -> Table:
     )
 
 
-def _open(source: Source) -> tuple[calamine.CalamineWorkbook, Mapping[str, SheetMarks]]:
+def _require_kind(source: Source, format_name: str) -> None:
     kind = recognise(source.path, source.content)
-    if kind is None or not source.content.startswith(ZIP):
+    wanted, is_ours = {
+        "xlsx": ("an .xlsx file is a zip archive", source.content.startswith(ZIP)),
+        "xls": ("an .xls file is a compound file", kind is not None and kind.format == "xls"),
+        "ods": ("an .ods file is a zip archive", kind is not None and kind.format == "ods"),
+    }[format_name]
+    if kind is None or not is_ours:
         raise DataError(
-            f"{source.path} is not an .xlsx workbook",
-            cause=f"an .xlsx file is a zip archive; this is {kind.name if kind else 'none, but may be text'}",
+            f"{source.path} is not an .{format_name} workbook",
+            cause=f"{wanted}; this is {kind.name if kind else 'none, but may be text'}",
             fix=kind.fix if kind else "set data.format to what it is, such as csv",
         )
-    marks = check_workbook(source.path, source.content)
+
+
+def _open(source: Source) -> calamine.CalamineWorkbook:
     try:
-        return calamine.CalamineWorkbook.from_filelike(io.BytesIO(source.content)), marks
+        return calamine.CalamineWorkbook.from_filelike(io.BytesIO(source.content))
     except calamine.CalamineError as error:
         raise _damaged(source, error) from error
 
@@ -221,6 +267,9 @@ def _text(cell: object) -> str:
 
 
 def _damaged(source: Source, error: Exception) -> DataError:
+    cause = str(error)
+    if "detect file format" in cause:  # what the parser says of any .xls or .ods that it cannot open
+        cause = "it is damaged, has a password, or uses a cell that is far from all others"
     return DataError(
-        f"{source.path} is not a readable workbook", cause=str(error), fix="save it again as .xlsx, or export csv"
+        f"{source.path} is not a readable workbook", cause=cause, fix="save it again as .xlsx, or export csv"
     )

@@ -1,0 +1,22 @@
+"""Looking at data: what it shows is what training reads, though it comes without torch."""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer
+
+from tunesmith.api.look import _tokenizer
+from tunesmith.config import find_builtin
+from tunesmith.prompts import check_template
+
+TURNS = [{"role": "user", "content": "What is a press?"}, {"role": "assistant", "content": "It prints. Ünïcödé 12"}]
+
+
+def test_the_packaged_tokenizer_is_the_one_that_training_loads() -> None:
+    looked, trained = _tokenizer("builtin:nano"), AutoTokenizer.from_pretrained(find_builtin("builtin:nano"))
+    assert type(looked) is type(trained)
+    assert looked.special_tokens_map == trained.special_tokens_map
+    assert looked.get_vocab() == trained.get_vocab()
+    templates = [check_template("auto", each, shape="pairs") for each in (looked, trained)]
+    assert templates[0] == templates[1]
+    texts = [each.apply_chat_template(TURNS, tokenize=False) for each in (looked, trained)]
+    assert looked(texts[0])["input_ids"] == trained(texts[1])["input_ids"]

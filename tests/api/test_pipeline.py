@@ -1,0 +1,79 @@
+"""Which settings a call of `tunesmith ollama` may have beside those of the run that it goes on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith.api.pipeline import _same_run
+from tunesmith.config import RunConfig, dump_config, load_config
+from tunesmith.errors import SettingsError
+from tunesmith.runs import Run
+
+SETTINGS = {"data": {"path": "/faq.csv"}, "method": {"r": 4, "layers": "2"}, "train": {"max_steps": 6}}
+STEPS = load_config().train.save_steps
+FLAGS = {"train.save_steps": "2"}
+Call = Callable[..., RunConfig]
+
+
+def made(folder: Path, config: RunConfig) -> Run:
+    return Run.create(folder, config_text=dump_config(config), manifest={})
+
+
+@pytest.fixture
+def again(tmp_path: Path) -> Call:
+    """again(settings, flags) -> the settings with which a run of SETTINGS goes on."""
+    file = tmp_path / "faq.json"
+    file.write_text(json.dumps(SETTINGS))
+    begun = load_config(file=file, overrides=FLAGS)
+    begun = begun.resolved("train.epochs", 3.0, "few rows").resolved("model.device", "cpu", "there is no other")
+    run = made(tmp_path / "run", begun)
+
+    def call(settings: dict[str, Any], flags: dict[str, str] = FLAGS) -> RunConfig:
+        file.write_text(json.dumps(settings))
+        now = load_config(stored=run.config_path, file=file, overrides=flags)
+        return _same_run(run, load_config(file=file, overrides=flags), now)
+
+    return call
+
+
+def test_the_same_settings_go_on_with_what_was_detected(again: Call) -> None:
+    found = again(SETTINGS)
+    assert (found.method.r, found.train.epochs, found.model.device) == (4, 3.0, "cpu")
+    assert again({**SETTINGS, "model": {"device": "auto"}}).model.device == "cpu"
+    assert again({**SETTINGS, "export": {"prompts": 5}}).export.prompts == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"method": {"r": 8, "layers": "2"}}, "method.r is 8, the run has 4"),
+        ({"method": {"layers": "2"}}, "method.r is no longer set (without it 16), the run has 4"),
+        ({"method": {"r": 4}}, "method.layers is no longer set (without it None), the run has '2'"),
+        ({"train": {}}, "train.max_steps is no longer set (without it None), the run has 6"),
+        ({"train": {"max_steps": None}}, "train.max_steps is None, the run has 6"),
+        ({"train": {"max_steps": 6, "epochs": 5}}, "train.epochs is 5.0, the run has 3.0"),
+    ],
+)
+def test_what_is_wanted_otherwise_is_told(change: dict[str, Any], said: str, again: Call) -> None:
+    with pytest.raises(SettingsError) as caught:
+        again({**SETTINGS, **change})
+    assert caught.value.problems == (said,)
+
+
+def test_a_flag_left_out_is_told(again: Call) -> None:
+    with pytest.raises(SettingsError) as caught:
+        again(SETTINGS, {})
+    assert caught.value.problems == (f"train.save_steps is no longer set (without it {STEPS}), the run has 2",)
+
+
+def test_what_equals_the_default_need_not_be_said(tmp_path: Path) -> None:
+    default = load_config().method.r
+    run = made(tmp_path / "run", load_config(overrides={"method.r": default, "data.path": "/faq.csv"}))
+    given = {"data.path": "/faq.csv"}
+    now = load_config(stored=run.config_path, overrides=given)
+    assert _same_run(run, load_config(overrides=given), now).method.r == default
