@@ -36,6 +36,9 @@ class Echo:
     ) -> list[SimpleNamespace]:
         return [self._say(messages[-1].content) for messages in conversations]
 
+    def shared_by(self, requests: int) -> Echo:
+        return self
+
     def answer(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int) -> SimpleNamespace:
         return self._say(messages[-1].content)
 

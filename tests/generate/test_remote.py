@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import pytest
 
+from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.config import RunConfig
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
@@ -19,7 +18,7 @@ from tunesmith.types import Message
 SETTINGS = RunConfig().generate
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(QuietHandler):
     """An OpenAI-compatible server that knows one model."""
 
     seen: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
@@ -67,18 +66,13 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
 
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_address[1]}/v1"
-        made.shutdown()
+    with running(LocalServer(Server)) as made:
+        yield f"{made.url}/v1"
 
 
 def endpoint(address: str) -> Endpoint:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.exporter import Export, export_products
-from tunesmith.api.verbs import evaluate, new_folder, train, with_absolute_paths
+from tunesmith.api.measuring import evaluate
+from tunesmith.api.verbs import new_folder, train, with_absolute_paths
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare
 from tunesmith.errors import SettingsError

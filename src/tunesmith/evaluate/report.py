@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
+from tunesmith.evaluate.remarks import Remark
 from tunesmith.evaluate.text import normalize
 from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
@@ -248,6 +249,7 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
                 "name": name,
                 "score": _score(deciding, row["answers"][name].get("score")),
                 "ended": row["answers"][name]["ended"],
+                "said": [_remark(remark) for remark in row["answers"][name].get("said", ())],
                 "pieces": _pieces(
                     row["answers"][name]["text"],
                     row["reference"],
@@ -257,6 +259,12 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
             for name in names
         ],
     }
+
+
+def _remark(remark: Remark) -> dict[str, str]:
+    """A reply of a judge with the score that was read from it."""
+    score = "no score" if remark.score is None else written(remark.metric, remark.score)
+    return {"title": f"{metric_title(remark.metric)}: {score}", "text": remark.text.strip() or "(nothing)"}
 
 
 def _tone(gain: float) -> str:
