@@ -62,8 +62,8 @@ def test_what_a_judge_said_is_folded_under_its_answer() -> None:
     html = report_html(hold(asked, {"base": answers, "tuned": answers}, said=said), title="faq")
     folded = re.findall(r'<details class="said"><summary>(.*?)</summary><p>(.*?)</p></details>', html, re.DOTALL)
     assert [title for title, _ in folded] == [
-        "judge, 1 to 10: 7.00",
-        *("passed by the judge: 100.0", "preferred by the judge: 50.0", "judge, 1 to 10: no score"),
+        "judge, 1 to 10: 7",
+        *("passed by the judge: yes", "preferred by the judge: a tie", "judge, 1 to 10: no score"),
     ]
     assert "<script>" not in html
     assert Page(folded[0][1]).text == f"Fair. {HOSTILE}\nSCORE: 7"

@@ -279,7 +279,7 @@ def _write_pictures(comparison: Comparison, *, is_new: bool) -> list[tuple[str, 
 
 def _point(one: Bin) -> CalibrationPoint:
     found = wilson(one.right, one.rows)
-    return CalibrationPoint(one.probability, found.value, found.low, found.high, one.rows)
+    return CalibrationPoint(one.low, one.probability, found.value, found.low, found.high, one.rows)
 
 
 def _with_and_without(comparison: Comparison, examples: Sequence[Example], *, exclude: bool) -> Comparison:

@@ -145,7 +145,7 @@ def hold(
     """
     if scores is None:
         selection = select(EvalConfig(), asked, can=knowable(asked, models=len(answers)))
-        (scores, said), deciding = score_all(selection, asked, answers), selection.deciding
+        (scores, _), deciding = score_all(selection, asked, answers), selection.deciding
     wanted = references_of(asked)
     names = list(answers)
     groups, first = _groups(asked, labels=wanted if is_labels else ()), scores[names[0]]
@@ -299,7 +299,7 @@ def _rows(
                     "text": given[index].text,
                     "ended": given[index].ended,
                     **({"score": finite(by_row[name][index])} if name in by_row else {}),
-                    **({"said": said[name][index]} if name in said else {}),
+                    **({"said": heard} if name in said and (heard := said[name][index]) else {}),
                 }
                 for name, given in answers.items()
             },

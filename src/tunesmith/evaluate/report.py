@@ -21,6 +21,11 @@ from tunesmith.evaluate.text import normalize
 from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
 _TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
+# What a judge's score of one answer is called, where it is no number of points.
+_SAID = {
+    **{("judge_pass", 1.0): "yes", ("judge_pass", 0.0): "no"},
+    **{("judge_preference", 1.0): "yes", ("judge_preference", 0.0): "no", ("judge_preference", 0.5): "a tie"},
+}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
 _ENDS_SHOWN = 10  # rows that are shown under "loses most" and under "gains most"
@@ -263,7 +268,7 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
 
 def _remark(remark: Remark) -> dict[str, str]:
     """A reply of a judge with the score that was read from it."""
-    score = "no score" if remark.score is None else written(remark.metric, remark.score)
+    score = "no score" if remark.score is None else _SAID.get((remark.metric, remark.score), f"{remark.score:g}")
     return {"title": f"{metric_title(remark.metric)}: {score}", "text": remark.text.strip() or "(nothing)"}
 
 

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORS = (OTHER, TRAIN)
-_BAR = 0.04  # width of the bar of one model; a bin is 0.1 wide
+_BIN, _BAR = 0.1, 0.04  # widths of a bin and of the bar of one model in it
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPoint:
-    """Rows of one bin. probability: their mean. share: of them that are right, with an interval. rows: how many."""
+    """Rows of one bin, a tenth wide from `begin`.
 
+    probability: their mean. share: of them that are right, with an interval from low to high. rows: how many.
+    """
+
+    begin: float
     probability: float
     share: float
     low: float
@@ -46,21 +50,18 @@ def plot_calibration(
         for place, ((name, points), color) in enumerate(zip(models.items(), _COLORS, strict=True)):
             sure = [point.probability for point in points]
             share = [point.share for point in points]
-            ends = [
-                [point.share - point.low for point in points],
-                [point.high - point.share for point in points],
-            ]
+            ends = [[point.share - point.low for point in points], [point.high - point.share for point in points]]
             above.errorbar(
                 sure, share, yerr=ends, color=color, marker="o", markersize=6, linewidth=1.6, elinewidth=1, label=name
             )
-            shift = (place - 0.5) * _BAR
-            below.bar([one + shift for one in sure], [point.rows for point in points], width=_BAR, color=color)
+            middles = [point.begin + _BIN / 2 + (place - 0.5) * _BAR for point in points]
+            below.bar(middles, [point.rows for point in points], width=_BAR, color=color)
         above.set_ylim(-0.03, 1.03)
         above.set_ylabel("share that is right")
         above.set_title(subtitle, loc="left", fontsize=10.5, color=INK, parse_math=False)
         above.legend(loc="upper left")
         above.text(0.98, 0.04, "below the line: too sure", ha="right", fontsize=10, color=INK)
-        below.set_xlim(0, 1.03)
+        below.set_xlim(0, 1.02)
         below.set_xlabel("probability of the chosen label")
         below.set_ylabel("rows")
 
