@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tunesmith.cli.eval import _skipped
 from tunesmith.cli.report import _forgetting
 
 NEW: dict[str, Any] = {
@@ -43,3 +44,10 @@ def test_the_forgetting_table(content: dict[str, Any]) -> None:
     ]
     (share,) = [line for line in lines if "token F1" in line]
     assert re.findall(r"[-+]?\d+\.\d+", share) == ["50.0", "25.0", "-25.0"]
+
+
+def test_rows_that_were_not_measured_are_named() -> None:
+    assert _skipped([7]) == "1 test row is not among them, without question or answer or too long for the model: row 7"
+    many = _skipped(range(1, 8))
+    assert many.startswith("7 test rows are not among them")
+    assert many.endswith("model: rows 1, 2, 3, 4, 5, ...")

@@ -26,6 +26,7 @@ def _check_calibration(run: Run, found: dict[str, Any]) -> None:
     assert mean == pytest.approx(sum(row["probability"] for row in rows))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "How far the probabilities can be trusted" in page.read_text()
+    assert all(f"label {colour}" in page.read_text() for colour in COLOURS)  # a slice for each
     evaluate("things", overrides={"eval.metrics": ["accuracy"]})
     assert not picture.exists()
     assert "How far the probabilities" not in page.read_text()

@@ -13,6 +13,7 @@ from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.config import RunConfig
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
+from tunesmith.generate.remote import TIMEOUT_SECONDS
 from tunesmith.types import Message
 
 SETTINGS = RunConfig().generate
@@ -177,6 +178,11 @@ def test_a_key_is_in_no_message_and_goes_to_no_other_place(server: str, monkeypa
     with pytest.raises(ResourceError, match="status 404"):
         endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
     assert [key for _, key, _ in Server.seen] == ["Bearer sk-secret-9", "Bearer sk-secret-9", None]
+
+
+def test_one_of_several_requests_waits_for_the_others_too() -> None:
+    assert Endpoint("http://127.0.0.1/v1", "parrot", 2.5).shared_by(4).timeout_seconds == 10
+    assert Endpoint("http://127.0.0.1/v1", "parrot").shared_by(3).timeout_seconds == 3 * TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("address", ["ollama:", "http://127.0.0.1:8080/v1", "https://#name"])

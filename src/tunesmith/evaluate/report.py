@@ -184,7 +184,7 @@ def _lengths(contest: Contest) -> dict[str, Any] | None:
     # A single answer that never ends would press all others into the first bar: the last bar holds what is longer.
     everything = sorted(words for found in counts.values() for words in found)
     longest = everything[-1] if everything else 0
-    if not longest:
+    if longest < 2:  # labels and the like: nothing to see
         return None
     width = max(1, math.ceil((everything[int(0.98 * (len(everything) - 1))] + 1) / _BINS))
     plots = []

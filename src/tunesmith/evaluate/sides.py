@@ -151,6 +151,7 @@ def contest(base: Evaluation, tuned: Evaluation, tools: Tools | None = None) -> 
         scores={name: side.scores for name, side in sides.items()},
         deciding=tuned.deciding,
         said=said_of(tuned.scores, judged),
+        is_labels=tuned.by_label is not None,
         seed=tuned.settings.get("seed", 0),
     )
 
