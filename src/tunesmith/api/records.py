@@ -23,6 +23,8 @@ from tunesmith.types import Example
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
+_CARD = "README.md"  # in the model's folder, but no part of it
+
 
 def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
     """The file under `folder` for the answers of a model.
@@ -52,8 +54,8 @@ def measured_file(folder: Path, name: str, run: Run, config: RunConfig, examples
     settings = [model.model_dump(), config.prompt.model_dump(), config.generate.model_dump(), config.seed]
     depends_on = [
         *[name, settings, config.method.name, run.manifest["model"]["revision"], run.manifest["data"].get("labels")],
-        *_stamps(run.model_dir, "*[!d]"),  # all but the card, README.md
-        *_stamps(_folder_of(model.path), "*"),
+        *_stamps(run.model_dir, but=_CARD),
+        *_stamps(_folder_of(model.path)),
         *[asdict(example) for example in examples],
     ]
     return folder / f"measured-{name}-{_digest(depends_on)}.json"
@@ -66,8 +68,10 @@ def _folder_of(model: str) -> Path:
     return Path(model).expanduser()
 
 
-def _stamps(folder: Path, pattern: str) -> list[object]:
-    files = sorted(path for path in folder.glob(pattern) if path.is_file()) if folder.is_dir() else []
+def _stamps(folder: Path, pattern: str = "*", *, but: str | None = None) -> list[object]:
+    """Name, size and time of the files of a folder; none where there is no such folder."""
+    found = folder.glob(pattern) if folder.is_dir() else ()
+    files = sorted(path for path in found if path.is_file() and path.name != but)
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
