@@ -69,10 +69,13 @@ def stages(output: str) -> list[tuple[str, bool]]:
 
 
 def files(place: Path) -> dict[str, bytes]:
-    """What came of it: weights, files for llama.cpp, Modelfile; verdicts without their speed."""
+    """What came of it: weights, files for llama.cpp, Modelfile; verdicts without speed, cards without time."""
     run = place / NAME
     wanted = [*run.glob("model/*.safetensors"), *run.glob("exports/*/*")]
     found = {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.name != "verification.json"}
+    for path in run.glob("exports/*/README.md"):
+        lines = [line for line in path.read_text().splitlines() if "Training time" not in line]
+        found[str(path.relative_to(run))] = "\n".join(lines).encode()
     for path in run.glob("exports/*/verification.json"):
         content = json.loads(path.read_text())
         content["numbers"].pop("tokens_per_second", None)
