@@ -98,15 +98,15 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
 def tuned_scores(run: Path) -> dict[str, float]:
     """Metrics of the run's own test rows, of the tuned model alone."""
     from tunesmith.api import open_session
-    from tunesmith.api.held_out import encoded_for, held_out_examples, measure_session
+    from tunesmith.api.held_out import ask_session, held_out_examples
+    from tunesmith.evaluate import score
     from tunesmith.runs import Run
 
     session = open_session(str(run))
     examples = held_out_examples(Run.open(str(run)), session.config)
-    quiet = measure_session(
-        session, examples, encoded_for(session, examples), base=False, on_progress=lambda who, done, total: None
-    )
-    return {"rows": len(examples), **quiet.metrics}
+    measured = ask_session(session, examples, base=False, on_progress=lambda who, done, total: None)
+    found = score(measured, examples, config=session.config, labels=session.labels)
+    return {"rows": len(examples), **found.metrics}
 
 
 def main(arguments: list[str]) -> None:

@@ -108,7 +108,16 @@ def test_a_judge_of_both_models_and_of_cases(tmp_path: Path) -> None:
     assert set(result.contest.scores["a"]) == {"ended", "repetition", "words", "judge_score", "judge_preference"}
     assert result.failed[0].failed == ("judge: pass, the judge: VERDICT: fail",)
     assert len(list((out / "answers").glob("judge-*.jsonl"))) == 1
-    assert "what can be told without" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "what can be told without" in page
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    first = rows[0]["answers"]
+    assert [said["text"] for said in rows[0]["judge"]["base"]] == [f"SCORE: {1 + len(first['base']) % 10}"]
+    assert [said["metric"] for said in rows[0]["judge"]["a"]] == [
+        "judge_score",
+        *(["judge_preference"] if first["a"] != first["base"] else []),  # the same answer twice is not asked
+    ]
+    assert page.count('<details class="said">') == sum(len(said) for row in rows for said in row["judge"].values())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +155,7 @@ def test_what_cannot_be_compared_is_told(
 def test_a_second_evaluation_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first = api.evaluate("a", overrides={**SHORT})
     monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("asked again"))
-    monkeypatch.setattr("tunesmith.evaluate.answers.row_nll", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("tunesmith.evaluate.likelihood.row_nll", lambda *_, **__: pytest.fail("measured again"))
     second = api.evaluate("a", overrides={**SHORT})
     assert [line.change for line in second.changes] == [line.change for line in first.changes]
     assert second.tuned.rows == first.tuned.rows

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import EvaluationMetric, FinetuningConfig, MetricType, ModelEvaluator, ModelFinetuner
 from tunesmith.api.held_out import encoded_for
 from tunesmith.api.rows import examples_of
@@ -92,6 +93,23 @@ def test_the_guides_own_snippet_runs(tiny_model_dir: Callable[[str], Path]) -> N
     with finetuner._answering().engine() as engine:  # as training measures its validation rows
         rows = encoded_for(finetuner._answering(), examples_of(ROWS))
         assert found.value == pytest.approx(mean_nll(engine.model, rows).perplexity, rel=1e-5)
+
+
+def test_a_history_in_memory_and_on_disk(tmp_path: Path) -> None:
+    """A second evaluator adds to it, and does not ask the judge again what it has said."""
+    with serving(FakeJudge(lambda text: f"Fine.\nSCORE: {2 if 'please' in between(text, 'answer') else 5}")) as owl:
+        for name in ("first", "second"):
+            evaluator = ModelEvaluator(folder=tmp_path / "proof", judge=owl.address)
+            evaluator.add_metric(EvaluationMetric("judge", MetricType.JUDGE_SCORE))
+            report = evaluator.evaluate_model(model_name=name, generate_func=parrot, dataset=ROWS)
+            assert evaluator.history == [report]
+        evaluator.evaluate_model(model_name="third", generate_func=parrot, dataset=ROWS[:3])
+    assert [len(report.rows) for report in evaluator.history] == [12, 3]
+    assert len(owl.asked) == 12
+    lines = [json.loads(line) for line in (tmp_path / "proof" / "history.jsonl").read_text().splitlines()]
+    assert [line["model_name"] for line in lines] == ["first", "second", "third"]
+    assert lines[0].pop("time") <= lines[1]["time"]
+    assert lines[1]["metrics"] == report.to_json()["metrics"]
 
 
 def test_settings_and_scores_that_need_them() -> None:

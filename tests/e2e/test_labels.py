@@ -5,14 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tunesmith.api import evaluate, open_session, train
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
+from tunesmith.runs import Run
 
 COLOURS = ["red", "dark red", "green"]
+
+
+def _check_calibration(run: Run, found: dict[str, Any]) -> None:
+    """It is in files and on the page as it was measured; where it is not measured, no picture speaks of it."""
+    picture, page = run.visuals_dir / "calibration.png", run.eval_dir / "report.html"
+    rows = [json.loads(line)["tuned"] for line in (run.eval_dir / "predictions.jsonl").read_text().splitlines()]
+    assert sum(one["rows"] for one in found["bins"]) == len(rows)
+    mean = sum(one["rows"] * one["probability"] for one in found["bins"])
+    assert mean == pytest.approx(sum(row["probability"] for row in rows))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "How far the probabilities can be trusted" in page.read_text()
+    assert all(f"label {colour}" in page.read_text() for colour in COLOURS)  # a slice for each
+    evaluate("things", overrides={"eval.metrics": ["accuracy"]})
+    assert not picture.exists()
+    assert "How far the probabilities" not in page.read_text()
+    evaluate("things")
+    assert picture.exists()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +71,7 @@ def test_labels_from_the_file_to_the_answer(
     confusion = json.loads((run.eval_dir / "confusion.json").read_text())
     assert sum(map(sum, confusion["tuned"]["confusion"])) == summary["rows"] == 6
     assert (run.visuals_dir / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    _check_calibration(run, summary["labels"]["calibration"]["tuned"])
     card = (run.model_dir / "README.md").read_text()
     assert "one of 3 labels: `dark red`, `green`, `red`" in card
     assert "Macro F1" in card

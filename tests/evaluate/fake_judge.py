@@ -7,14 +7,16 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.local_server import LocalServer, QuietHandler, running
 
 
 class FakeJudge:
     """`asked`: every request. `reply`: prompt -> text; an int is a status to refuse with, None a connection that ends.
 
     `refuse_from`: requests from this number on are refused with 503.
+    `most_at_once`: requests it has worked on at a time.
     """
 
     def __init__(self, reply: Callable[[str], str | int | None]) -> None:
@@ -22,12 +24,21 @@ class FakeJudge:
         self.asked: list[dict[str, Any]] = []
         self.refuse_from: int | None = None
         self.address = ""
+        self.most_at_once = self._now = 0
+        self._lock = threading.Lock()
 
     def answer(self, request: dict[str, Any]) -> str | int | None:
-        self.asked.append(request)
-        if self.refuse_from is not None and len(self.asked) >= self.refuse_from:
-            return 503
-        return self.reply(request["messages"][-1]["content"])
+        with self._lock:
+            self.asked.append(request)
+            if self.refuse_from is not None and len(self.asked) >= self.refuse_from:
+                return 503
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            return self.reply(request["messages"][-1]["content"])
+        finally:
+            with self._lock:
+                self._now -= 1
 
 
 def between(text: str, tag: str) -> str:
@@ -41,7 +52,7 @@ def between(text: str, tag: str) -> str:
 def serving(judge: FakeJudge) -> Iterator[FakeJudge]:
     """Serve on a free port of this machine; `judge.address` is what --eval.judge takes."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             said = judge.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             if said is None:
@@ -54,16 +65,9 @@ def serving(judge: FakeJudge) -> Iterator[FakeJudge]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the test's output quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        judge.address = f"http://127.0.0.1:{server.server_address[1]}/v1#owl"
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        try:
-            yield judge
-        finally:
-            server.shutdown()
+    with running(LocalServer(Handler)) as server:
+        judge.address = f"{server.url}/v1#owl"
+        yield judge
 
 
 def _completion(text: str) -> dict[str, Any]:

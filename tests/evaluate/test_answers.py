@@ -12,7 +12,6 @@ import pytest
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import ResourceError
-from tunesmith.evaluate import answers as kept_answers
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all, nll_all
 from tunesmith.generate import Choice, Endpoint, Engine
 from tunesmith.types import Encoded, Message
@@ -35,6 +34,9 @@ class Echo:
         self, conversations: Sequence[Sequence[Message]], settings: GenerateConfig, **_: Any
     ) -> list[SimpleNamespace]:
         return [self._say(messages[-1].content) for messages in conversations]
+
+    def shared_by(self, requests: int) -> Echo:
+        return self
 
     def answer(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int) -> SimpleNamespace:
         return self._say(messages[-1].content)
@@ -122,7 +124,7 @@ def test_likelihoods_are_computed_once_and_kept_to_the_last_bit(
         asked.extend(one.row for one in rows)
         return np.array([[one.input_ids.sum() / 3, one.target_tokens] for one in rows])
 
-    monkeypatch.setattr(kept_answers, "row_nll", likelihoods)
+    monkeypatch.setattr("tunesmith.evaluate.likelihood.row_nll", likelihoods)
     engine = cast(Engine, SimpleNamespace(model=None))
     first, second = row(1, 2, 3), row(4, 5, 6, supervised=2)
     found = nll_all(engine, [first, second, first], log=AnswerLog(tmp_path / "log.jsonl"))
@@ -141,7 +143,7 @@ def test_choices_are_kept_by_question_and_labels(tmp_path: Path, monkeypatch: py
         asked.extend(messages[-1].content for messages in conversations)
         return [Choice(tuple(labels), tuple(-1.5 - place for place in range(len(labels)))) for _ in conversations]
 
-    monkeypatch.setattr(kept_answers, "choose", choices)
+    monkeypatch.setattr("tunesmith.generate.labels.choose", choices)
     engine = cast(Engine, None)
     first = choose_all(engine, questions("a", "b", "a"), ["x", "y"], log=AnswerLog(tmp_path / "log.jsonl"))
     assert choose_all(engine, questions("a", "b", "a"), ["x", "y"], log=AnswerLog(tmp_path / "log.jsonl")) == first

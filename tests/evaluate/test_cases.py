@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith.errors import DataError
 from tunesmith.evaluate import Judge, Tools, read_cases
 from tunesmith.evaluate.cases import Case, Check
+from tunesmith.evaluate.semantic import Encoder
 
 FILE = """
 - What is a press?
@@ -91,17 +93,16 @@ def test_a_json_schema_in_the_file(tmp_path: Path) -> None:
     assert case.checks[0].failure("{}") == "json_schema: {'type': 'object', 'required': ['name']}"
 
 
-def test_similarity_to_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_similarity_to_the_answer(tmp_path: Path) -> None:
     class Same:
         def similarity(self, first: list[str], second: list[str]) -> list[float]:
             return [float(one == other) for one, other in zip(first, second, strict=True)]
 
-    asked: list[str] = []
-    monkeypatch.setattr("tunesmith.evaluate.cases.load_encoder", lambda name: asked.append(name) or Same())
-    (case,) = read(tmp_path, "- {question: a, answer: b, check: {similar>=: 0.5}}", Tools(encoder="mine"))
+    (case,) = read(
+        tmp_path, "- {question: a, answer: b, check: {similar>=: 0.5}}", Tools(encoder=cast(Encoder, Same()))
+    )
     assert case.checks[0].failure("b") is None
     assert case.checks[0].failure("c") == "similar>= 0.5, found 0.000"
-    assert asked == ["mine", "mine"]
     with pytest.raises(DataError, match="1 wrong item") as caught:
         read(tmp_path, "- {question: a, check: {similar>=: 0.5}}")
     assert "similar>= compares with the answer of the case, and it has none" in str(caught.value.cause)

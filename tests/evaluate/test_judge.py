@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +125,75 @@ def test_what_a_judge_has_said_is_not_asked_again(owl: FakeJudge, tmp_path: Path
     assert len(owl.asked) == before + 7
 
 
+def test_several_are_asked_at_once_and_no_more_than_set(owl: FakeJudge) -> None:
+    """The first alone; the others three at a time, as each waits here for two more. Scores stay with their rows."""
+    together = threading.Barrier(3)
+    score = owl.reply
+
+    def reply(text: str) -> str | int | None:
+        if between(text, "question") not in ("question 0", "question 10", "question 11"):
+            together.wait(timeout=20)
+        return score(text)
+
+    owl.reply = reply
+    given = [*REFERENCES[:5], "wrong", "wrong", *REFERENCES[7:]]
+    tools = Tools.of(EvalConfig(judge=owl.address, requests=3))
+    assert tools.judge is not None
+    found, replies = tools.judge.scores("judge_score", QUESTIONS, REFERENCES, given)
+    assert found.tolist() == [10] * 5 + [2] * 2 + [10] * 5
+    assert [text.splitlines()[0] for text in replies] == ["It is right."] * 5 + ["It is wrong."] * 2 + [
+        "It is right."
+    ] * 5
+    assert owl.most_at_once == 3
+    alone, alone_replies = Judge.of(owl.address).scores("judge_pass", QUESTIONS[:1], REFERENCES[:1], given[:1])
+    assert (alone.tolist(), len(alone_replies)) == ([1.0], 1)
+
+
+def test_a_reply_is_kept_while_others_are_waited_for(owl: FakeJudge, tmp_path: Path) -> None:
+    log = tmp_path / "judge.jsonl"
+    score, gate = owl.reply, threading.Event()
+
+    def reply(text: str) -> str | int | None:
+        if between(text, "question") == "question 1":
+            assert gate.wait(timeout=20)
+        return score(text)
+
+    def progress(done: int, total: int) -> None:
+        if done == 11:  # all but question 1, whose reply is awaited: what is on disk now outlives a kill -9
+            assert len(log.read_text().splitlines()) == 11
+            gate.set()
+
+    owl.reply = reply
+    judge = Judge.of(owl.address, log=AnswerLog(log), requests=4, on_progress=progress)
+    found, _ = judge.scores("judge_score", QUESTIONS, REFERENCES, REFERENCES)
+    assert gate.is_set()
+    assert found.tolist() == [10] * 12
+
+
+def test_a_judge_that_breaks_off_keeps_what_the_others_said(owl: FakeJudge, tmp_path: Path) -> None:
+    """Question 1 is refused while three others are under way: they end and are kept, and soon nothing is asked."""
+    log = tmp_path / "judge.jsonl"
+    score, together = owl.reply, threading.Barrier(4)
+
+    def reply(text: str) -> str | int | None:
+        question = between(text, "question")
+        if question in ("question 1", "question 2", "question 3", "question 4"):
+            together.wait(timeout=20)
+        if question == "question 1":
+            return 400
+        if question != "question 0":
+            time.sleep(0.2)
+        return score(text)
+
+    owl.reply = reply
+    judge = Judge.of(owl.address, log=AnswerLog(log), requests=4)
+    with pytest.raises(ResourceError, match="refused with status 400"):
+        judge.scores("judge_score", QUESTIONS, REFERENCES, REFERENCES)
+    kept = [json.loads(line)["text"] for line in log.read_text().splitlines()]
+    assert kept == ["It is right.\nSCORE: 10"] * (len(owl.asked) - 1)
+    assert 5 <= len(owl.asked) < 12
+
+
 def test_replies_without_a_score_are_left_out(owl: FakeJudge) -> None:
     owl.reply = lambda text: "SCORE: 8" if between(text, "answer") == "right 3" else "I like it."
     judge = Judge.of(owl.address)
@@ -137,8 +209,9 @@ def test_replies_without_a_score_are_left_out(owl: FakeJudge) -> None:
 def test_of_two_answers_each_is_shown_on_both_sides(owl: FakeJudge) -> None:
     judge = Judge.of(owl.address)
     first, second = ["short"] * 12, ["much longer"] * 10 + ["short", "equal"]
-    found = judge.preference(QUESTIONS, REFERENCES, first, second)
+    found, said = judge.preference(QUESTIONS, REFERENCES, first, second)
     assert found.tolist() == [1.0] * 10 + [0.5, 0.5]  # the same answer, and one as long
+    assert (said[0], said[10]) == (("They differ.\nBETTER: B", "They differ.\nBETTER: A"), ())
     assert len(owl.asked) == 22  # the same answer is not asked
     before, after = preference_sums(judge, rows(first, judge), rows(second, judge))
     assert (before.value, after.value) == (pytest.approx(1 / 12), pytest.approx(11 / 12))
@@ -149,12 +222,14 @@ def test_of_two_answers_each_is_shown_on_both_sides(owl: FakeJudge) -> None:
 def test_a_judge_that_likes_a_side_finds_no_difference(owl: FakeJudge, side: str) -> None:
     owl.reply = lambda text: f"BETTER: {side}"
     judge = Judge.of(owl.address)
-    assert judge.preference(QUESTIONS, REFERENCES, ["one"] * 12, ["two"] * 12).tolist() == [0.5] * 12
+    found, said = judge.preference(QUESTIONS, REFERENCES, ["one"] * 12, ["two"] * 12)
+    assert found.tolist() == [0.5] * 12
+    assert said == [(f"BETTER: {side}", f"BETTER: {side}")] * 12
 
 
 def test_a_pair_with_one_unreadable_reply_has_no_score(owl: FakeJudge) -> None:
     owl.reply = lambda text: "BETTER: B" if between(text, "answer_a") == "one" else "?"
-    found = Judge.of(owl.address).preference(["Q"], [""], ["one"], ["two"])
+    found, _ = Judge.of(owl.address).preference(["Q"], [""], ["one"], ["two"])
     assert np.isnan(found).all()
 
 

@@ -6,12 +6,14 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith.config import load_config
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate import confusions, evaluate, summarise
-from tunesmith.evaluate.labels import calibration_error, log_loss, macro_f1, micro_f1, report_labels
+from tunesmith.evaluate.labels import calibration_bins, calibration_error, log_loss, macro_f1, micro_f1, report_labels
 from tunesmith.evaluate.paired import difference
 from tunesmith.generate import Engine, choose
 from tunesmith.prompts import check_template
@@ -74,6 +76,25 @@ def test_calibration_error() -> None:
     assert calibration_error(stated, right).value == pytest.approx(expected)
     assert calibration_error([0.5, 0.5], [True, False]).value == 0
     assert calibration_error([0.0], [False]).value == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1))
+def test_the_bins_are_what_the_calibration_error_comes_from(rows):
+    stated, right = zip(*rows, strict=True)
+    bins = calibration_bins(stated, right)
+    assert sum(one.rows for one in bins) == len(rows)
+    assert sum(one.right for one in bins) == sum(right)
+    assert all(one.low - 1e-9 <= one.probability <= one.low + 0.1 + 1e-9 for one in bins)
+    error = sum(one.rows * abs(one.probability - one.right / one.rows) for one in bins) / len(rows)
+    assert calibration_error(stated, right).value == pytest.approx(error, abs=1e-9)
+
+
+def test_bins_by_hand():
+    bins = calibration_bins([0.95, 0.91, 0.5, 0.45], [True, False, True, True])
+    assert [(one.low, one.probability, one.right, one.rows) for one in bins] == [
+        (0.4, pytest.approx(0.475), 2, 2),
+        (0.9, pytest.approx(0.93), 1, 2),
+    ]
 
 
 def test_macro_f1_of_a_draw_is_that_of_its_rows() -> None:
@@ -175,7 +196,7 @@ def test_how_much_of_a_text_is_read_does_not_depend_on_its_label(engine, monkeyp
         asked.extend(conversations)
         return choose(engine, conversations, labels, **options)
 
-    monkeypatch.setattr("tunesmith.evaluate.answers.choose", spy)
+    monkeypatch.setattr("tunesmith.generate.labels.choose", spy)
     long = "word " * 300
     measure(engine, rows=[(long, "ham", 1), (long, "card_arrival", 2)])
     assert len(asked) == 1  # both texts are cut to the same one, which is asked once

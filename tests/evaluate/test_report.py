@@ -10,6 +10,7 @@ import pytest
 
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.contests import Contest, hold
+from tunesmith.evaluate.remarks import Remark
 from tunesmith.evaluate.report import MOST_ROWS, PageTable, report_html
 from tunesmith.types import Example, Message
 
@@ -46,6 +47,27 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_what_a_judge_said_is_folded_under_its_answer() -> None:
+    asked = [Example((Message("user", f"question {n}"), Message("assistant", "yes")), row=n) for n in range(2)]
+    answers = [Answer("yes", True, 1, 1.0)] * 2
+    said = {
+        "base": [[Remark("judge_score", 7.0, f"Fair. {HOSTILE}\nSCORE: 7")], []],
+        "tuned": [
+            [Remark("judge_pass", 1.0, "Good.\nVERDICT: pass"), Remark("judge_preference", 0.5, "A tie.")],
+            [Remark("judge_score", None, "")],
+        ],
+    }
+    html = report_html(hold(asked, {"base": answers, "tuned": answers}, said=said), title="faq")
+    folded = re.findall(r'<details class="said"><summary>(.*?)</summary><p>(.*?)</p></details>', html, re.DOTALL)
+    assert [title for title, _ in folded] == [
+        "judge, 1 to 10: 7",
+        *("passed by the judge: yes", "preferred by the judge: a tie", "judge, 1 to 10: no score"),
+    ]
+    assert "<script>" not in html
+    assert Page(folded[0][1]).text == f"Fair. {HOSTILE}\nSCORE: 7"
+    assert folded[3][1] == "(nothing)"
 
 
 def test_everything_is_on_the_page() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.evaluate.answers import AnswerLog
 from tunesmith.evaluate.evaluators import EVALUATORS
 from tunesmith.evaluate.material import Rows
-from tunesmith.evaluate.semantic import Encoder, load_encoder
+from tunesmith.evaluate.semantic import Encoder, encoder_identity, load_encoder
 
 TEXTS = [
     "The cat sleeps.",
@@ -37,17 +38,41 @@ class Letters:
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
-def test_each_text_is_encoded_once_and_all_together() -> None:
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> Letters:
     model = Letters()
-    encoder = Encoder(model)
+    monkeypatch.setattr("tunesmith.evaluate.semantic.load_encoder", lambda name: model)
+    return model
+
+
+def test_each_text_is_encoded_once_and_all_together(letters: Letters) -> None:
+    encoder = Encoder()
     found = encoder.similarity(["abc", "abc", "d"], ["abc", "dd", "abc"])
     assert found == pytest.approx([1, 0, 0], abs=1e-6)
     assert encoder.similarity(["ab"], ["abc"]) == pytest.approx([2 / np.sqrt(6)])
-    assert model.encoded == [["abc", "d", "dd"], ["ab"]]
+    assert letters.encoded == [["abc", "d", "dd"], ["ab"]]
 
 
-def test_nothing_but_space_is_near_to_nothing() -> None:
-    assert Encoder(Letters()).similarity(["", " ", "a"], ["a", "\n", ""]).tolist() == [0, 1, 0]
+def test_what_was_encoded_needs_no_encoder(letters: Letters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "vectors.jsonl"
+    first, second = ["ab", "abc"], ["abd", "g"]
+    found = Encoder("mine", AnswerLog(log)).similarity(first, second)
+    monkeypatch.setattr("tunesmith.evaluate.semantic.load_encoder", lambda name: pytest.fail(f"{name} was loaded"))
+    assert Encoder("mine", AnswerLog(log)).similarity(first, second).tolist() == found.tolist()
+    with pytest.raises(pytest.fail.Exception, match="mine was loaded"):
+        Encoder("mine", AnswerLog(log)).similarity(["new"], ["ab"])
+
+
+def test_another_encoder_at_the_same_place_is_another(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    before = encoder_identity(str(tmp_path))
+    assert encoder_identity(str(tmp_path)) == before
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert len({before, encoder_identity(str(tmp_path)), encoder_identity("auto")}) == 3
+
+
+def test_nothing_but_space_is_near_to_nothing(letters: Letters) -> None:
+    assert Encoder().similarity(["", " ", "a"], ["a", "\n", ""]).tolist() == [0, 1, 0]
 
 
 def test_a_folder_without_an_encoder_is_told(tmp_path: Path) -> None:
@@ -83,7 +108,7 @@ def test_is_the_cosine_of_sentence_transformers() -> None:
     assert sums.by_row == pytest.approx(expected, abs=1e-5)  # float32 in batches of another make-up
     assert sums.value == pytest.approx(np.mean(expected), abs=1e-5)
     assert sums.by_row[0] > 0.6 > sums.by_row[1]  # a kitten is a cat, shares are not
-    by_path = load_encoder(str(package.get_model_path()))
+    by_path = Encoder(str(package.get_model_path()))
     assert by_path.similarity(first, second) == pytest.approx(expected, abs=1e-5)
     assert by_path.similarity(first, first) == pytest.approx(1, abs=1e-6)
     assert by_path.similarity(first, second) == pytest.approx(by_path.similarity(second, first), abs=1e-9)

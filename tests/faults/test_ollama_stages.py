@@ -69,10 +69,13 @@ def stages(output: str) -> list[tuple[str, bool]]:
 
 
 def files(place: Path) -> dict[str, bytes]:
-    """What came of it: weights, files for llama.cpp, Modelfile; verdicts without their speed."""
+    """What came of it: weights, files for llama.cpp, Modelfile; verdicts without speed, cards without time."""
     run = place / NAME
     wanted = [*run.glob("model/*.safetensors"), *run.glob("exports/*/*")]
     found = {str(path.relative_to(run)): path.read_bytes() for path in wanted if path.name != "verification.json"}
+    for path in run.glob("exports/*/README.md"):
+        lines = [line for line in path.read_text().splitlines() if "Training time" not in line]
+        found[str(path.relative_to(run))] = "\n".join(lines).encode()
     for path in run.glob("exports/*/verification.json"):
         content = json.loads(path.read_text())
         content["numbers"].pop("tokens_per_second", None)
@@ -91,8 +94,8 @@ PLACES = {
     "a checkpoint": (hook("train.checkpoint", "save_file", 3), ["data"]),
     "the model": (hook("train.recipe", "save_adapter"), ["data"]),
     "the card": (hook("api.verbs", "write_card"), ["data"]),
-    "the base's answers": (hook("api.verbs", "measure_session", 2), ["data", "train"]),
-    "the report": (hook("api.verbs", "run_page"), ["data", "train"]),
+    "the base's answers": (hook("api.measuring", "ask_session", 2), ["data", "train"]),
+    "the report": (hook("api.measuring", "run_page"), ["data", "train"]),
     "a shard": (hook("export.merged", "save_file"), ["data", "train", "eval"]),
     "a tensor": (hook("export.gguf", "change", 9), ["data", "train", "eval", "merge"]),
     "the Modelfile": (hook("export.targets", "_modelfile_text"), ["data", "train", "eval", "merge", "gguf"]),

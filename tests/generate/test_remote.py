@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import pytest
 
+from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.config import RunConfig
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
+from tunesmith.generate.remote import TIMEOUT_SECONDS
 from tunesmith.types import Message
 
 SETTINGS = RunConfig().generate
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(QuietHandler):
     """An OpenAI-compatible server that knows one model."""
 
     seen: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
@@ -67,18 +67,13 @@ class Server(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output quiet."""
-
 
 @pytest.fixture
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_address[1]}/v1"
-        made.shutdown()
+    with running(LocalServer(Server)) as made:
+        yield f"{made.url}/v1"
 
 
 def endpoint(address: str) -> Endpoint:
@@ -183,6 +178,11 @@ def test_a_key_is_in_no_message_and_goes_to_no_other_place(server: str, monkeypa
     with pytest.raises(ResourceError, match="status 404"):
         endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
     assert [key for _, key, _ in Server.seen] == ["Bearer sk-secret-9", "Bearer sk-secret-9", None]
+
+
+def test_one_of_several_requests_waits_for_the_others_too() -> None:
+    assert Endpoint("http://127.0.0.1/v1", "parrot", 2.5).shared_by(4).timeout_seconds == 10
+    assert Endpoint("http://127.0.0.1/v1", "parrot").shared_by(3).timeout_seconds == 3 * TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("address", ["ollama:", "http://127.0.0.1:8080/v1", "https://#name"])

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.model.source import compute_fingerprint
 
 COMMIT = "c0ffee0123456789c0ffee0123456789c0ffee01"
@@ -40,21 +40,18 @@ print(json.dumps(report))
 """
 
 
-class FakeHub(ThreadingHTTPServer):
+class FakeHub(LocalServer):
     """Serves one folder as org/tiny, refuses org/gated, and has org/pickle without safetensors."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.folder = folder
         self.requests: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: FakeHub
-
-    def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+    protocol_version = "HTTP/1.0"  # a kept connection would go on answering after /stop
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -112,12 +109,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tiny_model_dir: Callable[[str], Path]) -> Iterator[FakeHub]:
-    server = FakeHub(tiny_model_dir("llama"))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running(FakeHub(tiny_model_dir("llama"))) as server:
+        yield server
 
 
 @pytest.mark.slow

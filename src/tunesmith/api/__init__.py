@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
     from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.measuring import Comparison, evaluate
     from tunesmith.api.panel import Panel, Reply, open_panel
     from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
     from tunesmith.api.pusher import Push, push
     from tunesmith.api.scheduler import AdvancedLRScheduler, create_mlx_compatible_scheduler
     from tunesmith.api.session import Session, open_session
-    from tunesmith.api.verbs import Comparison, evaluate, pretrain, run_config, train
+    from tunesmith.api.verbs import pretrain, run_config, train
     from tunesmith.evaluate import SuiteComparison
     from tunesmith.generate import Choice, Completion
     from tunesmith.model import Layer, LayerGuide
@@ -87,7 +88,8 @@ _HOME = {
     **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),
     **dict.fromkeys(("AdvancedLRScheduler", "create_mlx_compatible_scheduler"), "scheduler"),
     **dict.fromkeys(("Session", "open_session"), "session"),
-    **dict.fromkeys(("Comparison", "evaluate", "pretrain", "run_config", "train"), "verbs"),
+    **dict.fromkeys(("Comparison", "evaluate"), "measuring"),
+    **dict.fromkeys(("pretrain", "run_config", "train"), "verbs"),
 }
 
 

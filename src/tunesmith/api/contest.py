@@ -27,6 +27,7 @@ from tunesmith.evaluate import (
     ask_all,
     choose_all,
     hold,
+    judge_lines,
     knowable,
     read_cases,
     report_html,
@@ -124,12 +125,13 @@ def compare(
         tell = partial(on_progress, reference)
         answers[reference], used = _answers(resolved(reference, run), asked, config, folder, tell)
         memory |= {reference: used} if used else {}
-    scores = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
+    scores, said = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
     contest = hold(
         asked.examples,
         answers,
         scores=scores,
         deciding=selection.deciding,
+        said=said,
         is_labels=bool(asked.labels),
         seed=config.seed,
     )
@@ -216,7 +218,15 @@ def _answers(
     endpoint = Endpoint.parse(reference)
     if endpoint is not None:
         log = AnswerLog(answers_file(folder / "answers", reference, config, None))
-        answers = ask_all(endpoint, prompts, config.generate, seed=config.seed, log=log, on_progress=on_progress)
+        answers = ask_all(
+            endpoint,
+            prompts,
+            config.generate,
+            seed=config.seed,
+            requests=config.eval.requests,
+            log=log,
+            on_progress=on_progress,
+        )
         return answers, endpoint.loaded_bytes() if reference.startswith(OLLAMA) else None
     session = open_model(reference, config)
     log = AnswerLog(answers_file(folder / "answers", reference, config, session))
@@ -260,6 +270,7 @@ def _write(result: Compared, asked: _Questions) -> None:
             **{key: row[key] for key in ("row", "sheet", "question", "reference")},
             "answers": {name: answer["text"] for name, answer in row["answers"].items()},
             "scores": {name: answer.get("score") for name, answer in row["answers"].items()},
+            **({"judge": judged} if (judged := judge_lines(row)) else {}),
         }
         for row in contest.rows
     ]

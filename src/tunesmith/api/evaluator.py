@@ -8,16 +8,19 @@ print(report.to_text())
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tunesmith.api.records import tools_of
 from tunesmith.api.rows import examples_of
 from tunesmith.config import load_config
 from tunesmith.data import prepare
@@ -34,6 +37,7 @@ from tunesmith.evaluate import (
     references_of,
     select,
 )
+from tunesmith.runs import append_line
 from tunesmith.types import Example
 
 
@@ -132,16 +136,23 @@ class EvaluationReport:
 class ModelEvaluator:
     """Collects metrics, then measures any model with them. Without `add_metric`: the scores that suit the data.
 
+    history: the reports so far, in order.
+
     Args:
+        folder: where a line for each report is added to history.jsonl, and what a judge says and the vectors of texts
+            are kept, so that neither is computed twice. Answers are not: a function may answer anew. None: nothing is
+            written.
         settings: of the section `eval`, such as judge="ollama:llama3.1", checks={"regex": "..."}, encoder="folder".
 
     Raises:
         SettingsError: a setting is unknown or not allowed.
     """
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, folder: str | Path | None = None, **settings: object) -> None:
+        self.history: list[EvaluationReport] = []
+        self._folder = None if folder is None else Path(folder)
         self._metrics: dict[str, EvaluationMetric] = {}
-        self._settings = load_config(overrides={f"eval.{name}": value for name, value in settings.items()}).eval
+        self._settings = load_config(overrides={f"eval.{name}": value for name, value in settings.items()})
 
     def add_metric(self, metric: EvaluationMetric) -> None:
         """Measure this too; a metric of the same name is replaced."""
@@ -165,7 +176,7 @@ class ModelEvaluator:
         Raises:
             DataError: no rows, an unusable file, an answer that is no text, or a metric that gave no number.
             SettingsError: a row without question or answer, or a metric that needs a setting. ResourceError: the
-                encoder or the judge of a metric is not there.
+                encoder or the judge of a metric is not there, or the folder cannot be written.
         """
         asked = _examples(dataset)
         if not asked:
@@ -175,7 +186,8 @@ class ModelEvaluator:
         can: set[Need] = {"writing", *(("references",) if any(wanted) else ())}
         can |= {"likelihood"} if any(wanted) and hasattr(model, "likelihood_rows") else set()
         metrics, not_measured = self._chosen(asked, can)
-        tools = Tools.of(self._settings)
+        folder = self._folder
+        tools = Tools.of(self._settings.eval) if folder is None else tools_of(self._settings, folder / "answers")
         started = time.perf_counter()
         written = [_text(generate_func(example.question), number) for number, example in enumerate(asked, start=1)]
         seconds = time.perf_counter() - started
@@ -185,7 +197,7 @@ class ModelEvaluator:
         if any(EVALUATORS[metric.evaluator].needs == "likelihood" for metric in metrics if metric.evaluator):
             assert model is not None
             rows = replace(rows, nll=model.likelihood_rows(asked))
-        return EvaluationReport(
+        report = EvaluationReport(
             model_name,
             {metric.name: interval(_sums(metric, rows)) for metric in metrics},
             not_measured,
@@ -195,11 +207,16 @@ class ModelEvaluator:
             ],
             seconds,
         )
+        self.history.append(report)
+        if folder is not None:
+            line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **report.to_json()}
+            append_line(folder / "history.jsonl", json.dumps(line, ensure_ascii=False))
+        return report
 
     def _chosen(self, asked: Sequence[Example], can: Collection[Need]) -> tuple[list[EvaluationMetric], dict[str, str]]:
         """The metrics to measure, and why others are not. A score of a type that cannot be measured is refused."""
         if not self._metrics:
-            names = select(self._settings, asked, can=can).names
+            names = select(self._settings.eval, asked, can=can).names
             return [EvaluationMetric(name, MetricType(name)) for name in names], {}
         left = {
             metric.name: why
@@ -208,7 +225,7 @@ class ModelEvaluator:
         }
         metrics = [metric for metric in self._metrics.values() if metric.name not in left]
         if named := [metric.evaluator for metric in metrics if metric.evaluator]:
-            select(self._settings.model_copy(update={"metrics": named}), asked, can=can)
+            select(self._settings.eval.model_copy(update={"metrics": named}), asked, can=can)
         return metrics, left
 
 

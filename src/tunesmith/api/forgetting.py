@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.api.held_out import Progress, encoded_for, held_out_examples, measure_session
+from tunesmith.api.held_out import Progress, ask_session, held_out_examples
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate import Evaluation, is_share, metric_title, summarise
+from tunesmith.evaluate import Evaluation, is_share, metric_title, score, summarise
 from tunesmith.runs import Run, atomic_write
 from tunesmith.types import Example
 
@@ -83,8 +83,8 @@ def _measured(
 
         labels = task.manifest["data"].get("labels")
         session = Session(opened.loaded, opened.template, changed, labels=labels)
-        encoded = encoded_for(session, examples)
-        found[task] = measure_session(session, examples, encoded, base=False, on_progress=tell)
+        measured = ask_session(session, examples, base=False, on_progress=tell)
+        found[task] = score(measured, examples, config=changed, labels=labels)
     return found
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError
-from tunesmith.evaluate import AnswerLog, Evaluation, Tools
-from tunesmith.evaluate import evaluate as measure
+from tunesmith.evaluate import AnswerLog, Measured
+from tunesmith.evaluate import ask as ask_model
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
+
+if TYPE_CHECKING:
+    from tunesmith.api.session import Session
 
 Progress = Callable[[str, int, int], None]
 
@@ -55,23 +58,22 @@ def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
     return replace(found, test=found.test[: config.eval.max_rows])
 
 
-def measure_session(
+def ask_session(
     session: Session,
     examples: Sequence[Example],
-    encoded: Sequence[Encoded],
     *,
     base: bool,
     on_progress: Progress,
     log: AnswerLog | None = None,
-    tools: Tools | None = None,
-) -> Evaluation:
+) -> Measured:
     """Likelihood and answers of the tuned model, or of its base, by the settings of the session.
 
-    log: of this model with these settings; what is in it is not computed again. tools: as in `evaluate`.
+    log: of this model with these settings; what is in it is not computed again.
     """
     who = "the base model" if base else "the tuned model"
+    encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
     with session.engine(base=base) as engine:
-        return measure(
+        return ask_model(
             engine,
             examples,
             encoded,
@@ -79,7 +81,6 @@ def measure_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
-            tools=tools,
         )
 
 

@@ -11,7 +11,7 @@ from tunesmith.data import overlaps, prepare
 from tunesmith.errors import DataError
 from tunesmith.evaluate import Evaluation, is_likelihood, report_labels
 from tunesmith.runs import Run
-from tunesmith.types import Encoded, Example, Place
+from tunesmith.types import Example, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +82,16 @@ def find_leaks(run: Run, config: RunConfig, test: Sequence[Example], *, source: 
     )
 
 
-def without(
-    evaluation: Evaluation, examples: Sequence[Example], encoded: Sequence[Encoded], leaks: LeakReport
-) -> Evaluation | None:
+def without(evaluation: Evaluation, examples: Sequence[Example], leaks: LeakReport) -> Evaluation | None:
     """The same measurement of the test rows that are not leaks. None when nothing is left to score.
 
     Args:
-        encoded: what was measured, `row` the index of the example.
+        evaluation: of the examples, whose index is the row of `scored`.
     """
     leaked = {leak.index for leak in leaks.leaks}
     places = {(examples[index].row, examples[index].sheet) for index in leaked}
     asked = [(row["row"], row["sheet"]) not in places for row in evaluation.rows]
-    scored = [row.row not in leaked for row in encoded]
+    scored = [index not in leaked for index in evaluation.scored]
     if not any(scored) or (asked and not any(asked)):
         return None
     likely = [row for row, is_kept in enumerate(scored) if is_kept]
@@ -112,6 +110,7 @@ def without(
         by_label=by_label,
         asked=[evaluation.asked[row] for row in answered],
         answers=[evaluation.answers[row] for row in answered],
+        scored=[evaluation.scored[row] for row in likely],
     )
 
 

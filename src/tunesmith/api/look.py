@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin
 from tunesmith.data import Prepared, check_path, encode, prepare
-from tunesmith.errors import SettingsError
+from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.runs import Run
 from tunesmith.types import Encoded, Example
 
@@ -71,6 +71,19 @@ def _is_cached(hub_id: str) -> bool:
         return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
     except HFValidationError:
         return False
+
+
+def check_finished(run: Run) -> None:
+    """
+    Raises:
+        ResourceError: the run has no finished model yet.
+    """
+    if not run.model_dir.is_dir():
+        raise ResourceError(
+            f"{run.name} has no finished model",
+            cause=f"its status is {run.manifest['status']}",
+            fix=f"finish it with: tunesmith train --resume {run.path}",
+        )
 
 
 def inspect(config: RunConfig) -> Prepared:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.api.leaks import LeakReport
-from tunesmith.evaluate import Contest, PageTable, SuiteComparison, report_html
+from tunesmith.evaluate import Contest, PageTable, report_html
 from tunesmith.runs import Run
+
+if TYPE_CHECKING:
+    from tunesmith.evaluate import SuiteComparison
 
 _LEAKS_SHOWN = 20
 _PLACES_SHOWN = 6
@@ -26,7 +29,7 @@ def run_page(
     suites: Sequence[SuiteComparison],
     data: str | None,
     asked: Mapping[str, Any] | None,
-    confusion: Path,
+    pictures: Sequence[tuple[str, Path]],
     scores: str,
 ) -> str:
     """The page as HTML.
@@ -34,19 +37,13 @@ def run_page(
     Args:
         contest: base and tuned. data: the file of the user that was asked, and `asked`, the report of reading it; None
             for the run's own test rows.
-        confusion: picture of what was chosen for what, of labels. scores: why these were measured.
+        pictures: titles and files, besides the training curves. scores: why these were measured.
     """
     manifest = run.manifest
     training = manifest["training"]
     rows = "its own test rows, which no training step has seen" if data is None else Path(data).name
-    pictures = [
-        (title, path.read_bytes())
-        for title, path in (
-            ("How the training went", run.visuals_dir / "training_curves.png"),
-            ("What was chosen for what", confusion),
-        )
-        if path.exists()
-    ]
+    curves = ("How the training went", run.visuals_dir / "training_curves.png")
+    shown = [(title, path.read_bytes()) for title, path in (*pictures, curves) if path.exists()]
     return report_html(
         contest,
         title=f"{run.name}: tuned against base" + (f", on {Path(data).name}" if data else ""),
@@ -63,7 +60,7 @@ def run_page(
             *(_data_tables(asked, "What was asked", "What was noticed in it") if asked else ()),
             *_data_tables(manifest["data"], "What it was trained on", "What was noticed in the training data"),
         ],
-        pictures=pictures,
+        pictures=shown,
     )
 
 

@@ -1,6 +1,7 @@
 """Where answers are kept: a file for each model, template, settings and seed that they depend on.
 
-The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge.
+The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge, and for
+each encoder one of the vectors of texts.
 """
 
 from __future__ import annotations
@@ -8,13 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.session import Session
 from tunesmith.config import RunConfig
-from tunesmith.evaluate import AnswerLog, Tools
+from tunesmith.evaluate import AnswerLog, Tools, encoder_identity
 from tunesmith.runs import Run
+from tunesmith.types import Example
+
+if TYPE_CHECKING:
+    from tunesmith.api.session import Session
+
+_CARD = "README.md"  # in the model's folder, but no part of it
 
 
 def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
@@ -28,11 +37,55 @@ def answers_file(folder: Path, name: str, config: RunConfig, session: Session | 
     if session is not None:
         place = Path(session.loaded.path)
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
-        files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
         depends_on += [session.loaded.revision, session.loaded.tokenizer.chat_template, str(session.loaded.dtype)]
-        depends_on += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / f"{file_name(name)}-{digest}.jsonl"
+        depends_on += _stamps(place, "*.safetensors")
+    return folder / f"{file_name(name)}-{_digest(depends_on)}.jsonl"
+
+
+def measured_file(folder: Path, name: str, run: Run, config: RunConfig, examples: Sequence[Example]) -> Path:
+    """The file under `folder` for all that the base or the tuned model of a run makes of some rows.
+
+    Its name is known without loading anything.
+
+    Args:
+        name: base or tuned. config: of the run, with what is overridden now.
+    """
+    model = config.model
+    settings = [model.model_dump(), config.prompt.model_dump(), config.generate.model_dump(), config.seed]
+    depends_on = [
+        *[name, settings, config.method.name, run.manifest["model"]["revision"], run.manifest["data"].get("labels")],
+        *_stamps(run.model_dir, but=_CARD),
+        *_stamps(_folder_of(model.path)),
+        *[asdict(example) for example in examples],
+    ]
+    return folder / f"measured-{name}-{_digest(depends_on)}.json"
+
+
+def _folder_of(model: str) -> Path:
+    """Of a base on this machine; one of the hub is known by its revision."""
+    if model.startswith("builtin:"):
+        return Path(str(resources.files("tunesmith"))) / "model" / "builtin" / model.removeprefix("builtin:")
+    return Path(model).expanduser()
+
+
+def _stamps(folder: Path, pattern: str = "*", *, but: str | None = None) -> list[object]:
+    """Name, size and time of the files of a folder; none where there is no such folder."""
+    found = folder.glob(pattern) if folder.is_dir() else ()
+    files = sorted(path for path in found if path.is_file() and path.name != but)
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _digest(depends_on: list[object]) -> str:
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of a file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def file_folder(run: Run, data: str) -> Path:
@@ -40,15 +93,17 @@ def file_folder(run: Run, data: str) -> Path:
     return run.eval_dir / "files" / file_name(Path(data).name)
 
 
-def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], None]) -> Tools:
-    """What scores need besides rows; the replies of a judge are kept under `folder`.
+def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], None] | None = None) -> Tools:
+    """What scores need besides rows; what a judge and an encoder make of texts is kept under `folder`.
 
     Raises:
         SettingsError: `eval.judge` is no address, or a check is wrong.
     """
     judge = config.eval.judge
     log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}.jsonl")
-    return Tools.of(config.eval, log=log, on_progress=on_progress)
+    identity = _digest([encoder_identity(config.eval.encoder)])
+    vectors = AnswerLog(folder / f"vectors-{identity}.jsonl")
+    return Tools.of(config.eval, log=log, vectors=vectors, on_progress=on_progress)
 
 
 def file_name(text: str) -> str:

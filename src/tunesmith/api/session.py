@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from tunesmith.api.look import is_base
+from tunesmith.api.look import check_finished, is_base
 from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Choice, Completion, Engine, choose
@@ -195,12 +195,7 @@ def _find(reference: str, overrides: dict[str, object]) -> _Found:
     if is_base(reference):
         return _Found(None, load_config(overrides={"model.path": reference, **overrides}))
     run = Run.open(reference)
-    if not run.model_dir.is_dir():
-        raise ResourceError(
-            f"{run.name} has no finished model",
-            cause=f"its status is {run.manifest['status']}",
-            fix=f"finish it with: tunesmith train --resume {run.path}",
-        )
+    check_finished(run)
     labels = run.manifest.get("data", {}).get("labels", {})
     return _Found(run.model_dir, load_config(stored=run.config_path, overrides=overrides), labels)
 

@@ -10,11 +10,14 @@ from tunesmith.cli.overrides import Json, Overrides
 from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from tunesmith.api import Comparison
 
 _ANSWERS = 3
+_ROWS_NAMED = 5
 
 
 def evaluate(
@@ -110,6 +113,12 @@ def _files(comparison: Comparison) -> RenderableType:
     return facts([(label, str(comparison.folder / name)) for label, name in names], title="files")
 
 
+def _skipped(rows: Sequence[object]) -> str:
+    places = ", ".join(map(str, rows[:_ROWS_NAMED])) + (", ..." if len(rows) > _ROWS_NAMED else "")
+    what, row = (f"{len(rows)} test rows are", "rows") if len(rows) > 1 else ("1 test row is", "row")
+    return f"{what} not among them, without question or answer or too long for the model: {row} {places}"
+
+
 def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers (the first, not the best), or the scores of each label."""
     from tunesmith.cli.eval_more import show_leakage, suite_table
@@ -120,6 +129,8 @@ def show_comparison(comparison: Comparison) -> None:
     if comparison.asked is not None:
         tell("", hanging(comparison.asked.to_text()))
     show("", comparison_table(comparison.changes, rows=tuned.row_count, why=tuned.why), "")
+    if tuned.skipped_rows:
+        show(_skipped(tuned.skipped_rows), "")
     if tuned.tasks:
         show(tasks_table(base.tasks, tuned.tasks, comparison.changes, deciding=tuned.deciding), "")
     show_leakage(comparison)

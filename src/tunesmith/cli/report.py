@@ -225,9 +225,14 @@ def report(run: Run, *, as_json: bool) -> None:
 def _forgetting(content: dict[str, Any]) -> Iterator[RenderableType]:
     """The forgetting table, and why tasks are missing in it."""
     yield f"before and after going on from {plain(content['parent'])}"
-    yield forgetting_table(content["tasks"], content["titles"], content["shares"])
+    yield forgetting_table(content["tasks"], content["titles"], content.get("shares", _old_shares(content)))
     yield from (f"not measured: {plain(task)}: {plain(why)}" for task, why in content["not_measured"].items())
     yield ""
+
+
+def _old_shares(content: dict[str, Any]) -> list[str]:
+    """Of a file from before it named them: then all scores but these two were."""
+    return [metric for metric in content["titles"] if metric not in ("perplexity", "log_loss")]
 
 
 def files(run: Run) -> RenderableType:

@@ -255,7 +255,12 @@ class EvalConfig(_Section):
         None, "Model that judges answers: ollama:NAME or http://HOST/v1#NAME; a key is taken from TUNESMITH_API_KEY."
     )
     judge_criteria: str | None = _setting(None, "What the judge is told to look at; unset, a text that ships.")
-    judge_timeout: float = _setting(60.0, "Longest wait for one reply of the judge.", unit="seconds", gt=0)
+    judge_timeout: float = _setting(
+        60.0, "Longest wait for one reply of the judge, times the requests at once.", unit="seconds", gt=0
+    )
+    requests: int = _setting(
+        4, "Questions that a server is asked at once: the judge, or a model that is compared.", ge=1, le=256
+    )
 
 
 class GenerateConfig(_Section):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
     from tunesmith.evaluate.cases import Case, read_cases
     from tunesmith.evaluate.choosing import Selection, select
-    from tunesmith.evaluate.contests import Contest, hold, knowable, references_of, score_all
+    from tunesmith.evaluate.contests import Contest, hold, judge_lines, knowable, references_of, score_all
     from tunesmith.evaluate.evaluators import (
         EVALUATORS,
         Evaluator,
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
         preference_sums,
     )
     from tunesmith.evaluate.judge import PREFERENCE, Judge
-    from tunesmith.evaluate.labels import ClassScores, LabelReport, report_labels
+    from tunesmith.evaluate.labels import Bin, ClassScores, LabelReport, report_labels
     from tunesmith.evaluate.likelihood import mean_nll
     from tunesmith.evaluate.material import Rows, Tools, rows_of
+    from tunesmith.evaluate.measured import Measured
     from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
     from tunesmith.evaluate.rating import (
         Tally,
@@ -35,8 +36,18 @@ if TYPE_CHECKING:
         wilson,
     )
     from tunesmith.evaluate.report import PageTable, report_html
-    from tunesmith.evaluate.run import Evaluation, evaluate, likelihood_rows
-    from tunesmith.evaluate.sides import compare_table, confusions, contest, predictions, summarise, with_preference
+    from tunesmith.evaluate.run import Evaluation, ask, evaluate, likelihood_rows, score
+    from tunesmith.evaluate.semantic import encoder_identity
+    from tunesmith.evaluate.sides import (
+        Calibration,
+        calibrations,
+        compare_table,
+        confusions,
+        contest,
+        predictions,
+        summarise,
+        with_preference,
+    )
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
     from tunesmith.evaluate.titles import MetricChange, is_share, metric_title
@@ -47,6 +58,8 @@ __all__ = [
     "PREFERENCE",
     "Answer",
     "AnswerLog",
+    "Bin",
+    "Calibration",
     "Case",
     "ClassScores",
     "Contest",
@@ -57,6 +70,7 @@ __all__ = [
     "Item",
     "Judge",
     "LabelReport",
+    "Measured",
     "MetricChange",
     "Need",
     "PageTable",
@@ -68,8 +82,10 @@ __all__ = [
     "Tally",
     "Tools",
     "answer_all",
+    "ask",
     "ask_all",
     "bradley_terry",
+    "calibrations",
     "check_names",
     "choose_all",
     "cohen_kappa",
@@ -77,12 +93,14 @@ __all__ = [
     "confusions",
     "contest",
     "difference",
+    "encoder_identity",
     "evaluate",
     "hold",
     "interval",
     "is_decided",
     "is_likelihood",
     "is_share",
+    "judge_lines",
     "knowable",
     "krippendorff_alpha",
     "likelihood_rows",
@@ -101,6 +119,7 @@ __all__ = [
     "report_html",
     "report_labels",
     "rows_of",
+    "score",
     "score_all",
     "select",
     "summarise",
@@ -112,14 +131,15 @@ _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
     **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
     **dict.fromkeys(("Case", "read_cases"), "cases"),
-    **dict.fromkeys(("Contest", "hold", "knowable", "references_of", "score_all"), "contests"),
-    **dict.fromkeys(("ClassScores", "LabelReport", "report_labels"), "labels"),
+    **dict.fromkeys(("Contest", "hold", "judge_lines", "knowable", "references_of", "score_all"), "contests"),
+    **dict.fromkeys(("Bin", "ClassScores", "LabelReport", "report_labels"), "labels"),
     **dict.fromkeys(
         ("EVALUATORS", "Evaluator", "Need", "check_names", "is_likelihood", "measure", "preference_sums"), "evaluators"
     ),
     **dict.fromkeys(("PREFERENCE", "Judge"), "judge"),
     **dict.fromkeys(("mean_nll",), "likelihood"),
     **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
+    **dict.fromkeys(("Measured",), "measured"),
     **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
@@ -127,9 +147,13 @@ _HOME = {
     **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("PageTable", "report_html"), "report"),
-    **dict.fromkeys(("Evaluation", "evaluate", "likelihood_rows"), "run"),
+    **dict.fromkeys(("Evaluation", "ask", "evaluate", "likelihood_rows", "score"), "run"),
     **dict.fromkeys(("Selection", "select"), "choosing"),
-    **dict.fromkeys(("compare_table", "confusions", "contest", "predictions", "summarise", "with_preference"), "sides"),
+    **dict.fromkeys(
+        ("Calibration", "calibrations", "compare_table", "confusions", "contest", "predictions", "summarise"), "sides"
+    ),
+    **dict.fromkeys(("with_preference",), "sides"),
+    **dict.fromkeys(("encoder_identity",), "semantic"),
     **dict.fromkeys(("MetricChange", "is_share", "metric_title"), "titles"),
 }
 

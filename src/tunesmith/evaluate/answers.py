@@ -1,5 +1,7 @@
 """What one model answered, chose and found likely, each kept at once: a second call computes only what is new.
 
+Reading a log needs no torch; what computes imports it when there is something to compute.
+
 A log belongs to one model with one template, one set of settings and one seed; who keeps it names it so. Within it a
 question is known by its messages, a row by its token ids. What a killed process had found is there.
 """
@@ -11,15 +13,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesmith.evaluate.likelihood import row_nll
 from tunesmith.evaluate.paired import Floats
-from tunesmith.generate import Choice, choose
+from tunesmith.evaluate.parallel import in_any_order
+from tunesmith.generate import Choice
 from tunesmith.runs import append_line
 from tunesmith.types import Encoded, Message
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
     from tunesmith.generate import Endpoint, Engine
 
-_KINDS = ({"text", "ended", "tokens", "seconds"}, {"likelihoods"}, {"nll"})
+_KINDS = ({"text", "ended", "tokens", "seconds"}, {"likelihoods"}, {"nll"}, {"vector"})
 _ROWS_AT_ONCE = 256  # of likelihoods, which are computed by tokens and not by rows
 
 Conversation = Sequence[Message]
@@ -123,23 +126,31 @@ def ask_all(
     settings: GenerateConfig,
     *,
     seed: int = 0,
+    requests: int = 1,
     log: AnswerLog | None = None,
     on_progress: Progress | None = None,
 ) -> list[Answer]:
-    """`answer_all` for a model behind an address, one question after the other.
+    """`answer_all` for a model behind an address.
+
+    Args:
+        requests: questions that the server is asked at once. The first is asked alone, so that a server that is not
+            there is told as soon as by one. Each answer is kept when it comes, whatever the others wait for.
 
     Raises:
         ResourceError: the server does not answer; what it has answered is kept.
     """
     log = log or AnswerLog()
     missing = _missing(asked, log)
-    known = len(asked) - len(missing)
-    for done, messages in enumerate(missing, start=known + 1):
-        started = time.perf_counter()
-        found = endpoint.answer(messages, settings, seed=seed)
-        log.add(messages, Answer(found.text, found.ended, found.tokens, time.perf_counter() - started))
-        if on_progress:
-            on_progress(done, len(asked))
+    done = len(asked) - len(missing)
+    shared = endpoint.shared_by(min(requests, len(missing) - 1)) if len(missing) > 1 else endpoint
+    for server, part in ((endpoint, missing[:1]), (shared, missing[1:])):
+        last = time.perf_counter()
+        for messages, found in in_any_order(partial(server.answer, settings=settings, seed=seed), part, requests):
+            now = time.perf_counter()
+            log.add(messages, Answer(found.text, found.ended, found.tokens, now - last))
+            last, done = now, done + 1
+            if on_progress:
+                on_progress(done, len(asked))
     return [log[messages] for messages in asked]
 
 
@@ -157,6 +168,8 @@ def choose_all(
     Raises:
         DataError, SettingsError, TrainingError: as `choose`.
     """
+    from tunesmith.generate import choose
+
     log = log or AnswerLog()
     keys = [_key(messages, labels) for messages in asked]
     missing = {key: messages for key, messages in zip(keys, asked, strict=True) if log.found(key) is None}
@@ -176,6 +189,8 @@ def nll_all(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None
     Raises:
         DataError: no row has a supervised token.
     """
+    from tunesmith.evaluate.likelihood import row_nll
+
     log = log or AnswerLog()
     keys = [_row_key(row) for row in encoded]
     missing = {key: row for key, row in zip(keys, encoded, strict=True) if row.target_tokens and log.found(key) is None}

@@ -21,7 +21,6 @@ from typing import Any
 from tunesmith.evaluate.checks import CHECKS, build_check, nearest
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.material import Tools
-from tunesmith.evaluate.semantic import load_encoder
 from tunesmith.evaluate.suite_file import check_keys, read_items
 from tunesmith.evaluate.text import token_f1
 
@@ -124,7 +123,7 @@ def _f1(wanted: object, case: Case, tools: Tools) -> Problem:
 
 def _similar(wanted: object, case: Case, tools: Tools) -> Problem:
     least, answer = _at_least("similar>=", wanted, 0, 1), _reference("similar>=", case)
-    return lambda written: _below(float(load_encoder(tools.encoder).similarity([written], [answer])[0]), least)
+    return lambda written: _below(float(tools.encoder.similarity([written], [answer])[0]), least)
 
 
 def _below(found: float, least: float) -> str | None:

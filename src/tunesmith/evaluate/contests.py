@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.choosing import Selection, select
 from tunesmith.evaluate.evaluators import Need, measure, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE
-from tunesmith.evaluate.material import Tools, rows_of
+from tunesmith.evaluate.material import Rows, Tools, rows_of
 from tunesmith.evaluate.paired import Difference, Interval, Sums, difference, finite, interval
+from tunesmith.evaluate.remarks import Remark, pair_remarks, remarks
 from tunesmith.evaluate.titles import MetricChange, metric_title, written
 from tunesmith.types import Example
 
@@ -57,8 +58,8 @@ class Contest:
     """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty where no score decides.
 
     deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
-    and `answers[name]` with text, ended and the deciding score. memory_bytes: of the weights, of each model that is
-    known.
+    and `answers[name]` with text, ended, the deciding score and, of a judge, what was
+    said. memory_bytes: of the weights, of each model that is known.
     """
 
     names: list[str]
@@ -125,6 +126,7 @@ def hold(
     *,
     scores: Mapping[str, Mapping[str, Sums]] | None = None,
     deciding: str | None = None,
+    said: Mapping[str, Sequence[Sequence[Remark]]] | None = None,
     is_labels: bool = False,
     seed: int = 0,
 ) -> Contest:
@@ -134,7 +136,8 @@ def hold(
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
         scores: by model, of their answers; unset, those that suit them. deciding: the one that verdicts are about; None
-            where none can be. is_labels: references are labels, and each is a slice.
+            where none can be. said: by model, what a judge said of each answer. is_labels: references are labels, and
+            each is a slice.
         seed: of the resampling.
 
     Raises:
@@ -142,7 +145,7 @@ def hold(
     """
     if scores is None:
         selection = select(EvalConfig(), asked, can=knowable(asked, models=len(answers)))
-        scores, deciding = score_all(selection, asked, answers), selection.deciding
+        (scores, _), deciding = score_all(selection, asked, answers), selection.deciding
     wanted = references_of(asked)
     names = list(answers)
     groups, first = _groups(asked, labels=wanted if is_labels else ()), scores[names[0]]
@@ -152,7 +155,7 @@ def hold(
         {name: {metric: interval(found, seed=seed) for metric, found in scores[name].items()} for name in names},
         {name: _match(first, scores[name], deciding, groups, seed=seed) for name in names[1:] if deciding},
         {name: _rate(given) for name, given in answers.items()},
-        _rows(asked, wanted, answers, {name: scores[name][deciding] for name in names} if deciding else {}),
+        _rows(asked, wanted, answers, {name: scores[name][deciding] for name in names} if deciding else {}, said or {}),
     )
 
 
@@ -193,8 +196,8 @@ def score_all(
     *,
     labels: Collection[str] = (),
     tools: Tools | None = None,
-) -> dict[str, dict[str, Sums]]:
-    """The selected scores of every model.
+) -> tuple[dict[str, dict[str, Sums]], dict[str, list[list[Remark]]]]:
+    """The selected scores of every model, and what a judge said of each of its answers.
 
     Args:
         labels: those to choose from, where answers are labels.
@@ -214,7 +217,24 @@ def score_all(
         assert tools.judge is not None
         for name, sums in zip(rows, preference_sums(tools.judge, *rows.values()), strict=True):
             scores[name][PREFERENCE] = sums
-    return scores
+    return scores, said_of(selection.names, rows)
+
+
+def said_of(metrics: Collection[str], rows: Mapping[str, Rows]) -> dict[str, list[list[Remark]]]:
+    """What a judge said of each answer, by model: of the second of two also beside the first one's answer."""
+    found = {name: remarks(metrics, of_model) for name, of_model in rows.items()}
+    if PREFERENCE in metrics:
+        (_, before), (last, after) = rows.items()
+        found[last] = [
+            [*alone, *beside] for alone, beside in zip(found[last], pair_remarks(metrics, before, after), strict=True)
+        ]
+    return found
+
+
+def judge_lines(row: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What a judge said in a row of a contest, by model, as JSON holds it; empty where it said nothing."""
+    found = {name: [asdict(remark) for remark in answer.get("said", ())] for name, answer in row["answers"].items()}
+    return {name: said for name, said in found.items() if said}
 
 
 def _match(
@@ -265,6 +285,7 @@ def _rows(
     wanted: Sequence[str],
     answers: Mapping[str, Sequence[Answer]],
     deciding: Mapping[str, Sums],
+    said: Mapping[str, Sequence[Sequence[Remark]]],
 ) -> list[dict[str, Any]]:
     by_row = {name: sums.by_row.tolist() for name, sums in deciding.items()}
     return [
@@ -278,6 +299,7 @@ def _rows(
                     "text": given[index].text,
                     "ended": given[index].ended,
                     **({"score": finite(by_row[name][index])} if name in by_row else {}),
+                    **({"said": heard} if name in said and (heard := said[name][index]) else {}),
                 }
                 for name, given in answers.items()
             },

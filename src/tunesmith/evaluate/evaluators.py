@@ -20,9 +20,17 @@ from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import accuracy, calibration_error, log_loss, macro_f1, micro_f1
 from tunesmith.evaluate.material import Rows, built_check
 from tunesmith.evaluate.paired import Floats, Sums, mean_of, ratio
-from tunesmith.evaluate.semantic import load_encoder
 from tunesmith.evaluate.style import length_ratio, mean_words, repetition
-from tunesmith.evaluate.text import exact_match, mean_of_rows, of_corpus, rouge, sacre_bleu, sacre_chrf, token_f1
+from tunesmith.evaluate.text import (
+    exact_match,
+    mean_of_rows,
+    of_corpus,
+    rouge_l,
+    rouge_n,
+    sacre_bleu,
+    sacre_chrf,
+    token_f1,
+)
 
 # likelihood     the model itself, and right answers
 # probabilities  the model chose among labels
@@ -100,7 +108,7 @@ def _calibration(rows: Rows) -> Sums:
 def _semantic(rows: Rows) -> Sums:
     if not rows.predictions:
         raise DataError("there are no answers to score", fix="give at least one row with an answer")
-    return mean_of(load_encoder(rows.tools.encoder).similarity(rows.predictions, rows.references))
+    return mean_of(rows.tools.encoder.similarity(rows.predictions, rows.references))
 
 
 def _repetition(rows: Rows) -> Sums:
@@ -130,7 +138,7 @@ def preference_sums(judge: Judge, before: Rows, after: Rows) -> tuple[Sums, Sums
         ResourceError: the judge does not answer; what it has said is kept. DataError: no reply has a score.
     """
     references = before.references or [""] * len(before.predictions)
-    found = judge.preference(before.questions, references, before.predictions, after.predictions)
+    found, _ = judge.preference(before.questions, references, before.predictions, after.predictions)
     return mean_of(1 - found), mean_of(found)
 
 
@@ -189,21 +197,21 @@ EVALUATORS: Mapping[str, Evaluator] = {
     "rouge1": Evaluator(
         title="ROUGE-1",
         needs="references",
-        sums=_against(partial(rouge, "rouge1")),
+        sums=_against(partial(rouge_n, 1)),
         meaning="overlap of single words (rouge_score)",
         task="summaries",
     ),
     "rouge2": Evaluator(
         title="ROUGE-2",
         needs="references",
-        sums=_against(partial(rouge, "rouge2")),
+        sums=_against(partial(rouge_n, 2)),
         meaning="overlap of pairs of words (rouge_score)",
         task="summaries",
     ),
     "rougeL": Evaluator(
         title="ROUGE-L",
         needs="references",
-        sums=_against(partial(rouge, "rougeL")),
+        sums=_against(rouge_l),
         meaning="longest sequence of words that both have (rouge_score)",
         task="summaries, explanations",
     ),

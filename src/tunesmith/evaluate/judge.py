@@ -97,11 +97,12 @@ def _text(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model behind an address. log: of its replies. criteria: what it is told to look at."""
+    """A model behind an address. log: of its replies. criteria: what it is told to look at. requests: at once."""
 
     endpoint: Endpoint
     log: AnswerLog
     criteria: str
+    requests: int = 1
     on_progress: Progress | None = None
 
     @staticmethod
@@ -111,6 +112,7 @@ class Judge:
         log: AnswerLog | None = None,
         criteria: str | None = None,
         timeout_seconds: float | None = None,
+        requests: int = 1,
         on_progress: Progress | None = None,
     ) -> Judge:
         """The judge of the settings.
@@ -118,7 +120,7 @@ class Judge:
         Raises:
             SettingsError: the address names no model of a server.
         """
-        from tunesmith.generate import Endpoint  # which imports torch
+        from tunesmith.generate import Endpoint
 
         endpoint = Endpoint.parse(address)
         if endpoint is None:
@@ -127,7 +129,7 @@ class Judge:
                 fix="ollama:NAME, or the address of the API and the model's name: http://127.0.0.1:8080/v1#NAME",
             )
         timed = Endpoint(endpoint.url, endpoint.model, timeout_seconds)
-        return Judge(timed, log or AnswerLog(), criteria or _text("criteria"), on_progress)
+        return Judge(timed, log or AnswerLog(), criteria or _text("criteria"), requests, on_progress)
 
     def scores(
         self, kind: str, questions: Sequence[str], references: Sequence[str], answers: Sequence[str]
@@ -150,18 +152,23 @@ class Judge:
 
     def preference(
         self, questions: Sequence[str], references: Sequence[str], first: Sequence[str], second: Sequence[str]
-    ) -> Floats:
+    ) -> tuple[Floats, list[tuple[str, ...]]]:
         """For each row 1 where the second answer is preferred on both sides, 0 the first, 0.5 a tie, NaN unknown.
 
         The same answer twice is a tie, and not asked.
+
+        Returns:
+            the scores, and of each row the replies: with the first answer as A, and with the second; none where it was
+            not asked.
 
         Raises:
             ResourceError: the judge does not answer; what it has said is kept. DataError: no reply names a side.
         """
         found = np.full(len(first), 0.5)
+        said: list[tuple[str, ...]] = [()] * len(first)
         rows = [row for row, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1]]
         if not rows:
-            return found
+            return found, said
         replies = self._ask(
             [
                 prompt(
@@ -176,14 +183,24 @@ class Judge:
                 for row in rows
             ]
         )
-        is_a = self.readable(PREFERENCE, _read(PREFERENCE, replies), [reply.text for reply in replies])
+        texts = [reply.text for reply in replies]
+        is_a = self.readable(PREFERENCE, _read(PREFERENCE, replies), texts)
         for_second = (1 - is_a[: len(rows)]) + is_a[len(rows) :]  # 2: on both sides
         found[rows] = np.select([np.isnan(for_second), for_second == 2, for_second == 0], [np.nan, 1.0, 0.0], 0.5)
-        return found
+        for row, pair in zip(rows, zip(texts[: len(rows)], texts[len(rows) :], strict=True), strict=True):
+            said[row] = pair
+        return found, said
 
     def _ask(self, asked: Sequence[str]) -> list[Answer]:
         conversations = [(Message("user", text),) for text in asked]
-        return ask_all(self.endpoint, conversations, SETTINGS, log=self.log, on_progress=self.on_progress)
+        return ask_all(
+            self.endpoint,
+            conversations,
+            SETTINGS,
+            requests=self.requests,
+            log=self.log,
+            on_progress=self.on_progress,
+        )
 
     def readable(self, kind: str, scores: Floats, replies: Sequence[str]) -> Floats:
         """The scores, if there are any.

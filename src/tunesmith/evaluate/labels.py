@@ -136,6 +136,39 @@ def log_loss(probabilities: Sequence[float | None]) -> Sums:
     return Sums(np.array(rows), ratio)
 
 
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Rows whose chosen label was given a probability in (low, low + a tenth].
+
+    probability: their mean. right: how many of them are right. rows: at least 1.
+    """
+
+    low: float
+    probability: float
+    right: int
+    rows: int
+
+
+def calibration_bins(probabilities: Sequence[float], is_right: Sequence[bool]) -> tuple[Bin, ...]:
+    """The bins of `calibration_error` that hold a row, the lowest first."""
+    of_bin: dict[int, list[tuple[float, bool]]] = {}
+    for probability, right in zip(probabilities, is_right, strict=True):
+        of_bin.setdefault(_bin(probability), []).append((probability, right))
+    return tuple(
+        Bin(
+            low=place / _BINS,
+            probability=math.fsum(probability for probability, _ in rows) / len(rows),
+            right=sum(right for _, right in rows),
+            rows=len(rows),
+        )
+        for place, rows in sorted(of_bin.items())
+    )
+
+
+def _bin(probability: float) -> int:
+    return max(0, math.ceil(probability * _BINS) - 1)
+
+
 def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) -> Sums:
     """Mean distance between the probability of the chosen label and the share that is right, over ten bins.
 
@@ -143,7 +176,7 @@ def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) 
     """
     rows = np.zeros((len(is_right), _BINS + 1))
     for row, (probability, right) in enumerate(zip(probabilities, is_right, strict=True)):
-        rows[row, max(0, math.ceil(probability * _BINS) - 1)] = probability - right
+        rows[row, _bin(probability)] = probability - right
     rows[:, -1] = 1
 
     def score(totals: Floats) -> Floats:

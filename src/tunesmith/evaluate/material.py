@@ -13,6 +13,7 @@ from tunesmith.evaluate.answers import Answer, AnswerLog, Progress
 from tunesmith.evaluate.checks import build_check
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.paired import Floats
+from tunesmith.evaluate.semantic import Encoder
 from tunesmith.types import Example
 
 if TYPE_CHECKING:
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What some scores need besides rows: settings of `eval`, and the judge."""
+    """What some scores need besides rows: settings of `eval`, the encoder and the judge."""
 
-    encoder: str = "auto"
+    encoder: Encoder = field(default_factory=Encoder)
     checks: Mapping[str, object] = field(default_factory=dict)
     judge: Judge | None = None
 
     @staticmethod
-    def of(settings: EvalConfig, *, log: AnswerLog | None = None, on_progress: Progress | None = None) -> Tools:
-        """Those of the settings. log: of the judge's replies, else they are not kept.
+    def of(
+        settings: EvalConfig,
+        *,
+        log: AnswerLog | None = None,
+        vectors: AnswerLog | None = None,
+        on_progress: Progress | None = None,
+    ) -> Tools:
+        """Those of the settings. log: of the judge's replies; vectors: of the encoder's. Unset, they are not kept.
 
         Raises:
             SettingsError: `eval.judge` names no model of a server, or a check is wrong.
@@ -41,9 +48,10 @@ class Tools:
             log=log,
             criteria=settings.judge_criteria,
             timeout_seconds=settings.judge_timeout,
+            requests=settings.requests,
             on_progress=on_progress,
         )
-        return Tools(encoder=settings.encoder, checks=settings.checks, judge=judge or None)
+        return Tools(encoder=Encoder(settings.encoder, vectors), checks=settings.checks, judge=judge or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,16 @@ from jinja2 import Environment, StrictUndefined
 
 from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
+from tunesmith.evaluate.remarks import Remark
 from tunesmith.evaluate.text import normalize
 from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
 _TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
+# What a judge's score of one answer is called, where it is no number of points.
+_SAID = {
+    **{("judge_pass", 1.0): "yes", ("judge_pass", 0.0): "no"},
+    **{("judge_preference", 1.0): "yes", ("judge_preference", 0.0): "no", ("judge_preference", 0.5): "a tie"},
+}
 # A page of more rows than this is slow to open; predictions.jsonl has them all.
 MOST_ROWS = 300
 _ENDS_SHOWN = 10  # rows that are shown under "loses most" and under "gains most"
@@ -178,7 +184,7 @@ def _lengths(contest: Contest) -> dict[str, Any] | None:
     # A single answer that never ends would press all others into the first bar: the last bar holds what is longer.
     everything = sorted(words for found in counts.values() for words in found)
     longest = everything[-1] if everything else 0
-    if not longest:
+    if longest < 2:  # labels and the like: nothing to see
         return None
     width = max(1, math.ceil((everything[int(0.98 * (len(everything) - 1))] + 1) / _BINS))
     plots = []
@@ -248,6 +254,7 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
                 "name": name,
                 "score": _score(deciding, row["answers"][name].get("score")),
                 "ended": row["answers"][name]["ended"],
+                "said": [_remark(remark) for remark in row["answers"][name].get("said", ())],
                 "pieces": _pieces(
                     row["answers"][name]["text"],
                     row["reference"],
@@ -257,6 +264,12 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
             for name in names
         ],
     }
+
+
+def _remark(remark: Remark) -> dict[str, str]:
+    """A reply of a judge with the score that was read from it."""
+    score = "no score" if remark.score is None else _SAID.get((remark.metric, remark.score), f"{remark.score:g}")
+    return {"title": f"{metric_title(remark.metric)}: {score}", "text": remark.text.strip() or "(nothing)"}
 
 
 def _tone(gain: float) -> str:

@@ -8,7 +8,7 @@ the same labels, so the base is not marked down for writing something else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,16 @@ import numpy as np
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
 from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all
-from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, select
+from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, Selection, select
 from tunesmith.evaluate.evaluators import EVALUATORS, measure
-from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.labels import LabelReport, report_labels
 from tunesmith.evaluate.material import Rows, Tools, rows_of
+from tunesmith.evaluate.measured import Measured
 from tunesmith.evaluate.paired import Floats, Sums, finite
+from tunesmith.evaluate.remarks import remarks
 from tunesmith.evaluate.tasks import TaskScores, task_scores
 from tunesmith.generate import Choice
-from tunesmith.model import memory_errors
-from tunesmith.types import Encoded, Example, Message
+from tunesmith.types import Encoded, Example, Message, Place
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -50,6 +50,7 @@ class Evaluation:
     settings: of generation, and the seed; of labels, training rows of each.
     by_label: what was chosen for what, where the answers are labels.
     asked, answers: the questions of `rows` and what was answered.
+    scored: rows whose likelihood was measured.
     tasks: the metrics of each task by itself, where there are several.
     deciding: the score that verdicts are about. why: these were selected.
     """
@@ -64,6 +65,7 @@ class Evaluation:
     by_label: LabelReport | None = None
     asked: Sequence[Example] = ()
     answers: Sequence[Answer] = ()
+    scored: Sequence[Place] = ()
     tasks: dict[str, TaskScores] = field(default_factory=dict)
     deciding: str | None = None
     why: str = ""
@@ -101,39 +103,121 @@ def evaluate(
         DataError: there is nothing to measure. SettingsError: a score of `eval.metrics` needs what is not there.
         ResourceError: a score's encoder or judge is not there; what was answered is in the log.
     """
+    measured = ask(engine, examples, encoded, config=config, log=log, on_progress=on_progress, labels=labels)
+    return score(measured, examples, config=config, labels=labels, tools=tools)
+
+
+def ask(
+    engine: Engine,
+    examples: Sequence[Example],
+    encoded: Sequence[Encoded],
+    *,
+    config: RunConfig,
+    log: AnswerLog | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> Measured:
+    """The part of `evaluate` that needs the model; the arguments are its own.
+
+    Raises:
+        DataError, SettingsError, ResourceError: as `evaluate`, of what can be told before a score is computed.
+    """
+    from tunesmith.model import memory_errors
+
     started = time.perf_counter()
-    asked, prompts, texts, skipped = _sort(examples, engine, labels or {})
-    if not asked and not texts:
-        raise _nothing_to_measure(len(examples))
-    can = OF_LABELS if asked and labels else OF_WRITTEN if asked else OF_TEXT
-    files = [Path(path).stem for path in config.data.files]
-    selection = select(config.eval, asked or texts, can=can, is_labels=bool(asked and labels), names=files)
-    tools = tools or Tools.of(config.eval)
+    prompts, texts, skipped = _sort(examples, engine, labels or {})
+    select_for(examples, list(prompts), texts, config=config, labels=labels)  # told before the model is asked
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
         nll = likelihood_rows(engine, encoded, log=log)
-    answered = _Answers(Rows(nll=nll, tools=tools), [], [])
+    size, asked = config.eval.batch_size, list(prompts.values())
+    answers: list[Answer] = []
+    choices: list[Choice] = []
     if asked and labels:
-        answered = _chosen(engine, asked, prompts, tuple(labels), config=config, log=log, on_progress=on_progress)
+        _check_labels([examples[place] for place in prompts], labels)
+        choices = choose_all(engine, asked, tuple(labels), batch_size=size, log=log, on_progress=on_progress)
     elif asked:
-        answered = _written(asked, _answers(engine, prompts, config, log, on_progress))
-    scores = measure(selection.names, replace(answered.measured, nll=nll, tools=tools))
+        answers = answer_all(
+            engine, asked, config.generate, seed=config.seed, batch_size=size, log=log, on_progress=on_progress
+        )
+    return Measured(
+        asked=list(prompts),
+        texts=texts,
+        skipped=skipped,
+        scored=[row.row for row in encoded],
+        tasks=[row.task for row in encoded],
+        nll=nll,
+        answers=answers,
+        choices=choices,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def score(
+    measured: Measured,
+    examples: Sequence[Example],
+    *,
+    config: RunConfig,
+    labels: Mapping[str, int] | None = None,
+    tools: Tools | None = None,
+) -> Evaluation:
+    """The part of `evaluate` that needs no model.
+
+    Args:
+        measured: of the same examples, settings and labels.
+
+    Raises:
+        SettingsError, ResourceError: as `evaluate`.
+    """
+    started = time.perf_counter()
+    selection = select_for(examples, measured.asked, measured.texts, config=config, labels=labels)
+    asked = [examples[place] for place in measured.asked]
+    answered = _Answers(Rows(), [], [])
+    if measured.choices:
+        answered = _chosen(asked, measured.choices)
+    elif asked:
+        answered = _written(asked, measured.answers)
+    rows = replace(answered.measured, nll=measured.nll, tools=tools or Tools.of(config.eval))
+    scores = measure(selection.names, rows)
     if asked and not labels:
-        _note_scores(answered, scores, tools.judge)
+        _note_scores(answered, scores, rows)
+    of_tasks = ([example.task for example in asked], [examples[place].task for place in measured.texts])
     return Evaluation(
         scores=scores,
         rows=answered.rows,
-        row_count=len(asked) + len(texts),
-        skipped_rows=tuple(example.row for example in skipped),
+        row_count=len(asked) + len(measured.texts),
+        skipped_rows=tuple(examples[place].row for place in measured.skipped),
         tokens_per_second=answered.tokens_per_second,
-        seconds=time.perf_counter() - started,
+        seconds=measured.seconds + time.perf_counter() - started,
         settings={"labels": dict(labels)} if labels else {**config.generate.model_dump(), "seed": config.seed},
         by_label=answered.by_label,
         asked=asked,
         answers=answered.answers,
-        tasks=task_scores(scores, *([row.task for row in rows] for rows in (encoded, asked, texts))),
+        scored=measured.scored,
+        tasks=task_scores(scores, measured.tasks, *of_tasks),
         deciding=selection.deciding,
         why=selection.why,
     )
+
+
+def select_for(
+    examples: Sequence[Example],
+    asked: Sequence[int],
+    texts: Sequence[int],
+    *,
+    config: RunConfig,
+    labels: Mapping[str, int] | None,
+) -> Selection:
+    """The scores of a measurement.
+
+    Raises:
+        DataError: there is nothing to measure. SettingsError: a score of `eval.metrics` needs what is not there.
+    """
+    if not asked and not texts:
+        raise _nothing_to_measure(len(examples))
+    can = OF_LABELS if asked and labels else OF_WRITTEN if asked else OF_TEXT
+    rows = [examples[place] for place in asked or texts]
+    files = [Path(path).stem for path in config.data.files]
+    return select(config.eval, rows, can=can, is_labels=bool(asked and labels), names=files)
 
 
 def _nothing_to_measure(rows: int) -> DataError:
@@ -153,24 +237,6 @@ class _Answers:
     answers: Sequence[Answer]
     tokens_per_second: float = 0.0
     by_label: LabelReport | None = None
-
-
-def _answers(
-    engine: Engine,
-    prompts: Sequence[Sequence[Message]],
-    config: RunConfig,
-    log: AnswerLog | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> list[Answer]:
-    return answer_all(
-        engine,
-        prompts,
-        config.generate,
-        seed=config.seed,
-        batch_size=config.eval.batch_size,
-        log=log,
-        on_progress=on_progress,
-    )
 
 
 def likelihood_rows(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None) -> Floats:
@@ -194,42 +260,31 @@ def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
     return _Answers(measured, rows, answers, sum(answer.tokens for answer in answers) / seconds)
 
 
-def _note_scores(answered: _Answers, scores: Mapping[str, Sums], judge: Judge | None) -> None:
+def _note_scores(answered: _Answers, scores: Mapping[str, Sums], of: Rows) -> None:
     """Put into each row the scores that it has by itself, and what a judge said of it."""
-    of = answered.measured
     for name, sums in scores.items():
         if EVALUATORS[name].of_row and EVALUATORS[name].needs in ("references", "writing"):
             for row, value in zip(answered.rows, sums.by_row.tolist(), strict=True):
                 row[name] = finite(value)
-        if judge is not None and name in ("judge_score", "judge_pass"):
-            _, replies = judge.scores(name, of.questions, of.references, of.predictions)  # asked before: from the log
-            for row, reply in zip(answered.rows, replies, strict=True):
-                row[f"{name}_reply"] = reply
+    for row, said in zip(answered.rows, remarks(scores, of), strict=True):
+        row |= {f"{remark.metric}_reply": remark.text for remark in said}
 
 
-def _chosen(
-    engine: Engine,
-    asked: Sequence[Example],
-    prompts: Sequence[Sequence[Message]],
-    labels: tuple[str, ...],
-    *,
-    config: RunConfig,
-    log: AnswerLog | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> _Answers:
-    """Let the model choose. A row whose label is none of them counts as wrong and is left out of log_loss.
-
+def _check_labels(asked: Sequence[Example], labels: Collection[str]) -> None:
+    """
     Raises:
         DataError: no row has one of the labels.
     """
     if not any(example.answer in labels for example in asked):
         raise DataError(
             f"none of the {len(asked)} test rows has a label that the run was trained on",
-            cause=f"they have {asked[0].answer!r}, for example; the run knows {', '.join(map(repr, labels[:5]))}",
+            cause=f"they have {asked[0].answer!r}, for example; the run knows {', '.join(map(repr, list(labels)[:5]))}",
             fix="give test rows with the labels of the training file, or train with these",
         )
-    size = config.eval.batch_size
-    choices = choose_all(engine, prompts, labels, batch_size=size, log=log, on_progress=on_progress)
+
+
+def _chosen(asked: Sequence[Example], choices: Sequence[Choice]) -> _Answers:
+    """A row whose label is none of those that there are counts as wrong and is left out of log_loss."""
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
@@ -237,7 +292,7 @@ def _chosen(
         questions=[row["question"] for row in rows],
         predictions=[row["prediction"] for row in rows],
         references=[row["reference"] for row in rows],
-        labels=labels,
+        labels=choices[0].labels,
         probabilities=[row["probability"] for row in rows],
         reference_probabilities=[row["reference_probability"] for row in rows],
     )
@@ -246,22 +301,20 @@ def _chosen(
 
 def _sort(
     examples: Sequence[Example], engine: Engine, labels: Mapping[str, int]
-) -> tuple[list[Example], list[tuple[Message, ...]], list[Example], list[Example]]:
-    """Examples to ask, what each is asked with, plain texts, and those that are neither."""
+) -> tuple[dict[int, tuple[Message, ...]], list[int], list[int]]:
+    """What each example is asked with, by its place; places of plain texts, and of those that are neither."""
     longest = max(labels, key=lambda label: len(engine.tokenizer.encode(label)), default=None)
-    asked: list[Example] = []
-    prompts: list[tuple[Message, ...]] = []
-    texts: list[Example] = []
-    skipped: list[Example] = []
-    for example in examples:
+    prompts: dict[int, tuple[Message, ...]] = {}
+    texts: list[int] = []
+    skipped: list[int] = []
+    for place, example in enumerate(examples):
         if example.text is not None:
-            texts.append(example)
+            texts.append(place)
         elif prompt := _prompt_that_fits(example, engine, longest):
-            asked.append(example)
-            prompts.append(prompt)
+            prompts[place] = prompt
         else:
-            skipped.append(example)
-    return asked, prompts, texts, skipped
+            skipped.append(place)
+    return prompts, texts, skipped
 
 
 def _prompt_that_fits(example: Example, engine: Engine, longest: str | None) -> tuple[Message, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tunesmith.evaluate.contests import Contest, hold
+from tunesmith.evaluate.contests import Contest, hold, said_of
 from tunesmith.evaluate.evaluators import preference_sums
 from tunesmith.evaluate.judge import PREFERENCE, Judge
-from tunesmith.evaluate.labels import LabelReport
-from tunesmith.evaluate.material import rows_of
+from tunesmith.evaluate.labels import Bin, LabelReport, calibration_bins
+from tunesmith.evaluate.material import Tools, rows_of
 from tunesmith.evaluate.paired import difference, finite
 from tunesmith.evaluate.run import Evaluation
 from tunesmith.evaluate.titles import MetricChange
@@ -85,10 +85,12 @@ def summarise_labels(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
     """What a summary says of labels.
 
     training_rows: of each label. always: the label with most training rows, and the accuracy of always giving it.
-    unseen: test rows of each label that no training row has. base, tuned: the scores of each label.
+    unseen: test rows of each label that no training row has. base, tuned: the scores of each label. calibration: bins
+    of both, where it was measured.
     """
     training_rows: dict[str, int] = tuned.settings["labels"]
     wanted = Counter(row["reference"] for row in tuned.rows)
+    found = calibrations(base, tuned)
     always = max(training_rows, key=training_rows.__getitem__)
     return {
         "training_rows": training_rows,
@@ -96,6 +98,7 @@ def summarise_labels(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
         "unseen": {label: rows for label, rows in sorted(wanted.items()) if label not in training_rows},
         "base": _class_scores(base.by_label),
         "tuned": _class_scores(tuned.by_label),
+        **({"calibration": {name: asdict(side) for name, side in found.items()}} if found else {}),
     }
 
 
@@ -108,23 +111,47 @@ def confusions(base: Evaluation, tuned: Evaluation) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far one model's probabilities can be trusted: their error and the bins that it comes from."""
+
+    error: float
+    bins: tuple[Bin, ...]
+
+
+def calibrations(base: Evaluation, tuned: Evaluation) -> dict[str, Calibration]:
+    """Of base and tuned, where calibration is among their scores; else empty."""
+    found = {}
+    for name, side in (("base", base), ("tuned", tuned)):
+        if "calibration_error" in side.scores:
+            is_right = [row["prediction"] == row["reference"] for row in side.rows]
+            bins = calibration_bins([row["probability"] for row in side.rows], is_right)
+            found[name] = Calibration(side.scores["calibration_error"].value, bins)
+    return found
+
+
 def _class_scores(report: LabelReport | None) -> dict[str, Any]:
     return {label: asdict(scores) for label, scores in report.classes.items()} if report else {}
 
 
-def contest(base: Evaluation, tuned: Evaluation) -> Contest:
+def contest(base: Evaluation, tuned: Evaluation, tools: Tools | None = None) -> Contest:
     """The two held against each other, for the report.
+
+    tools: with the judge of their scores, whose log has what it said of each answer.
 
     Raises:
         ValueError: the two did not measure the same rows.
     """
     _check_same_rows(base, tuned)
     sides = {"base": base, "tuned": tuned}
+    judged = {name: replace(rows_of(side.asked, side.answers), tools=tools or Tools()) for name, side in sides.items()}
     return hold(
         tuned.asked,
         {name: side.answers for name, side in sides.items()},
         scores={name: side.scores for name, side in sides.items()},
         deciding=tuned.deciding,
+        said=said_of(tuned.scores, judged),
+        is_labels=tuned.by_label is not None,
         seed=tuned.settings.get("seed", 0),
     )
 

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -75,6 +75,10 @@ class Endpoint:
                 fix="ollama:NAME, or the address of the API and the model's name: http://127.0.0.1:8080/v1#NAME",
             )
         return Endpoint(url.rstrip("/"), name)
+
+    def shared_by(self, requests: int) -> Endpoint:
+        """The same for one of several requests at once: a server may take them one after the other, so each waits."""
+        return replace(self, timeout_seconds=(self.timeout_seconds or TIMEOUT_SECONDS) * requests)
 
     def answer(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int) -> RemoteAnswer:
         """One answer by the server's own template. Greedy, or as near to `settings` as the protocol has words for.

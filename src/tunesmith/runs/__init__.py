@@ -9,6 +9,7 @@ from tunesmith.runs.atomic import (
     remove_folder,
     require_free,
 )
+from tunesmith.runs.calibration_plot import CalibrationPoint, plot_calibration
 from tunesmith.runs.confusion_plot import plot_confusion
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
@@ -19,6 +20,7 @@ from tunesmith.runs.store import Run, is_writer
 
 __all__ = [
     "TASK_LOSS",
+    "CalibrationPoint",
     "MetricsLog",
     "Run",
     "SizePoint",
@@ -28,6 +30,7 @@ __all__ = [
     "disk_errors",
     "is_writer",
     "list_runs",
+    "plot_calibration",
     "plot_confusion",
     "plot_run",
     "plot_schedule",

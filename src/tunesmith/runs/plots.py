@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (jfly.uni-koeln.de/color).
-TRAIN, _VALIDATION, BEST, _OTHER, ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
+TRAIN, _VALIDATION, BEST, OTHER, ALARM = "#0072B2", "#E69F00", "#009E73", "#7A6A9B", "#C1121F"
 INK, _FAINT = "#222222", "#6B6B6B"
 _TASKS = ("#CC79A7", "#56B4E9", "#D55E00", "#7A6A00", "#4B3B8F")
 _TASK_STYLES = ("-", "--", ":")
@@ -168,7 +168,7 @@ def _draw_curves(figure: Figure, story: _Story) -> None:
     _draw_loss(axes[0], story)
     for ax, (name, label) in zip(axes[1:], panels, strict=True):
         series = column(story.train, name)
-        _plot(ax, series, color=_OTHER, linewidth=1.1, marker="o" if len(series.steps) == 1 else None)
+        _plot(ax, series, color=OTHER, linewidth=1.1, marker="o" if len(series.steps) == 1 else None)
         ax.set_ylabel(label)
         _mark_nonfinite(ax, nonfinite_steps(story.train, name), label)
         ax.margins(y=0.15)
@@ -241,7 +241,7 @@ def _draw_comparison(figure: Figure, story: _Story) -> None:
     gaps = [own - other for own, other in zip(validation.values, train.values, strict=True)]
     spread = validation.steps[-1] - validation.steps[0]
     width = min(0.55 * smallest_distance(validation.steps), max(0.06 * spread, 0.1))
-    lower.bar(validation.steps, gaps, width=width, color=_OTHER, alpha=0.75)
+    lower.bar(validation.steps, gaps, width=width, color=OTHER, alpha=0.75)
     lower.axhline(0, color="#9A9A9A", linewidth=0.9)
     lower.set_ylabel("gap\n(validation - training)")
     _finish(figure, upper, lower, story)

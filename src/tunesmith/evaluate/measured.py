@@ -1,0 +1,78 @@
+"""What a model found of test rows, as plain numbers and texts: all that scores are made of, and it can be kept.
+
+Knows no model and no score. Who has a file of it needs no model, no tokenizer and no torch to score the rows again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunesmith.evaluate.answers import Answer
+from tunesmith.evaluate.paired import Floats
+from tunesmith.generate import Choice
+from tunesmith.runs import atomic_write
+from tunesmith.types import Place
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of some examples, each known by its place among them.
+
+    asked, texts, skipped: examples that were asked, that are plain text, and that are neither.
+    scored, tasks: row and task of those whose likelihood was measured; nll: as `likelihood_rows`, (scored, 3).
+    answers: to what was asked; choices: instead of them, where the answers are labels.
+    seconds: of all of it.
+    """
+
+    asked: Sequence[int]
+    texts: Sequence[int]
+    skipped: Sequence[int]
+    scored: Sequence[Place]
+    tasks: Sequence[str | None]
+    nll: Floats
+    answers: Sequence[Answer]
+    choices: Sequence[Choice]
+    seconds: float
+
+    def keep(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            ResourceError: the disk is full, read-only, over quota or closed to us.
+        """
+        content = {
+            "schema_version": _SCHEMA_VERSION,
+            **{"asked": self.asked, "texts": self.texts, "skipped": self.skipped},
+            **{"scored": self.scored, "tasks": self.tasks, "nll": self.nll.tolist()},
+            "answers": [asdict(answer) for answer in self.answers],
+            "labels": list(self.choices[0].labels) if self.choices else [],
+            "choices": [list(choice.log_likelihoods) for choice in self.choices],
+            "seconds": self.seconds,
+        }
+        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def kept(path: Path) -> Measured | None:
+        """What was written; None where nothing was, or nothing that this version reads."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("schema_version") != _SCHEMA_VERSION:
+                return None
+            labels = tuple(content.pop("labels"))
+            return Measured(
+                **{
+                    **content,
+                    "nll": np.array(content["nll"], dtype=np.float64).reshape(-1, 3),
+                    "answers": [Answer(**answer) for answer in content["answers"]],
+                    "choices": [Choice(labels, tuple(found)) for found in content["choices"]],
+                }
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None

@@ -1,0 +1,126 @@
+"""evaluate() a second time: nothing is loaded, nothing heavy imported, nothing written that is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesmith import api
+from tunesmith.config import load_config
+from tunesmith.runs import Run
+
+HEAVY = ["torch", "transformers", "peft", "matplotlib", "rouge_score", "nltk", "sklearn", "pandas"]
+AGAIN = f"""
+import json, sys
+from tunesmith import api
+result = api.evaluate("faq", overrides={{"max_new_tokens": 6}})
+print(json.dumps([[name for name in {HEAVY} if name in sys.modules], result.to_json()]))
+"""
+SHORT: dict[str, object] = {"max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Measured once. One of its test rows is also in the training data, so it is scored without it as well."""
+    folder = tmp_path_factory.mktemp("home")
+    rows = [f"What is the code of colour {n}?,The code is {n * 7} and it is written on the lid.\n" for n in range(40)]
+    (folder / "faq.csv").write_text("question,answer\n" + "".join(rows))
+    overrides = {
+        **{"data.path": str(folder / "faq.csv"), "model.path": str(tiny_model_dir("llama"))},
+        **{"method.name": "lora", "train.max_steps": 2, "output_dir": str(folder / "runs" / "faq")},
+        **{"data.max_length": 96},
+    }
+    found = api.train(load_config(overrides=overrides)).run
+    api.evaluate(str(found.path), overrides=SHORT)
+    return found
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a session is opened for: every way to weights leads through one."""
+    asked: list[str] = []
+    real = api.open_session
+
+    def counted(reference: str, overrides: dict[str, object] | None = None) -> Any:
+        asked.append(reference)
+        return real(reference, overrides)
+
+    monkeypatch.setattr("tunesmith.api.session.open_session", counted)
+    return asked
+
+
+def test_a_second_call_loads_no_weights_and_finds_the_same(run: Run, opened: list[str]) -> None:
+    written = json.loads((run.eval_dir / "summary.json").read_text())
+    page = (run.eval_dir / "report.html").read_bytes()
+    again = api.evaluate(str(run.path), overrides=SHORT)
+    assert opened == []
+    found = json.loads(json.dumps(again.to_json()))
+    assert {**found, "seconds": None} == {**written, "seconds": None}
+    assert (run.eval_dir / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_new_tokens": 5},
+        {"seed": 9, "data.split.test": 0.1},
+        {"eval.max_rows": 2},
+        {"prompt.system": "Be brief."},
+        {"model.dtype": "bfloat16"},
+    ],
+    ids=",".join,
+)
+def test_another_setting_or_other_rows_are_asked(run: Run, opened: list[str], change: dict[str, object]) -> None:
+    api.evaluate(str(run.path), overrides={**SHORT, **change})
+    assert len(opened) == 1
+
+
+def test_a_model_that_was_written_anew_is_asked_anew(run: Run, opened: list[str]) -> None:
+    (weights,) = run.model_dir.glob("*.safetensors")
+    before = weights.stat()
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+
+
+def test_what_cannot_be_read_is_measured_again(run: Run, opened: list[str]) -> None:
+    api.evaluate(str(run.path), overrides=SHORT)
+    before = len(opened)
+    for content in ("{", "[]", '{"schema_version": 0}'):
+        for path in (run.eval_dir / "answers").glob("measured-tuned-*.json"):
+            path.write_text(content)
+        again = api.evaluate(str(run.path), overrides=SHORT)
+        before += 1
+        assert len(opened) == before
+        assert again.tuned.row_count == 4
+
+
+def test_a_second_process_imports_nothing_heavy_and_rewrites_no_summary(run: Run) -> None:
+    api.evaluate(str(run.path), overrides=SHORT)
+    card, summary = run.model_dir / "README.md", run.eval_dir / "summary.json"
+    times = [path.stat().st_mtime_ns for path in (card, summary)]
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN], cwd=run.path.parents[1], capture_output=True, text=True, check=True, timeout=120
+    )
+    heavy, found = json.loads(done.stdout)
+    assert heavy == []
+    assert found["tuned"] == json.loads(summary.read_text())["tuned"]
+    assert [path.stat().st_mtime_ns for path in (card, summary)] == times
+
+
+def test_a_card_that_a_kill_left_behind_its_scores_is_written(run: Run) -> None:
+    api.evaluate(str(run.path), overrides=SHORT)
+    card, summary = run.model_dir / "README.md", run.eval_dir / "summary.json"
+    card.write_text("old")
+    os.utime(card, ns=(0, summary.stat().st_mtime_ns - 1))
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert "How good it is" in card.read_text()
