@@ -10,9 +10,20 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from resume_runs import COMMON, COMPILED_MODES, MODES, OWN, STEPS, Harness, assert_equal, contents, make_rows, stop_at_every_step
+from resume_runs import (
+    COMMON,
+    COMPILED_MODES,
+    MODES,
+    OWN,
+    STEPS,
+    Harness,
+    assert_equal,
+    contents,
+    make_rows,
+    stop_at_every_step,
+)
 from tunesmith.config import METHODS, RunConfig, load_config
-from tunesmith.errors import SettingsError
+from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model.packing import base_of, packing, packs
 from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
@@ -100,6 +111,30 @@ def test_stopped_as_it_goes_back(before: int, harness: Callable[[str], Any], tmp
     assert one.start(tmp_path, stop_as="rollback").step == back["step"]
     assert not list((tmp_path / "checkpoints").glob(f"step-*{before}"))
     assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
+def test_back_to_a_checkpoint_that_knows_no_validation(
+    harness: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 16 is saved with its validation put off, and cannot be saved after it: going back makes it again."""
+    one, whole = harness("back after NaN")
+    assert one.start(tmp_path, stop_after=16).validation_pending
+    real, failed = Checkpoints.save, list[int]()
+
+    def save(self: Checkpoints, model: Any, optimizer: Any, state: TrainingState) -> Path:
+        if state.step == 16 and not failed:
+            failed.append(state.step)
+            raise ResourceError("the disk is full")
+        return real(self, model, optimizer, state)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    found = contents(tmp_path, one.start(tmp_path))
+    assert failed == [16]
+    kinds = [line["kind"] for line in found["metrics"] if line["step"] == 16]
+    assert kinds == ["train", "event", "eval"]  # the way back comes before the validation, otherwise after it
+    by_step = [sorted(each["metrics"], key=lambda line: (line["step"], line["kind"])) for each in (found, whole)]
+    assert by_step[0] == by_step[1]
+    assert_equal({**found, "metrics": whole["metrics"]}, whole)
 
 
 def test_modes_whose_rows_are_padded(tiny_model_dir: Callable[[str], Path]) -> None:
