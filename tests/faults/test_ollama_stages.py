@@ -168,7 +168,8 @@ def test_other_settings_are_another_run(project: Project, pipeline: Any, undistu
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        ({"finetuning_type": "prompt"}, 2, "cannot be put into the base's weights"),
+        ({"finetuning_type": "prompt", "lora_r": 4}, 2, "prompt has no method.r: leave it out"),
+        ({"finetuning_type": "prompt", "lora_r": 16}, 2, "cannot be put into the base's weights"),
         ({"quantization_method": "q9"}, 2, "unknown type 'q9'"),
         ({"learning_rte": 1}, 2, "did you mean"),
         ({"dataset_path": "gone.csv"}, 3, "gone.csv"),
