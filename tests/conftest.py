@@ -69,10 +69,15 @@ def make_model(arch: str, vocab_size: int) -> Any:
     configs = {
         "llama": lambda: tf.LlamaConfig(**grouped),
         "mistral": lambda: tf.MistralConfig(**grouped, sliding_window=None),
+        "mistral, window 8": lambda: tf.MistralConfig(**grouped, sliding_window=8),
         "qwen2": lambda: tf.Qwen2Config(**grouped, tie_word_embeddings=False),
         "qwen3": lambda: tf.Qwen3Config(**grouped, head_dim=8, tie_word_embeddings=True),
         "gpt2": lambda: tf.GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=256, **ids),
         "gpt_neox": lambda: tf.GPTNeoXConfig(**shared),
+        "gpt_neo": lambda: tf.GPTNeoConfig(
+            **{"vocab_size": vocab_size, "hidden_size": 32, "num_layers": 2, "num_heads": 4, **ids},
+            **{"attention_types": [[["global", "local"], 1]], "window_size": 8, "max_position_embeddings": 256},
+        ),
         "phi": lambda: tf.PhiConfig(**shared, partial_rotary_factor=0.5),
         "phi3": lambda: tf.Phi3Config(**grouped, original_max_position_embeddings=256, sliding_window=None),
         "gemma": lambda: tf.GemmaConfig(**{**grouped, "num_key_value_heads": 1}, head_dim=8),

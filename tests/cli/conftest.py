@@ -228,7 +228,8 @@ class FakeApi(ModuleType):
     ) -> Any:
         self._called("train", config=config, resume=resume, allow_drift=allow_drift)
         if config.method.name == "auto":
-            config = config.resolved("method.name", "full", "50K parameters are cheap to train whole")
+            method = "full" if config.method.r == 16 else "lora"
+            config = config.resolved("method.name", method, "50K parameters are cheap to train whole")
         if config.train.epochs is None:
             config = config.resolved("train.epochs", 18.0, "18 passes: 4 rows, small model")
         if config.train.order == "curriculum" and config.train.curriculum_by is None:

@@ -71,6 +71,7 @@ def test_methods_are_those_of_the_table(cli) -> None:
     found = json.loads(cli("methods", "--json").out)["methods"]
     assert [entry["name"] for entry in found] == list(METHODS)
     assert {entry["name"]: entry["gguf"] for entry in found}["dora"] == "whole"
+    assert {entry["name"]: entry["reads"] for entry in found}["prompt"] == ["num_virtual_tokens", "init_text"]
     out = cli("methods").out
     assert all(f"\n{name} " in out for name in METHODS)
     (ia3,) = (line for line in out.splitlines() if line.startswith("ia3 "))

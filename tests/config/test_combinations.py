@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith.config import MethodConfig, load_config, quantize_of, rate_factor
+from tunesmith.config import METHODS, MethodConfig, load_config, quantize_of, rate_factor
 from tunesmith.errors import SettingsError
 
 IMPOSSIBLE = [
@@ -17,11 +18,13 @@ IMPOSSIBLE = [
     ({"method": "qlora", "train.sharding": "full"}, "a quantised base cannot be divided"),
     ({"method": "prefix", "gradient_checkpointing": True}, "prefix cannot recompute activations"),
     ({"method": "ptuning", "train.sharding": "full"}, "ptuning does not work with divided weights"),
-    ({"method": "prompt", "method.layers": "0-1"}, "leave out method.layers"),
-    ({"method": "prompt", "modules_to_save": "head"}, "leave out method.modules_to_save"),
-    ({"method": "lora", "num_virtual_tokens": 8}, "lora has no num_virtual_tokens"),
-    ({"init_text": "Answer."}, "set method.name to prompt or prefix"),
-    ({"method": "ptuning", "init_text": "Answer."}, "ptuning has no init_text"),
+    ({"method": "prompt", "method.layers": "0-1"}, "prompt has no method.layers: leave it out, or set"),
+    ({"method": "prompt", "lora_r": 8, "lora_alpha": 9}, "prompt has no method.r and no method.alpha: leave them out"),
+    ({"method": "ia3", "lora_dropout": 0.3}, "set method.name to lora, qlora, rslora, dora or pissa"),
+    ({"method": "full", "target_modules": "mlp"}, "full has no method.target_modules: leave it out, or set"),
+    ({"method": "lora", "num_virtual_tokens": 8}, "lora has no method.num_virtual_tokens"),
+    ({"init_text": "Answer."}, "auto takes full or lora, which have no method.init_text: leave it out, or set"),
+    ({"method": "ptuning", "init_text": "Answer."}, "set method.name to prompt or prefix"),
     ({"method": "prompt", "encoder_hidden_size": 8}, "set method.name to ptuning"),
     ({"train.learning_rates": {"lora_B": 3.0}}, "lora_B: 3 is no rate: write 0 to 1, or 3x"),
     ({"train.learning_rates": {"lora_B": "much"}}, "'much' is no rate"),
@@ -33,7 +36,14 @@ POSSIBLE: list[dict[str, Any]] = [
     {"method": "prefix", "load_in_8bit": True, "init_text": "Answer."},
     {"method": "ptuning", "gradient_checkpointing": True, "encoder_hidden_size": 8},
     {"method": "full", "load_in_4bit": False},
+    {"method": "full", "target_modules": "all", "lora_dropout": 0},  # it is so anyway
+    {"method": "prompt", **{f"method.{name}": getattr(MethodConfig(), name) for name in ("r", "alpha", "layers")}},
 ]
+# A value of each setting that asks for something.
+ASKED = {
+    **{"r": 3, "alpha": 5, "dropout": 0.25, "target_modules": "key,down", "layers": "1", "modules_to_save": "both"},
+    **{"num_virtual_tokens": 7, "init_text": "Answer.", "encoder_hidden_size": 8},
+}
 
 
 @pytest.mark.parametrize(("settings", "told"), IMPOSSIBLE)
@@ -51,7 +61,7 @@ def test_what_is_wrong_within_a_section_hides_nothing_between_sections() -> None
     settings = {"method": "full", "load_in_4bit": True, "method.layers": "0-3", "train.sharding": "full"}
     with pytest.raises(SettingsError) as refused:
         load_config(overrides={**settings, "train.epochs": -1, "ewc_lambda": 10.0})
-    told = ["train.epochs = -1", "full trains every weight", "no earlier run", "full cannot train a base in nf4"]
+    told = ["train.epochs = -1", "full has no method.layers", "no earlier run", "full cannot train a base in nf4"]
     told.append("a quantised base cannot be divided")
     assert len(refused.value.problems) == len(told)
     assert all(any(part in problem for problem in refused.value.problems) for part in told)
@@ -60,6 +70,33 @@ def test_what_is_wrong_within_a_section_hides_nothing_between_sections() -> None
 @pytest.mark.parametrize("settings", POSSIBLE)
 def test_what_goes_together_is_taken(settings: dict[str, Any]) -> None:
     load_config(overrides=settings)
+
+
+def test_a_method_has_the_settings_that_it_reads_and_no_other() -> None:
+    assert ASKED.keys() == MethodConfig.model_fields.keys() - {"name"}
+    for name, facts in METHODS.items():
+        for setting, value in ASKED.items():
+            asked = {"method.name": name, f"method.{setting}": value}
+            if setting in facts.reads:
+                load_config(overrides=asked)
+            else:
+                with pytest.raises(SettingsError, match=f"{name} has no method.{setting}: leave it out, or set"):
+                    load_config(overrides=asked)
+
+
+def test_what_a_recipe_sets_for_its_own_method_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: {name: lora, r: 8, modules_to_save: head}\ntrain: {epochs: 7}\n")
+    config = load_config(recipe=str(path), overrides={"method": "full"})
+    assert (config.method, config.train.epochs) == (MethodConfig(name="full"), 7)
+    assert "method.r" not in config.origins
+    kept = load_config(recipe=str(path), overrides={"method": "ia3"}).method
+    assert kept == MethodConfig(name="ia3", modules_to_save="head")
+    with pytest.raises(SettingsError, match=r"full has no method\.r"):  # what was written by hand stays
+        load_config(file=path, overrides={"method": "full"})
+    path.write_text("method: {name: prompt, r: 8}\n")
+    with pytest.raises(SettingsError, match=r"prompt has no method\.r"):
+        load_config(recipe=str(path))
 
 
 def test_what_a_method_alone_and_a_setting_alone_stand_for() -> None:

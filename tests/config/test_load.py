@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.config import RunConfig, commented_yaml, describe, dump_config, load_config, recipe_paths
+from tunesmith.config import MethodConfig, RunConfig, commented_yaml, describe, dump_config, load_config, recipe_paths
 from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.errors import SettingsError
 
@@ -79,7 +79,8 @@ def test_names_of_hugging_face_scripts() -> None:
     assert (config.model.path, config.model.dtype, config.method.name) == ("gpt2", "bfloat16", "full")
     assert (config.data.path, config.data.validation_path) == ("train.json", "valid.json")
     assert (config.train.epochs, config.train.batch_size, config.train.learning_rate) == (3, 4, 2e-4)
-    assert config.method.r == 8
+    assert config.method == MethodConfig(name="full")  # the switch says that lora-r is not meant
+    assert load_config(overrides={"use_lora": True, "lora-r": 8}).method == MethodConfig(name="lora", r=8)
 
 
 def test_json_file_with_flat_names(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.e2e.conftest import stop_at
 from tunesmith.api import evaluate, open_session, run_config, train
-from tunesmith.config import RunConfig, dump_config, load_config
+from tunesmith.config import METHODS, RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.runs import MetricsLog, Run
 from tunesmith.train import Plan, continued, recipe
@@ -63,7 +63,7 @@ def parent(configured: Callable[..., RunConfig]) -> Callable[..., Run]:
     """parent("lora") -> a finished run on the colours."""
 
     def make(method: str, **settings: Any) -> Run:
-        rank = {"method.r": 4} if method != "full" else {}
+        rank = {"method.r": 4} if METHODS[method].has_rank else {}
         chosen = {"model.path": "model", "method.name": method, **rank, **settings}
         return train(configured("colours", **chosen)).run
 

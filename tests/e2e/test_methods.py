@@ -37,13 +37,13 @@ def configured(
             "model.path": str(tiny_model_dir(arch)),
             "model.dtype": "float32",
             "model.device": "cpu",
-            "method.r": 4,
             "train.max_steps": 6,
             "train.eval_steps": 2,
             "generate.max_new_tokens": 4,
             "eval.max_rows": 2,
         }
-        return load_config(overrides={**shared, **settings})
+        rank = {"method.r": 4} if METHODS[settings.get("method.name", "lora")].has_rank else {}
+        return load_config(overrides={**shared, **rank, **settings})
 
     return make
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunesmith.api import Export, train
-from tunesmith.config import load_config
+from tunesmith.config import METHODS, load_config
 from tunesmith.runs import Run
 
 
@@ -44,13 +44,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Callable[[st
             "model.path": base if Path(base).exists() else str(tiny_model_dir(base)),
             "model.dtype": "float32",
             "model.device": "cpu",
-            "method.name": "lora",
-            "method.r": 4,
             "train.max_steps": 3,
             "train.learning_rate": 1e-2,
             "generate.max_new_tokens": 8,
         }
-        key = repr((base, settings))
+        name = settings.pop("method.name", "lora")
+        shared |= {"method.name": name, **({"method.r": 4} if METHODS[name].has_rank else {})}
+        key = repr((base, name, settings))
         if key not in made:
             folder = str(home / f"run-{len(made)}")
             made[key] = train(load_config(overrides={**shared, **settings, "output_dir": folder})).run

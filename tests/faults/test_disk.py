@@ -105,11 +105,17 @@ def state_of(step: int) -> TrainingState:
     return TrainingState(step=step, best_loss=9.0 - step, best_step=step)
 
 
-ERRORS = [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error"), Killed()]
+ERRORS = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EIO, "Input/output error"),
+    Killed(),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.EROFS, "Read-only file system"),
+]
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["new", "over-an-older-one"])
-@pytest.mark.parametrize("error", ERRORS, ids=["full", "broken", "killed"])
+@pytest.mark.parametrize("error", ERRORS, ids=["full", "broken", "killed", "quota", "read-only"])
 def test_a_save_that_fails_anywhere_loses_nothing(tmp_path: Path, error: BaseException, again: bool) -> None:
     """Step 1 is saved; saving step 2 (again, over itself, if `again`) fails at each of its operations in turn."""
     failures = []
@@ -146,7 +152,7 @@ def test_a_save_that_fails_anywhere_loses_nothing(tmp_path: Path, error: BaseExc
     assert failures.count("fsync") >= 9
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["full", "broken", "killed"])
+@pytest.mark.parametrize("error", ERRORS, ids=["full", "broken", "killed", "quota", "read-only"])
 def test_a_manifest_is_the_old_or_the_new_one(tmp_path: Path, error: BaseException) -> None:
     failures = []
     for at in count(1):

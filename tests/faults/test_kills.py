@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from collections.abc import Sequence
 from itertools import count
@@ -122,6 +123,28 @@ def test_the_second_stops_at_once(number: int, project: Project, reference: Refe
     assert not list(run.checkpoints_dir.glob("step-000003"))  # it was being written
     assert project.start(name)[0] == 0
     assert result_of(run) == reference.result
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "number"),
+    [
+        ("tunesmith.export.workshop", "open_trained", TERM),
+        ("tunesmith.export.merged", "save_file", INT),
+    ],
+)
+def test_a_signal_while_a_model_is_exported(
+    module: str, function: str, number: int, project: Project, reference: Reference
+) -> None:
+    run = project.run("reference")
+    hook = {"module": module, "name": function, "call": 1, "signals": [number]}
+    export = ("export", str(run.path), "--to", "merged")
+    code, output = project.workshop.run(project.folder, *export, hook=hook)
+    assert code == 128 + number, output
+    assert output.splitlines()[-1] == "stopped; nothing is half-written"
+    assert [*run.exports_dir.glob("merged*"), *run.exports_dir.glob(".tmp*")] == []
+    assert project.workshop.run(project.folder, *export)[0] == 0
+    assert (run.exports_dir / "merged" / "verification.json").exists()
+    shutil.rmtree(run.exports_dir)
 
 
 def test_a_finished_run_is_left_alone(project: Project, reference: Reference) -> None:

@@ -31,6 +31,8 @@ def main() -> None:
 
     _ = matplotlib.figure, peft, transformers.models.llama.modeling_llama, tunesmith.api
     torch.set_num_threads(1)
+    # ignored where a shell began the tests in its background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     answer({"ready": True})
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()

@@ -38,7 +38,8 @@ def test_the_cost_is_that_of_the_adapter(
     tiny_model_dir: Callable[[str], Path], name: str, layers: str | None, arch: str
 ) -> None:
     saved = "both" if arch == "llama" else "none"
-    method = MethodConfig(name=name, r=3, layers=layers, modules_to_save=saved)  # type: ignore[arg-type]
+    rank = {"r": 3} if METHODS[name].has_rank else {}
+    method = MethodConfig(name=name, **rank, layers=layers, modules_to_save=saved)  # type: ignore[arg-type]
     guide = layer_guide(load_skeleton(str(tiny_model_dir(arch))), method)
     model = apply_method(load_base(str(tiny_model_dir(arch))).model, method, dtype=torch.float32)
     assert guide.chosen_parameters == count_parameters(model)[0]
@@ -49,8 +50,8 @@ def test_a_method_that_puts_nothing_beside_layers_gets_the_cost_of_lora(
     tiny_model_dir: Callable[[str], Path], name: str
 ) -> None:
     skeleton = load_skeleton(str(tiny_model_dir("llama")))
-    guide = layer_guide(skeleton, MethodConfig(name=name, r=3))  # type: ignore[arg-type]
-    assert guide == layer_guide(skeleton, MethodConfig(name="lora", r=3))
+    guide = layer_guide(skeleton, MethodConfig(name=name))  # type: ignore[arg-type]
+    assert guide == layer_guide(skeleton, MethodConfig(name="lora"))
     assert guide.chosen_parameters > 0
 
 

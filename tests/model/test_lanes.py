@@ -119,7 +119,7 @@ def test_lanes_are_chosen(
     tiny_model_dir: Callable[[str], Path], two_threads: None, arch: str, method: str, tokens: int, expected: int
 ) -> None:
     model = load_base(str(tiny_model_dir(arch)), dtype="float32", device="cpu").model
-    prepared = apply_method(model, MethodConfig(name=method, dropout=0.1), dtype=torch.float32)
+    prepared = apply_method(model, MethodConfig(name=method), dtype=torch.float32)
     lanes = choose_lanes(prepared, CPU, tokens=tokens)
     assert [lanes.for_step(size).count for size in (400, 1024)] == [1, expected]
     model.config.attention_dropout, model.config.sliding_window = 0.1, 64  # rows over the window are padded

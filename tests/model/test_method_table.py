@@ -22,8 +22,8 @@ PEFT_WARNING = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Fu
 
 
 def configured(name: str) -> MethodConfig:
-    own = {"num_virtual_tokens": 5} if METHODS[name].is_soft_prompt else {}
-    return MethodConfig(name=name, r=4, alpha=6, dropout=0, **own)  # type: ignore[arg-type]
+    own = {"r": 4, "alpha": 6, "dropout": 0, "num_virtual_tokens": 5}
+    return MethodConfig(name=name, **{setting: own[setting] for setting in own.keys() & {*METHODS[name].reads}})
 
 
 def quantize_for(name: str) -> str:
@@ -56,6 +56,32 @@ def moved(model: Any) -> Any:
 
 def test_the_schema_offers_exactly_the_methods_of_the_table() -> None:
     assert get_args(MethodConfig.model_fields["name"].annotation) == ("auto", *METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_the_settings_of_the_table_and_no_other(
+    tiny_model_dir: Callable[[str], Path], name: str
+) -> None:
+    asked = {
+        **{"r": 3, "alpha": 5, "dropout": 0.25, "target_modules": "key,down", "layers": "1", "modules_to_save": "both"},
+        **{"num_virtual_tokens": 7, "init_text": "Answer.", "encoder_hidden_size": 8},
+    }
+    assert asked.keys() == MethodConfig.model_fields.keys() - {"name"}
+    given = configured(name).model_copy(update={"init_text": "Text."})
+
+    def made(method: MethodConfig) -> tuple[str, list[tuple[str, float]]]:
+        """PEFT's settings, and what trains, as it begins."""
+        torch.manual_seed(7)
+        base = load_base(str(tiny_model_dir("llama")), dtype="float32", device="cpu", quantize=quantize_for(name))
+        ids = base.tokenizer(method.init_text)["input_ids"]
+        model = apply_method(base.model, method, dtype=torch.float32, prompt_ids=ids)
+        trained = [(path, p.abs().sum().item()) for path, p in model.named_parameters() if p.requires_grad]
+        return str(model.peft_config["default"].to_dict()) if isinstance(model, PeftModel) else "", trained
+
+    before = made(given)
+    for setting, value in asked.items():
+        reads = made(given.model_copy(update={setting: value})) != before  # past the check that refuses it
+        assert reads == (setting in METHODS[name].reads), setting
 
 
 @pytest.mark.parametrize("arch", SHAPES)

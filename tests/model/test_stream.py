@@ -20,7 +20,8 @@ def trained(tiny_model_dir: Callable[[str], Path], tmp_path: Path) -> Callable[.
 
     def make(arch: str, **method: object) -> Path:
         loaded = load_base(str(tiny_model_dir(arch)), dtype="float32", device="cpu")
-        model = apply_method(loaded.model, MethodConfig.model_validate({"r": 4, **method}), dtype=torch.float32)
+        rank = {"r": 4} if METHODS[str(method["name"])].has_rank else {}
+        model = apply_method(loaded.model, MethodConfig.model_validate(rank | method), dtype=torch.float32)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -117,8 +117,11 @@ def test_methods_without_places_ask_for_no_model() -> None:
         ({"method.layers": "first"}, "'first' is no layer and no range"),
         ({"method.layers": "-1"}, "'-1' is no layer and no range"),
         ({"method.target_modules": "*.q_proj"}, "'\\*.q_proj' is no regular expression"),
-        ({"method": "full", "method.layers": "0"}, "full trains every weight, and method.layers choose"),
-        ({"method": "full", "lora_target": "mlp", "modules_to_save": "head"}, "target_modules and method.modules_to"),
+        ({"method": "full", "method.layers": "0"}, "full has no method.layers: leave it out"),
+        (
+            {"method": "full", "lora_target": "mlp", "modules_to_save": "head"},
+            "target_modules and no method.modules_to_save: leave",
+        ),
         ({"method.modules_to_save": "lm_head"}, "none | embeddings | head | both"),
     ],
 )

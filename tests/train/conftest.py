@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from resume_runs import Harness, contents
 
 
 @pytest.fixture(scope="session")
-def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def harness(
+    tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Any]]:
     """harness("lora") -> (Harness, contents of the uninterrupted run)."""
     made: dict[str, tuple[Harness, dict[str, Any]]] = {}
 
@@ -23,4 +25,6 @@ def harness(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.Temp
             made[mode] = one, contents(folder, one.start(folder))
         return made[mode]
 
-    return get
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield get

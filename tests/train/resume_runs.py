@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.data import ReplayPlan, RowPlan
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
 from tunesmith.runs import MetricsLog, Run
-from tunesmith.train import fit, resolve
+from tunesmith.train import fit, loop, resolve
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
 from tunesmith.train.device import ALONE
@@ -25,7 +25,7 @@ from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.ewc import Ewc, diagonal_fisher
 from tunesmith.train.observe import Event, Observer, log_metrics
 from tunesmith.train.signals import PutOff, StopRequest
-from tunesmith.types import Encoded
+from tunesmith.types import Batch, Encoded
 
 STEPS = 30
 COMMON = {
@@ -113,7 +113,23 @@ MODES: dict[str, dict[str, Any]] = {
     "recomputed": {"train.gradient_checkpointing": True, "method.dropout": 0.3},
     "early stopping": {"train.early_stopping_patience": 3, "train.eval_steps": 2},
     "all validations": {"train.eval_steps": 1, "train.save_steps": 1, "train.save_total_limit": 1},
+    # the first bad step is skipped, the second sends the run back
+    "back after NaN": {
+        **{"bad_steps": (9, 19), "method.dropout": 0.3},
+        **{"train.schedule": "constant", "train.warmup_steps": 0, "train.save_steps": 8},
+    },
+    # rows are padded: all of them, and only those longer than the window
+    "no packing": {"arch": "gpt_neo", "method.dropout": 0.3},
+    "a sliding window": {"arch": "mistral, window 8", "method.dropout": 0.3},
 }
+# These take too long to be stopped at every step.
+COMPILED_MODES: dict[str, dict[str, Any]] = {
+    "compiled": {"compiled": True, "method.dropout": 0.3},
+    "compiled GPT-2 side by side": {**MODES["GPT-2 side by side"], "compiled": True},
+    "compiled, a sliding window": {**MODES["a sliding window"], "compiled": True},
+}
+# what the harness itself understands, besides settings
+OWN = ("arch", "lanes", "replay", "ewc", "bad_steps", "compiled")
 TIMING = ("seconds", "tokens_per_second")
 
 
@@ -130,10 +146,12 @@ class Harness:
     """Runs of one mode: the model is loaded once and set back to its first weights for every start."""
 
     def __init__(self, mode: str, model_dir: Callable[[str], Path]) -> None:
-        overrides = {**COMMON, **MODES[mode]}
+        overrides = {**COMMON, **(MODES | COMPILED_MODES)[mode]}
         folder = model_dir(overrides.pop("arch", "llama"))
         self.lanes = Lanes(overrides.pop("lanes", 1))
         share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
+        self.bad_steps: tuple[int, ...] = overrides.pop("bad_steps", ())
+        self.compiled: bool = overrides.pop("compiled", False)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
         if quantize != "none":
@@ -184,11 +202,12 @@ class Harness:
         stop_after: int | None = None,
         stop_in_validation: int | None = None,
         put_off: bool = False,
+        stop_as: str | None = None,
     ) -> TrainingState:
         """From the checkpoints in `folder`, or from the beginning.
 
         stop_after, stop_in_validation: the step after which a signal arrives, at once or while it validates; put_off:
-        the validation is left then.
+        the validation is left then. stop_as: the kind of event with which a signal arrives.
         """
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -201,7 +220,7 @@ class Harness:
 
         def observe(event: Event) -> None:
             seen.step = event.step
-            if event.kind == "train" and event.step == stop_after:
+            if event.kind == stop_as or (event.kind == "train" and event.step == stop_after):
                 stop.signal_number = 15
 
         def validate() -> float:
@@ -211,7 +230,12 @@ class Harness:
                     raise PutOff
             return self.validation_loss()
 
-        with accelerated(self.model, compiled=False, lanes=self.lanes):
+        if self.compiled:
+            torch._dynamo.reset()  # a process begins without compiled code
+        with (
+            accelerated(self.model, compiled=self.compiled, lanes=self.lanes),
+            bad_at_the_full_rate(self.bad_steps, seen),
+        ):
             return self.fit(folder, stop, validate, observe)
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
@@ -235,6 +259,31 @@ class Harness:
         size = sum(float(weight.double().abs().mean()) for weight in trainable_weights(self.model).values())
         start = sum(float(weight.double().abs().mean()) for weight in self.first.values())
         return abs((size - start) * 40 - 1)
+
+
+@contextmanager
+def bad_at_the_full_rate(steps: Sequence[int], seen: TrainingState) -> Iterator[None]:
+    """Inside, the loss of these steps is NaN, unless the rate was lowered: nothing but the run's own state decides.
+
+    seen: the step that was the last one told of.
+    """
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def build_optimizer(*arguments: Any, **options: Any) -> torch.optim.Optimizer:
+        optimizers.append(real_optimizer(*arguments, **options))
+        return optimizers[0]
+
+    def token_nll(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        loss = real_nll(model, batch)
+        is_full = optimizers[0].param_groups[0]["lr"] == COMMON["train.learning_rate"]
+        return loss * torch.nan if is_full and seen.step + 1 in steps else loss
+
+    real_optimizer, real_nll = loop.build_optimizer, loop.token_nll
+    with pytest.MonkeyPatch.context() as patch:
+        if steps:
+            patch.setattr(loop, "build_optimizer", build_optimizer)
+            patch.setattr(loop, "token_nll", token_nll)
+        yield
 
 
 def contents(folder: Path, state: TrainingState) -> dict[str, Any]:
@@ -269,7 +318,8 @@ def stop_at_every_step(mode: str, one: Harness, whole: dict[str, Any], folder: P
     state = one.start(folder)  # a stop at the last step puts the last validation off
     assert_equal(contents(folder, state), whole)
     assert whole["state"]["stopped_early"] == (mode == "early stopping")
-    assert (whole["state"]["rate_factor"] < 1) == mode.startswith("plateau")  # there was a plateau
+    assert (whole["state"]["rate_factor"] < 1) == (mode.startswith("plateau") or one.bad_steps != ())
+    assert whole["state"]["rollbacks"] == (mode == "back after NaN")
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
     pulled = [line["penalty"] for line in whole["metrics"] if line.get("penalty")]
     assert len(pulled) == (STEPS - 1 if "EWC" in mode else 0)  # at the first step nothing has moved

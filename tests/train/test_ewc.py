@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tunesmith.config import load_config
+from tunesmith.config import METHODS, load_config
 from tunesmith.data import StepPlan, collate
 from tunesmith.model import Lanes, apply_method, drawn_nll, load_base, token_nll
 from tunesmith.train import fit
@@ -40,7 +40,8 @@ def make_rows(count: int = 16, seed: int = 3) -> list[Encoded]:
 def tuned(model_dir: Path, method: str) -> Any:
     base = load_base(str(model_dir), dtype="float32", device="cpu")
     torch.manual_seed(0)
-    settings = load_config(overrides={"method.name": method, "method.dropout": 0.0, "method.r": 4}).method
+    rank = {"method.r": 4} if METHODS[method].has_rank else {}
+    settings = load_config(overrides={"method.name": method, "method.dropout": 0.0, **rank}).method
     model = apply_method(base.model, settings, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():  # away from where half of LoRA's gradients are zero

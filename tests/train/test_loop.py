@@ -40,7 +40,8 @@ class Trial:
     """One small run; keeps what the observers saw."""
 
     def __init__(self, folder: Path, model_dir: Path, **changes: Any) -> None:
-        overrides = {"method.name": changes.pop("method", "lora"), "method.dropout": changes.pop("dropout", 0.1)}
+        method = str(changes.pop("method", "lora"))
+        overrides = {"method.name": method, "method.dropout": changes.pop("dropout", 0.1 if method == "lora" else 0)}
         config = load_config(overrides=overrides)
         base = load_base(str(model_dir), dtype="float32", device="cpu")
         torch.manual_seed(0)

@@ -58,9 +58,10 @@ def test_it_learns_and_leaves_a_plain_model(config: RunConfig) -> None:
     assert math.isclose(result.run.manifest["bits_per_byte"], result.bits_per_byte)
 
 
-def test_places_of_an_adapter_are_refused(config: RunConfig) -> None:
-    with pytest.raises(SettingsError, match=r"every weight, and method\.layers choose"):
-        pretrain(config.replaced("method.layers", "0", "flag"))
+def test_settings_of_an_adapter_are_refused(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"every weight and has no method\.r and no method\.layers") as refused:
+        pretrain(config.replaced("method.layers", "0", "flag").replaced("method.r", 4, "flag"))
+    assert refused.value.fix == "leave them out"
 
 
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:

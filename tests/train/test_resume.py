@@ -10,16 +10,27 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from resume_runs import COMMON, MODES, STEPS, assert_equal, contents, make_rows, stop_at_every_step
+from resume_runs import (
+    COMMON,
+    COMPILED_MODES,
+    MODES,
+    OWN,
+    STEPS,
+    Harness,
+    assert_equal,
+    contents,
+    make_rows,
+    stop_at_every_step,
+)
 from tunesmith.config import METHODS, RunConfig, load_config
-from tunesmith.errors import SettingsError
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.model.packing import base_of, packing, packs
 from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 
 
 def test_every_method_and_every_schedule_is_a_mode() -> None:
-    own = ("arch", "lanes", "replay", "ewc")  # what the harness itself understands
-    modes = [{key: value for key, value in {**COMMON, **mode}.items() if key not in own} for mode in MODES.values()]
+    modes = [{key: value for key, value in {**COMMON, **mode}.items() if key not in OWN} for mode in MODES.values()]
     configs = [load_config(overrides=mode) for mode in modes]
     assert {config.method.name for config in configs} == {*METHODS}
     schedules = get_args(type(configs[0].train).model_fields["schedule"].annotation)
@@ -54,6 +65,17 @@ def test_stopped_once_at_any_step(mode: str, harness: Callable[[str], Any], tmp_
         assert_equal(contents(folder, one.start(folder)), whole)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.parametrize("mode", COMPILED_MODES)
+def test_compiled_layers_go_on_to_the_bit(mode: str, harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """The second process compiles anew."""
+    one, whole = harness(mode)
+    assert one.start(tmp_path, stop_after=17).step == 17
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
 def test_a_plateau_lowers_the_rate_of_the_schedule_and_is_told(harness: Callable[[str], Any]) -> None:
     one, whole = harness("plateau on phases")
     schedule = resolve.schedule_for(one.config, STEPS)
@@ -76,6 +98,54 @@ def test_stopped_while_it_validates(step: int, put_off: bool, harness: Callable[
     assert (state.step, state.validation_pending) == (step, put_off)
     assert (tmp_path / "checkpoints" / f"step-{step:06d}").exists()
     assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
+@pytest.mark.parametrize("before", [17, 18])
+def test_stopped_as_it_goes_back(before: int, harness: Callable[[str], Any], tmp_path: Path) -> None:
+    """Stopped shortly before as well: it goes back to where it would have, not to where it was stopped."""
+    one, whole = harness("back after NaN")
+    assert whole["state"]["skipped"] == [9]
+    (back,) = (line for line in whole["metrics"] if line.get("event") == "rollback")
+    assert back["step"] < before
+    assert one.start(tmp_path, stop_after=before).step == before
+    assert one.start(tmp_path, stop_as="rollback").step == back["step"]
+    assert not list((tmp_path / "checkpoints").glob(f"step-*{before}"))
+    assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
+
+
+def test_back_to_a_checkpoint_that_knows_no_validation(
+    harness: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 16 is saved with its validation put off, and cannot be saved after it: going back makes it again."""
+    one, whole = harness("back after NaN")
+    assert one.start(tmp_path, stop_after=16).validation_pending
+    real, failed = Checkpoints.save, list[int]()
+
+    def save(self: Checkpoints, model: Any, optimizer: Any, state: TrainingState) -> Path:
+        if state.step == 16 and not failed:
+            failed.append(state.step)
+            raise ResourceError("the disk is full")
+        return real(self, model, optimizer, state)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    found = contents(tmp_path, one.start(tmp_path))
+    assert failed == [16]
+    kinds = [line["kind"] for line in found["metrics"] if line["step"] == 16]
+    assert kinds == ["train", "event", "eval"]  # the way back comes before the validation, otherwise after it
+    by_step = [sorted(each["metrics"], key=lambda line: (line["step"], line["kind"])) for each in (found, whole)]
+    assert by_step[0] == by_step[1]
+    assert_equal({**found, "metrics": whole["metrics"]}, whole)
+
+
+def test_modes_whose_rows_are_padded(tiny_model_dir: Callable[[str], Path]) -> None:
+    def is_packed(mode: str) -> list[bool]:
+        model = Harness(mode, tiny_model_dir).model
+        with packing(model):
+            return [packs(base_of(model), longest) for longest in (8, 9)]
+
+    assert is_packed("lora") == [True, True]
+    assert is_packed("a sliding window") == [True, False]
+    assert is_packed("no packing") == is_packed("prefix") == [False, False]
 
 
 def test_killed_before_its_next_checkpoint(harness: Callable[[str], Any], tmp_path: Path) -> None:

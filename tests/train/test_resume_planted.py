@@ -108,6 +108,16 @@ def warmup_starts_anew(patch: Patch) -> None:
     patch.setattr(schedule.Schedule, "__call__", lambda self, step: real(self, step - first["step"]))
 
 
+def goes_back_to_where_it_was_stopped(patch: Patch) -> None:
+    def load(self: Checkpoints, *arguments: Any) -> TrainingState | None:
+        state = _load(self, *arguments)
+        if state is not None:
+            state.anchor = state.step
+        return state
+
+    patch.setattr(Checkpoints, "_load", load)
+
+
 # name -> what is broken, and the mode that shows it
 DEFECTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "another draw in each process": (another_draw_in_each_process, "dropout"),
@@ -124,6 +134,11 @@ DEFECTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "the plateau is forgotten": (forgets(rate_factor=1.0), "plateau"),
     "usual losses are forgotten": (forgets(recent_losses=[]), "lora"),
     "tokens are counted anew": (forgets(tokens=0), "lora"),
+    "where to go back to is forgotten": (forgets(anchor=None), "back after NaN"),
+    "a stop moves where to go back to": (goes_back_to_where_it_was_stopped, "back after NaN"),
+    "a skipped step is forgotten": (forgets(skipped=[]), "back after NaN"),
+    "having gone back is forgotten": (forgets(rollbacks=0), "back after NaN"),
+    "the lower rate is forgotten": (forgets(rate_factor=1.0), "back after NaN"),
 }
 
 

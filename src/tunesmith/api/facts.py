@@ -53,13 +53,14 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
 
 
 def _method_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings that shaped the adapter, those that mean something to the method."""
+    """The settings that shaped the adapter, those that the method reads."""
     method = METHODS[config.method.name]
     if not method.is_adapter:
         return {}
-    unset = {"name", *(() if method.has_rank else ("r", "alpha", "dropout"))}
-    unset |= {"target_modules"} if method.is_soft_prompt else {"num_virtual_tokens"}
-    settings = {**config.method.model_dump(exclude=unset), "quantize": quantize_of("auto", config.model.quantize)}
+    settings = {
+        **config.method.model_dump(include=set(method.reads)),
+        "quantize": quantize_of("auto", config.model.quantize),
+    }
     return {name: value for name, value in settings.items() if value not in (None, "none")}
 
 

@@ -9,7 +9,7 @@ from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_factor
 from tunesmith.config.load import MAPPINGS, dump_config, load_config, recipe_paths
-from tunesmith.config.method_config import MethodConfig, quantize_of
+from tunesmith.config.method_config import MethodConfig, quantize_of, unread_settings
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.pretraining import PretrainConfig
@@ -60,4 +60,5 @@ __all__ = [
     "read_recipe",
     "recipe_paths",
     "task_names",
+    "unread_settings",
 ]

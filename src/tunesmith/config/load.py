@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.config.describe import Setting, settings_by_name
-from tunesmith.config.method_config import base_problems, loop_problems
+from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
+from tunesmith.config.methods import METHODS, settings_of
 from tunesmith.config.schema import RunConfig
 from tunesmith.errors import SettingsError
 
@@ -80,7 +81,7 @@ def load_config(
     for given_name, raw in (overrides or {}).items():
         value = _parse_flag(given_name, raw) if isinstance(raw, str) else raw
         values += _flatten(given_name, value, "flag" if isinstance(raw, str) else "argument")
-    config = _build(values)
+    config = _build(_for_the_method(values))
     if stored is not None:
         new = {name: origin for name, origin in config.origins.items() if origin != str(stored)}
         config.set_origins({**kept_origins, **new})
@@ -219,6 +220,26 @@ def _flatten(name: str, value: object, origin: str, given_prefix: str | None = N
         return
     own_name, own_value = canonical(name, value)
     yield _Value(own_name, given, own_value, origin)
+
+
+def _for_the_method(values: list[_Value]) -> list[_Value]:
+    """Without settings that the method does not read and that nobody asked for.
+
+    Those are a recipe's for its own method, where a file or a flag takes another, and `lora_r` and the like of scripts
+    beside their `use_lora: false`.
+    """
+    names = [value for value in values if value.name == "method.name"]
+    if not names or str(names[-1].value) not in METHODS:
+        return values
+    chosen = names[-1]
+    is_switch = chosen.given_name.replace("-", "_") == "use_lora"
+
+    def is_asked_for(value: _Value) -> bool:
+        of_the_recipe = value.origin.startswith("recipe") and not chosen.origin.startswith("recipe")
+        return not of_the_recipe and not (is_switch and value.given_name.startswith("lora"))
+
+    unread = MethodConfig.model_fields.keys() - {"name", *settings_of(str(chosen.value))}
+    return [value for value in values if value.name.removeprefix("method.") not in unread or is_asked_for(value)]
 
 
 def _build(values: list[_Value]) -> RunConfig:

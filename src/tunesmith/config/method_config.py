@@ -7,15 +7,12 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from tunesmith.config.methods import METHODS, is_pattern, parse_layers
+from tunesmith.config.methods import METHODS, is_pattern, parse_layers, settings_of
 from tunesmith.config.section import Section as _Section
 from tunesmith.config.section import setting as _setting
 
-_SOFT_PROMPT_SETTINGS = {
-    "num_virtual_tokens": ("prompt", "prefix", "ptuning"),
-    "init_text": ("prompt", "prefix"),
-    "encoder_hidden_size": ("ptuning",),
-}
+# Said of a method without the setting, this is what it does anyway.
+_TRUE_ANYWAY = {"target_modules": "all", "dropout": 0}
 
 
 class MethodConfig(_Section):
@@ -75,36 +72,33 @@ class MethodConfig(_Section):
 
     @model_validator(mode="after")
     def _settings_are_of_the_method(self) -> MethodConfig:
-        problems = []
-        is_soft = self.name in METHODS and METHODS[self.name].is_soft_prompt
-        if self.name == "full" and self.places:
-            problems.append(
-                f"full trains every weight, and {' and '.join(self.places)} choose where an adapter goes; "
-                "leave them out or take an adapter method such as lora"
-            )
-        if is_soft and self.places:
-            problems.append(
-                f"{self.name} puts virtual tokens before the text and nothing into the layers; leave out "
-                f"{' and '.join(self.places)}, or take an adapter method such as lora"
-            )
-        for setting, methods in _SOFT_PROMPT_SETTINGS.items():
-            if getattr(self, setting) != type(self).model_fields[setting].default and self.name not in methods:
-                problems.append(
-                    f"{self.name} has no {setting}: leave it out, or set method.name to {' or '.join(methods)}"
-                )
+        problems = _unread_problems(self)
         if problems:
             raise ValueError("\n".join(problems))
         return self
 
-    @property
-    def places(self) -> list[str]:
-        """The settings given that choose where an adapter goes."""
-        given = {
-            "target_modules": self.target_modules not in ("auto", "all"),
-            "layers": self.layers is not None,
-            "modules_to_save": self.modules_to_save != "none",
-        }
-        return [f"method.{name}" for name, is_given in given.items() if is_given]
+
+def unread_settings(method: MethodConfig, name: str) -> list[str]:
+    """Settings that ask for something which the method `name` does not have."""
+    return [
+        f"method.{setting}"
+        for setting, field in MethodConfig.model_fields.items()
+        if setting not in ("name", *settings_of(name))
+        and getattr(method, setting) not in (field.default, _TRUE_ANYWAY.get(setting, field.default))
+    ]
+
+
+def _unread_problems(method: MethodConfig) -> list[str]:
+    by_readers: dict[tuple[str, ...], list[str]] = {}
+    for setting in unread_settings(method, method.name):
+        readers = tuple(name for name, facts in METHODS.items() if setting.removeprefix("method.") in facts.reads)
+        by_readers.setdefault(readers, []).append(setting)
+    who = "auto takes full or lora, which have" if method.name == "auto" else f"{method.name} has"
+    return [
+        f"{who} no {' and no '.join(settings)}: leave {'it' if len(settings) == 1 else 'them'} out, or set method.name "
+        f"to {', '.join(readers[:-1])}{' or ' if readers[1:] else ''}{readers[-1]}"
+        for readers, settings in by_readers.items()
+    ]
 
 
 def base_problems(method: str, quantize: str, device: str) -> list[str]:

@@ -21,14 +21,14 @@ class Method:
         axes, flat outside.
     weight_decay: AdamW's decay of matrices.
     is_adapter: trains parameters beside the base, which stays as it is.
-    has_rank: method.r, alpha and dropout mean something.
+    reads: the settings of the section `method` that mean something to it, besides its name.
     mergeable: what was trained can be put into the base's own weights; a whole model is there already.
     quantisable: can be trained on a base in 4 bits.
     gradient_checkpointing: activations can be recomputed; the gradient stays the same.
     packable: rows can be computed end to end.
     gguf: "whole", a model file of its own (an adapter is merged first); "adapter", also as a file beside the base's;
         "none", what was trained exists in PEFT alone.
-    is_soft_prompt: what trains stands before the text as virtual tokens. is_quantized: the base is, unasked.
+    is_quantized: the base is, unasked.
     """
 
     title: str
@@ -37,14 +37,28 @@ class Method:
     rates: Rates
     weight_decay: float
     is_adapter: bool
-    has_rank: bool
+    reads: tuple[str, ...]
     mergeable: bool
     quantisable: bool
     gradient_checkpointing: bool
     packable: bool
     gguf: Literal["whole", "adapter", "none"]
-    is_soft_prompt: bool = False
     is_quantized: bool = False
+
+    @property
+    def has_rank(self) -> bool:
+        """What trains is two matrices of method.r columns and rows."""
+        return "r" in self.reads
+
+    @property
+    def is_soft_prompt(self) -> bool:
+        """What trains stands before the text as virtual tokens."""
+        return "num_virtual_tokens" in self.reads
+
+
+_PLACES = ("target_modules", "layers", "modules_to_save")
+_LORA = ("r", "alpha", "dropout", *_PLACES)
+_TOKENS = ("num_virtual_tokens", "init_text")
 
 
 # The large end is what the guides say: 2e-4 for LoRA, and 5e-5 falling to 1e-5 for full fine-tuning from GPT-2 (124 M)
@@ -69,7 +83,7 @@ METHODS: Mapping[str, Method] = {
         rates=_FULL_RATES,
         weight_decay=0.01,
         is_adapter=False,
-        has_rank=False,
+        reads=(),
         mergeable=True,
         quantisable=False,
         gradient_checkpointing=True,
@@ -83,7 +97,7 @@ METHODS: Mapping[str, Method] = {
         rates=_LORA_RATES,
         weight_decay=0.01,
         is_adapter=True,
-        has_rank=True,
+        reads=_LORA,
         mergeable=True,
         quantisable=True,
         gradient_checkpointing=True,
@@ -97,7 +111,7 @@ METHODS: Mapping[str, Method] = {
         rates=_LORA_RATES,
         weight_decay=0.01,
         is_adapter=True,
-        has_rank=True,
+        reads=_LORA,
         mergeable=True,
         quantisable=True,
         gradient_checkpointing=True,
@@ -113,7 +127,7 @@ METHODS: Mapping[str, Method] = {
         rates=_LORA_RATES,
         weight_decay=0.01,
         is_adapter=True,
-        has_rank=True,
+        reads=_LORA,
         mergeable=True,
         quantisable=True,
         gradient_checkpointing=True,
@@ -127,7 +141,7 @@ METHODS: Mapping[str, Method] = {
         rates=_LORA_RATES,
         weight_decay=0.01,
         is_adapter=True,
-        has_rank=True,
+        reads=_LORA,
         mergeable=True,
         quantisable=True,
         gradient_checkpointing=True,
@@ -142,7 +156,7 @@ METHODS: Mapping[str, Method] = {
         rates=_LORA_RATES,
         weight_decay=0.0,
         is_adapter=True,
-        has_rank=True,
+        reads=_LORA,
         mergeable=True,
         quantisable=False,
         gradient_checkpointing=True,
@@ -157,7 +171,7 @@ METHODS: Mapping[str, Method] = {
         rates=((1e9, 5e-3),),
         weight_decay=0.0,
         is_adapter=True,
-        has_rank=False,
+        reads=_PLACES,
         mergeable=True,
         quantisable=True,
         gradient_checkpointing=True,
@@ -171,13 +185,12 @@ METHODS: Mapping[str, Method] = {
         rates=_PROMPT_RATES,
         weight_decay=0.0,
         is_adapter=True,
-        has_rank=False,
+        reads=_TOKENS,
         mergeable=False,
         quantisable=True,
         gradient_checkpointing=True,
         packable=True,
         gguf="none",
-        is_soft_prompt=True,
     ),
     "prefix": Method(
         title="prefix tuning",
@@ -186,13 +199,12 @@ METHODS: Mapping[str, Method] = {
         rates=_PREFIX_RATES,
         weight_decay=0.0,
         is_adapter=True,
-        has_rank=False,
+        reads=_TOKENS,
         mergeable=False,
         quantisable=True,
         gradient_checkpointing=False,
         packable=False,
         gguf="none",
-        is_soft_prompt=True,
     ),
     "ptuning": Method(
         title="P-tuning",
@@ -201,15 +213,19 @@ METHODS: Mapping[str, Method] = {
         rates=_PTUNING_RATES,
         weight_decay=0.01,
         is_adapter=True,
-        has_rank=False,
+        reads=("num_virtual_tokens", "encoder_hidden_size"),
         mergeable=False,
         quantisable=True,
         gradient_checkpointing=True,
         packable=True,
         gguf="none",
-        is_soft_prompt=True,
     ),
 }
+
+
+def settings_of(method: str) -> tuple[str, ...]:
+    """The settings that a method reads; those of LoRA for auto, which becomes LoRA when one of them is given."""
+    return METHODS["lora" if method == "auto" else method].reads
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -207,7 +207,8 @@ def fit(
             if answer == "roll back":
                 state, failed = _rolled_back(checkpoints, model, optimizer, state, problem), state
                 message = f"{problem.summary}: back to step {state.step}, at half the learning rate"
-                tell("rollback", message=message, failed_step=failed.step + 1)
+                pending = state.validation_pending
+                tell("rollback", message=message, failed_step=failed.step + 1, validation_pending=pending)
                 tell_notices()
                 unsaved = False
                 continue

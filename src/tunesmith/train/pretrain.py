@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tunesmith.config import RunConfig, dump_config
+from tunesmith.config import RunConfig, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
 from tunesmith.errors import SettingsError
 from tunesmith.model import (
@@ -167,10 +167,11 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel)
 
 def _resolve(config: RunConfig) -> RunConfig:
     """Settings that were left open, as a model from scratch wants them."""
-    if config.method.places:
+    unread = unread_settings(config.method, "full")
+    if unread:
         raise SettingsError(
-            f"pre-training trains every weight, and {' and '.join(config.method.places)} choose where an adapter goes",
-            fix="leave them out",
+            f"pre-training trains every weight and has no {' and no '.join(unread)}",
+            fix=f"leave {'it' if len(unread) == 1 else 'them'} out",
         )
     if config.train.order == "curriculum":
         raise SettingsError(
