@@ -154,6 +154,7 @@ class FakeApi(ModuleType):
         self.events: list[Event] = list(events(20, validate_every=5))
         self.session: FakeSession | None = None
         self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
+        self.skipped_rows: tuple[int, ...] = ()
         self.leakage = LeakReport(())
         self.failed_checks: list[tuple[str, ...]] = []
         self.suites: list[Any] = []
@@ -311,6 +312,7 @@ class FakeApi(ModuleType):
             row_count=1,
             by_label=None,
             tasks=tasks,
+            skipped_rows=self.skipped_rows,
             deciding="exact_match",
             why="answers of 1 words (median) are facts, codes or names",
         )

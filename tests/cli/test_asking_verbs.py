@@ -47,6 +47,12 @@ def test_eval_shows_table_and_answers_on_standard_output(cli, api, faq) -> None:
     assert "1 answer by the tuned model" in outcome.err
 
 
+def test_eval_names_test_rows_that_are_not_measured(cli, api, faq) -> None:
+    assert "not among them" not in cli("eval", "faq").out
+    api.skipped_rows = (11, 12)
+    assert "2 test rows are not among them" in cli("eval", "faq").out
+
+
 def test_eval_json_is_the_summary_alone(cli, api, faq) -> None:
     assert json.loads(cli("eval", "faq", "--json").out) == {"schema_version": 1, "rows": 1}
 

@@ -63,7 +63,9 @@ def test_eval_shows_labels_confusions_and_the_baseline(cli, mail, api, monkeypat
 
     def evaluate(*arguments, **options):
         found = plain(*arguments, **options)
-        found.tuned = SimpleNamespace(rows=found.tuned.rows, row_count=10, by_label=by_label, tasks={}, why="")
+        found.tuned = SimpleNamespace(
+            rows=found.tuned.rows, row_count=10, by_label=by_label, tasks={}, skipped_rows=(), why=""
+        )
         found.to_json = lambda: {"labels": labels}
         ends = {"low": -2.0, "high": -1.0}
         found.changes.append(
