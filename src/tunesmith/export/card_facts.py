@@ -148,6 +148,11 @@ def base_name(facts: CardFacts) -> str:
     return f"[{facts.base}](https://huggingface.co/{facts.base})"
 
 
+def public_base(facts: CardFacts) -> str:
+    """The base as others may read it: of a local folder the last part of its path."""
+    return file_name(facts.base) if facts.base_kind == "local" else facts.base
+
+
 def file_names(facts: CardFacts) -> str:
     return ", ".join(file_name(name) for name, _ in facts.data_files)
 

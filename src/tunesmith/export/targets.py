@@ -16,6 +16,7 @@ from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
+from tunesmith.export.card_facts import public_base
 from tunesmith.export.card_usage import TEMPLATE
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
 from tunesmith.export.importance import MATRIX
@@ -112,7 +113,7 @@ def _write_ollama(shop: Workshop, product: Product, folder: Path) -> Path:
 
 def _modelfile_text(shop: Workshop, file_name: str) -> str:
     facts = shop.trained.facts
-    origin = f"{facts.name}, tuned with Tunesmith from {facts.base}"
+    origin = f"{facts.name}, tuned with Tunesmith from {public_base(facts)}"
     return make_modelfile(shop.trained, shop.examples).text(file_name, origin=origin)
 
 
