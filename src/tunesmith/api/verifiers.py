@@ -168,7 +168,7 @@ def _verify_gguf_lora(
     product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
 ) -> Verdict:
     if shop.server:
-        return Verdict(reason="a llama-server does not tell which adapter it uses; export again without --server")
+        return Verdict(reason="adapters are not tried through a llama-server; export again without --server")
     try:
         base = shop.float_base()  # with the template of the training
     except SettingsError as error:  # of its tokenizer, which the adapter has not
