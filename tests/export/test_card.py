@@ -397,6 +397,7 @@ def test_the_example_answers_with_the_adapter_and_the_template(adapter, tiny_mod
     assert run_example(facts, adapter) == expected
 
 
+@pytest.mark.slow
 def test_the_example_of_a_fully_tuned_model(tiny_model_dir):
     folder = tiny_model_dir("qwen2")
     expected, _ = answer(folder, None, "Beginning of a text", stop_ids=(1,))
