@@ -280,7 +280,7 @@ def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evi
 
 
 def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example]]:
-    """Rows to ask with, held-out ones first, and the held-out ones; none where the file is gone or has changed."""
+    """Rows to ask with, held-out ones first, and the held-out ones, none where the file is gone or has changed."""
     try:
         held_out = held_out_examples(run, config)
     except DataError:
