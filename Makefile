@@ -37,7 +37,7 @@ bench: ## train side by side with other trainers (hours); ARGS=--quick tries eve
 	@VENV=.venv-bench EXTRA=bench/requirements.txt tools/install.sh
 	@.venv-bench/bin/python -m bench.train $(ARGS)
 
-docs: ready ## write the generated pages: docs/settings.md, docs/cli.md, docs/performance.md
+docs: ready ## write the generated pages: settings, command line, recipes, scores, performance
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python -m bench.report
 

@@ -71,7 +71,7 @@ def readme_section(summary: Mapping[str, Any] | None) -> str:
     """One sentence for each model: how many times faster, with how much memory."""
     if not summary:
         return _NOT_YET
-    lines = [f"Measured with `{_command(summary)}` on {_machine(summary)}:", ""]
+    lines = [f"Measured {summary['date']} on {_machine(summary)}:", ""]
     for size, found in summary["sizes"].items():
         ratios = found["ratios"].get("ours", {})
         if not ratios:

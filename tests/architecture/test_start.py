@@ -91,6 +91,13 @@ def test_import_is_light(budget: float) -> None:
     assert problems(IMPORT, budget) == []
 
 
+@pytest.mark.parametrize("words", [(), ("train",), ("export",)], ids=["tunesmith", "train", "export"])
+def test_a_help_is_light(words: tuple[str, ...], budget: float) -> None:
+    """Of all commands what is imported is watched by tests/cli/test_contract.py, in one process."""
+    assert problems(HELP.format(words=words), budget) == []
+
+
+@pytest.mark.slow
 def test_every_help_is_light(budget: float) -> None:
     commands = list(pages().commands())
     assert {("train",), ("data", "inspect")} <= set(commands)

@@ -76,26 +76,22 @@ def done(api):
 # --- help
 
 
-def test_every_help_is_light() -> None:
-    # one process for all: what a help imports stays, so that the last look sees everything
+def test_no_help_imports_what_is_heavy() -> None:
+    """One process for all: what a help imports stays, so that the last look sees everything."""
     program = (
-        "import json, sys, time\n"
+        "import json, sys\n"
         "from tunesmith.cli.app import COMMANDS, GROUPS, main\n"
-        "seconds = {}\n"
-        "for words in [(), *COMMANDS, *((group,) for group in GROUPS)]:\n"
-        "    started = time.process_time()\n"
-        "    assert main([*words, '--help']) == 0\n"
-        "    seconds[' '.join(words)] = time.process_time() - started\n"
+        "asked = [(), *COMMANDS, *((group,) for group in GROUPS)]\n"
+        "assert not any(main([*words, '--help']) for words in asked)\n"
         f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "print(json.dumps([heavy, seconds]), file=sys.stderr)\n"
+        "print(json.dumps([heavy, len(asked)]), file=sys.stderr)\n"
     )
     command, env = [sys.executable, "-c", program], process_environment()
     run = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=False)
     assert run.returncode == 0, run.stderr
-    heavy, seconds = json.loads(run.stderr.strip().splitlines()[-1])
+    heavy, asked = json.loads(run.stderr.strip().splitlines()[-1])
     assert heavy == []
-    assert len(seconds) == len(VERBS) + len(GROUPS) + 1
-    assert {name: taken for name, taken in seconds.items() if taken > 0.3} == {}
+    assert asked == len(VERBS) + len(GROUPS) + 1
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)

@@ -166,6 +166,9 @@ def test_where_a_base_speaks_otherwise_the_tokenizer_is_copied():
     assert commands[0] == "mlx_lm.convert --hf-path org/small-model --mlx-path base"
     assert commands[1] == "cp tokenizer* *.jinja generation_config.json base/"
     assert commands[2].startswith("mlx_lm.generate --model base --adapter-path . ")
+    beside = card_text(replace(facts, form="gguf-lora", file="faq-2.gguf"))
+    assert "--lora faq-2.gguf --jinja --chat-template-file chat_template.jinja\n" in code(beside, "bash")
+    assert "takes the place of the base's" in beside
     built_in = code(card_text(replace(facts, base="builtin:nano", base_kind="builtin", own_tokenizer=False)), "bash")
     where = re.search(r'\$\((python -c "(.*)")\)', built_in)[2]
     found = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
@@ -394,6 +397,7 @@ def test_the_example_answers_with_the_adapter_and_the_template(adapter, tiny_mod
     assert run_example(facts, adapter) == expected
 
 
+@pytest.mark.slow
 def test_the_example_of_a_fully_tuned_model(tiny_model_dir):
     folder = tiny_model_dir("qwen2")
     expected, _ = answer(folder, None, "Beginning of a text", stop_ids=(1,))

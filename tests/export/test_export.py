@@ -194,6 +194,28 @@ def test_without_llama_cpp_it_is_exported_and_unverified(
         export(run, out=out, to=["gguf"], quantize=["q4_k_m"])
 
 
+def test_an_adapter_brings_its_template_where_the_base_has_another(tuned: Callable[..., Run], out: Path) -> None:
+    pytest.importorskip("gguf")
+    run = tuned("llama")  # its base ends at <|endoftext|> alone
+    export(str(run.path), out=out, to=["gguf-lora"], prompts=0)
+    template = (out / "gguf-lora" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert template == (run.model_dir / "chat_template.jinja").read_text(encoding="utf-8")
+    assert "--chat-template-file chat_template.jinja" in (out / "gguf-lora" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("llama_cpp")
+def test_an_adapter_whose_base_cannot_be_written_is_unverified(
+    tuned: Callable[..., Run], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise SettingsError("no GGUF", problems=("its normaliser is odd",))
+
+    monkeypatch.setattr(workshop, "read_vocabulary", refuse)
+    result = export(str(tuned("llama").path), out=out, to=["gguf-lora"], prompts=PROMPTS)
+    assert statuses(result) == {"gguf-lora": "unverified"}
+    assert "its normaliser is odd" in str(result.products[0].verdict.reason)
+
+
 def test_wishes_are_refused_all_together_before_anything_is_made(tuned: Callable[..., Run], out: Path) -> None:
     run = str(tuned("llama", **{"method.name": "ia3"}).path)
     with pytest.raises(SettingsError) as caught:

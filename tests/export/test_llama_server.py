@@ -99,7 +99,7 @@ def test_no_server_is_no_verdict(run: Run, server: FakeLlamaServer, tmp_path: Pa
     result = export(str(run.path), server="http://127.0.0.1:9", **wishes)
     reasons = [str(one.verdict.reason) for one in result.products]
     assert "does not answer" in reasons[0]
-    assert "which adapter" in reasons[1]
+    assert "adapters are not tried" in reasons[1]
     with pytest.raises(SettingsError, match="no address of a llama-server"):
         LlamaServer("ftp://x", tmp_path)
 

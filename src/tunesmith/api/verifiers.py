@@ -16,7 +16,7 @@ from tunesmith.api.held_out import held_out_examples
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig
 from tunesmith.data import encode, prepare
-from tunesmith.errors import DataError, ResourceError
+from tunesmith.errors import DataError, ResourceError, SettingsError
 from tunesmith.evaluate import EVALUATORS
 from tunesmith.export import (
     MODELFILE,
@@ -168,17 +168,23 @@ def _verify_gguf_lora(
     product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress
 ) -> Verdict:
     if shop.server:
-        return Verdict(reason="a llama-server does not tell which adapter it uses; export again without --server")
+        return Verdict(reason="adapters are not tried through a llama-server; export again without --server")
     try:
-        file = LlamaCpp(shop.float_base(), context=original.evidence.context, adapter=path)
+        base = shop.float_base()  # with the template of the training
+    except SettingsError as error:  # of its tokenizer, which the adapter has not
+        why = "; ".join(error.problems) or error.message
+        return Verdict(reason=f"the base, beside which it is tried, cannot be written as GGUF here: {why}")
+    try:
+        file = LlamaCpp(base, context=original.evidence.context, adapter=path)
     except (ValueError, RuntimeError) as error:
         return Verdict((Check("loading", False, f"llama.cpp cannot load it: {error}"),))
     try:
-        checks, numbers = verify_numbers(file, original, file_type="f32", on_progress=on_progress)
+        checks = verify_file(file, original.evidence)
+        more, numbers = verify_numbers(file, original, file_type="f32", on_progress=on_progress)
         numbers["tokens_per_second"] = file.tokens_per_second
     finally:
         file.close()
-    return Verdict(checks, numbers)
+    return Verdict((*checks, *more), numbers)
 
 
 def _verify_merged(product: Product, path: Path, shop: Workshop, original: Original, on_progress: Progress) -> Verdict:
@@ -274,7 +280,7 @@ def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evi
 
 
 def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example]]:
-    """Rows to ask with, held-out ones first, and the held-out ones; none where the file is gone or has changed."""
+    """Rows to ask with, held-out ones first, and the held-out ones, none where the file is gone or has changed."""
     try:
         held_out = held_out_examples(run, config)
     except DataError:

@@ -68,8 +68,8 @@ class CardFacts:
     base_metrics, tuned_metrics: perplexity, and scores from 0 to 1; empty when not measured, None for a number that
         summary.json could not hold. test_rows: measured rows.
     form: what the files are: a name of FORMS. file: the main one of them, where it has a name of its own; file_type:
-        how it stores numbers, None for those of the run. own_tokenizer: tokenizer files lie beside an adapter whose
-        program takes the base's.
+        how it stores numbers, None for those of the run. own_tokenizer: tokenizer files, for llama.cpp the
+        template, lie beside an adapter whose program would take the base's.
     """
 
     name: str
@@ -146,6 +146,11 @@ def base_name(facts: CardFacts) -> str:
     if facts.base_kind == "local":
         return f"the model in the local folder {in_code(file_name(facts.base))}"
     return f"[{facts.base}](https://huggingface.co/{facts.base})"
+
+
+def public_base(facts: CardFacts) -> str:
+    """The base as others may read it: of a local folder the last part of its path."""
+    return file_name(facts.base) if facts.base_kind == "local" else facts.base
 
 
 def file_names(facts: CardFacts) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 
 from tunesmith.export.card_facts import CardFacts, file_name
 
+TEMPLATE = "chat_template.jinja"  # beside an adapter for llama.cpp whose base has another
+
 
 def usage(facts: CardFacts) -> str:
     """The section "How to use it"."""
@@ -92,10 +94,16 @@ def _with_ollama(facts: CardFacts) -> str:
 
 def _with_llama_cpp_and_base(facts: CardFacts) -> str:
     command = f"llama-server -m base.gguf --lora {_file(facts)} --jinja"
-    return (
-        f"In the folder of this file, with llama.cpp and a GGUF file of the base:\n\n```bash\n{command}\n```\n\n"
-        "The prompt template is the one in the base's file."
-    )
+    template = "The prompt template is the one in the base's file."
+    if facts.own_tokenizer:
+        command += f" --chat-template-file {TEMPLATE}"
+        template = (
+            "The prompts or stops of the base are others than this was trained with, so the template beside this file "
+            "takes the place of the base's. Should an answer not end, send what that template writes after an answer "
+            "as `stop`."
+        )
+    where = "In the folder of this file, with llama.cpp and a GGUF file of the base"
+    return f"{where}:\n\n```bash\n{command}\n```\n\n{template}"
 
 
 def _with_mlx(facts: CardFacts) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tunesmith.errors import SettingsError, TrainingError
 from tunesmith.export.architectures import Architecture, change, change_of, find_architecture, rope_scaling
-from tunesmith.export.card_facts import CardFacts
+from tunesmith.export.card_facts import CardFacts, public_base
 from tunesmith.export.vocabulary import Vocabulary
 from tunesmith.model import TrainedTensors
 from tunesmith.optional import need
@@ -249,8 +249,7 @@ def _write_facts(writer: Any, facts: CardFacts, *, swallows: bool) -> None:
         if facts.license.link:
             writer.add_license_link(facts.license.link)
     writer.add_base_model_count(1)
-    is_local = facts.base_kind == "local"
-    writer.add_base_model_name(0, Path(facts.base).name if is_local else facts.base)
+    writer.add_base_model_name(0, public_base(facts))
     if facts.base_revision:
         writer.add_base_model_version(0, facts.base_revision)
     if facts.base_kind == "hub":

@@ -126,7 +126,8 @@ def push_files(
         Its address.
 
     Raises:
-        SettingsError: the repository is there already, or is public and the files are meant to be private.
+        SettingsError: the repository is there already, or is public and the files are meant to be private, or private
+            and meant to be public.
         ResourceError: no token, one that may not do this, no connection, or the Hub's own fault.
     """
     if huggingface_hub.get_token() is None:
@@ -139,10 +140,16 @@ def push_files(
         repo = url.repo_id  # with the owner, where only a name was given
         stale: list[str] = []
         if update:
-            if private and not api.repo_info(repo).private:
+            is_private = bool(api.repo_info(repo).private)
+            if private and not is_private:
                 raise SettingsError(
                     f"{repo} is public, and this upload is private",
                     fix="add --public if everybody may have it, or choose another repository",
+                )
+            if is_private and not private:
+                raise SettingsError(
+                    f"{repo} is private, and an update does not make it public",
+                    fix="leave --public out, or make it public in its settings on the Hub first",
                 )
             stale = _stale(api.list_repo_files(repo), uploads)
         additions = [CommitOperationAdd(path_in_repo=upload.name, path_or_fileobj=upload.source) for upload in uploads]

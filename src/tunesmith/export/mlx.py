@@ -70,7 +70,7 @@ def write_mlx_adapter(folder: Path, tensors: TrainedTensors) -> None:
 
 
 def speaks_alike(base: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a base has the prompts and the stops of a tuned model: mlx-lm takes both from the base, not the adapter.
+    """Whether a base has the prompts and the stops of a tuned model: who runs an adapter takes both from the base.
 
     Args:
         base: its folder. template, tokenizer: those of the training.

@@ -16,6 +16,8 @@ from tunesmith.config import METHODS
 from tunesmith.errors import SettingsError
 from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
+from tunesmith.export.card_facts import public_base
+from tunesmith.export.card_usage import TEMPLATE
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
 from tunesmith.export.importance import MATRIX
 from tunesmith.export.merged import copy_speech, write_merged
@@ -111,15 +113,19 @@ def _write_ollama(shop: Workshop, product: Product, folder: Path) -> Path:
 
 def _modelfile_text(shop: Workshop, file_name: str) -> str:
     facts = shop.trained.facts
-    origin = f"{facts.name}, tuned with Tunesmith from {facts.base}"
+    origin = f"{facts.name}, tuned with Tunesmith from {public_base(facts)}"
     return make_modelfile(shop.trained, shop.examples).text(file_name, origin=origin)
 
 
 def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
-    path = folder / f"{shop.trained.facts.name}-lora.gguf"
-    write_adapter(path, shop.tensors, shop.trained.facts)
+    trained = shop.trained
+    path = folder / f"{trained.facts.name}-lora.gguf"
+    write_adapter(path, shop.tensors, trained.facts)
+    alike = speaks_alike(base_folder(trained.folder), trained.template, trained.tokenizer)
+    if not alike:  # for `llama-server --chat-template-file`
+        (folder / TEMPLATE).write_text(trained.template.source, encoding="utf-8")
     shop.on_progress(f"writing {path.name}", 1, 1)
-    return _with_card(shop, product, folder, path)
+    return _with_card(shop, product, folder, path, own_tokenizer=not alike)
 
 
 def _write_mlx(shop: Workshop, product: Product, folder: Path) -> Path:
