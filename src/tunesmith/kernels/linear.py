@@ -30,7 +30,7 @@ _MKL_IS_SLOW = (
 
 
 def quick_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, through which no gradient goes: float32 on a CPU that Intel did not make by oneDNN instead of MKL.
+    """`F.linear`, through which no gradient goes: float32 on a CPU of AMD by oneDNN instead of MKL.
 
     MKL keeps its best code for Intel. On one core of an AMD EPYC with AVX-512 oneDNN took 0.5 of its time for 32 rows
     and more, 0.7 for 8 and as long for a single row; both are as exact as float32 is. PyTorch itself calls oneDNN for

@@ -64,15 +64,23 @@ def free_bytes(device: torch.device) -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
-    limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    left = left_in_container(Path("/sys/fs/cgroup"))
+    return free if left is None else min(free, left)
 
 
-def _number_in(path: Path) -> int | None:
+def left_in_container(folder: Path) -> int | None:
+    """What a cgroup (version 2) still lets its processes take; None where it sets no limit.
+
+    Pages of files that were read count as used there, but the kernel gives them up first: a model that was just copied
+    into a container would otherwise leave no room for itself.
+    """
     try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # there is no such file, or no limit: "max"
+        limit, used = (int((folder / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "active_file ")))
+    except (OSError, ValueError):  # there are no such files, or no limit: "max"
         return None
+    return max(0, limit - used + files)
 
 
 @dataclass(slots=True)
