@@ -2,7 +2,7 @@
 
 Jinja's sandbox keeps a template away from files and from the insides of Python, not from computing for ever or from
 filling the memory. Here whatever makes a text or a list is paid for out of a budget, beforehand where the result can be
-longer than what it is made of, and the clock is read at every payment: in each round of a loop, each call, each output.
+longer than what it is made of. Rounds of loops, calls and outputs pay as well, and every few payments the clock is read.
 Not interrupted is a single operation on what was paid for, such as comparing two lists that are nested dozens deep.
 
 A template finds what transformers' `apply_chat_template` gives it, less the filters and methods that pad, lay out,
@@ -31,32 +31,20 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-# Of one rendering, which takes about a thousandth of either. Of the processor's time: a machine that sleeps uses none.
+# Of one rendering, which takes less than a thousandth of either. Seconds are the processor's: sleep is free.
 SECONDS = 2.0
 CHARACTERS = 2**26
 _BITS = 4096  # of a whole number
 _WIDTH = 64  # of what a text is padded or indented with
+_PAYMENTS_A_LOOK = 32  # at the clock, which takes longer than a payment
 _PER_ITEM = 16  # characters that an item of a list counts for beside its own
 
 # Filters whose results are at most a few times as long as what they are made of: those that look at items as they are,
 # and those that make a text of whatever they get.
 _ITEM_FILTERS = (
     *("abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last"),
-    *(
-        "length",
-        "list",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-    ),
-    "unique",
+    *("length", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr"),
+    *("sort", "unique"),
 )
 _TEXT_FILTERS = (
     *("capitalize", "e", "escape", "lower", "safe", "string", "striptags", "title", "trim", "truncate", "upper"),
@@ -82,6 +70,7 @@ class _Budget(threading.local):
     """What is left to the rendering of this thread."""
 
     characters = CHARACTERS
+    payments = 0
     until = 0.0
 
 
@@ -116,19 +105,24 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self._budget.characters, self._budget.until = CHARACTERS, time.thread_time() + SECONDS
 
     def spend(self, characters: int) -> None:
-        """Pay for so many characters, and look at the clock.
+        """Pay for so many characters, and look at the clock now and then.
 
         Raises:
             SecurityError: there is not enough left.
         """
-        self._budget.characters -= characters
-        if self._budget.characters < 0:
+        budget = self._budget
+        budget.characters -= characters
+        if budget.characters < 0:
             raise SecurityError(f"it makes more than {CHARACTERS:,} characters")
-        if time.thread_time() > self._budget.until:
+        budget.payments += 1
+        if budget.payments % _PAYMENTS_A_LOOK == 0 and time.thread_time() > budget.until:
             raise SecurityError(f"it computes for more than {SECONDS:g} seconds")
 
     def measured(self, value: Any) -> Any:
         """The value as it is, its text paid for: every item as often as it is in there."""
+        if isinstance(value, str):
+            self.spend(len(value))
+            return value
         waiting = [value]
         while waiting:
             one = waiting.pop()
@@ -140,18 +134,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str):
+        if operator == "+":
+            self.spend(_length(left) + _length(right))
+        elif operator == "%" and isinstance(left, str):
             values = right if isinstance(right, tuple) else [*right.values()] if isinstance(right, Mapping) else [right]
             self._pay_for_format(left, values)
         elif isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * max(0, right) if operator == "**" else left.bit_length() + right.bit_length()
-            if operator in ("*", "**") and bits > _BITS:
+            if operator != "%" and bits > _BITS:
                 raise SecurityError(f"it computes a number of more than {_BITS:,} bits")
         elif operator == "*":
             for one, times in ((left, right), (right, left)):
                 self.spend(_length(one) * max(0, times) if isinstance(times, int) else 0)
-        else:
-            self.spend(_length(left) + _length(right))
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
