@@ -2,7 +2,7 @@
 
 Jinja's sandbox keeps a template away from files and from the insides of Python, not from computing for ever or from
 filling the memory. Here whatever makes a text or a list is paid for out of a budget, beforehand where the result can be
-longer than what it is made of. Rounds of loops, calls and outputs pay as well, and every few payments the clock is read.
+longer than what it is made of. Rounds of loops, calls and outputs pay as well, and the clock is read now and then.
 Not interrupted is a single operation on what was paid for, such as comparing two lists that are nested dozens deep.
 
 A template finds what transformers' `apply_chat_template` gives it, less the filters and methods that pad, lay out,
