@@ -189,12 +189,14 @@ def test_the_words_of_this_torch_are_known() -> None:
     assert is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_memory_need_is_what_a_step_allocates(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float32, "adamw"), (torch.bfloat16, "adamw"), (torch.float32, "muon")]
+)
+def test_memory_need_is_what_a_step_allocates(dtype: torch.dtype, name: str) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 8)).to(dtype)
     model[0].requires_grad_(False)
-    need = memory_need(model, "adamw", torch.device("cpu"))
-    optimizer = build_optimizer(model, "adamw", weight_decay=0.1, betas=(0.9, 0.95))
+    need = memory_need(model, name, torch.device("cpu"))
+    optimizer = build_optimizer(model, name, weight_decay=0.1, betas=(0.9, 0.95))
     model(torch.ones(4, 16, dtype=dtype)).sum().backward()
     optimizer.step()
     moments = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.ndim]

@@ -6,7 +6,7 @@ The latter is halved when memory runs out, which changes no optimizer step.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,9 +21,6 @@ from tunesmith.train.device import ALONE, Processes
 Result = TypeVar("Result")
 
 MEMORY_FIX = "lower data.max_length, set train.gradient_checkpointing, or take a smaller model or method.name lora"
-
-
-_MOMENTS_BYTES: Mapping[str, int] = {"adamw_8bit": 2}  # of a parameter; others hold two moments in its own format
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +41,20 @@ class MemoryNeed:
 
 def memory_need(model: nn.Module, optimizer: str, device: torch.device) -> MemoryNeed:
     """Counted from the parameters of the model as it will be trained."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     training = sum(
-        parameter.numel() * (parameter.element_size() + _MOMENTS_BYTES.get(optimizer, 2 * parameter.element_size()))
+        parameter.nbytes + _moments_bytes(parameter, optimizer)
         for parameter in model.parameters()
         if parameter.requires_grad
     )
     return MemoryNeed(weights, training, free_bytes(device))
+
+
+def _moments_bytes(parameter: nn.Parameter, optimizer: str) -> int:
+    """At least: Muon keeps one moment of a matrix that is no table, 8-bit AdamW a byte for each of two."""
+    if optimizer == "adamw_8bit":
+        return 2 * parameter.numel()
+    return parameter.nbytes * (1 if optimizer == "muon" and parameter.ndim == 2 else 2)
 
 
 def free_bytes(device: torch.device) -> int | None:
