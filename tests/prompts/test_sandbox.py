@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -102,15 +103,22 @@ def test_what_never_ends_is_ended(bomb: str, monkeypatch: pytest.MonkeyPatch) ->
         LONG + "{% set x %}{{ x }}{{ x }}{% endset %}" * 40,
         LONG + "{% set ns = namespace(l=0) %}{% for i in range(9999) %}{% set ns.l = [ns.l, x[i:]] %}{% endfor %}",
         LONG + "{% set ns = namespace(l=0) %}{% for i in range(9999) %}{% set ns.l = [ns.l, x | upper] %}{% endfor %}",
+        LONG + "{% set ns = namespace(l=0) %}{% for i in range(9999) %}{% set ns.l = [ns.l, x | e] %}{% endfor %}",
         LONG + "{% set ns = namespace(l=0) %}{% for i in range(9999) %}{% set ns.l = [ns.l, x.upper()] %}{% endfor %}",
+        LONG + "{% set ns = namespace(l=0) %}{% for i in range(999) %}{% set ns.l = [ns.l, x | list] %}{% endfor %}",
         "{% for i in range(99999) %}" + "x" * 9999 + "{% endfor %}",
         "{% for i in range(99999) %}{{ '" + "x" * 9999 + "' }}{% endfor %}",
     ],
     ids=given,
 )
 def test_what_fills_the_memory_is_refused_before_it_does(bomb: str) -> None:
-    with pytest.raises(SecurityError, match="it makes more than 67,108,864 characters"):
-        render_source(bomb, messages=TURNS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SecurityError, match="it makes more than 67,108,864 characters"):
+            render_source(bomb, messages=TURNS)
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * 67_108_864
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
