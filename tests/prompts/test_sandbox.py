@@ -58,7 +58,7 @@ def given(bomb: str) -> str:
 def test_what_it_writes_is_what_transformers_writes(source: str) -> None:
     values: dict[str, Any] = {"bos_token": "<s>", "add_generation_prompt": True}
     rendered: Any = render_jinja_template([TURNS], chat_template=source, **values)
-    assert render_source(source, messages=TURNS, tools=None, documents=None, **values) == rendered[0][0]
+    assert render_source(source, messages=TURNS, **values) == rendered[0][0]
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,7 @@ def write_text(turns: list[Turn], source: str, tokenizer: PreTrainedTokenizerBas
     """
     specials: dict[str, Any] = tokenizer.special_tokens_map
     try:
-        return render_source(
-            source, messages=turns, tools=None, documents=None, add_generation_prompt=prompt, **specials
-        )
+        return render_source(source, messages=turns, add_generation_prompt=prompt, **specials)
     except jinja2.TemplateSyntaxError as error:
         raise Fault(f"line {error.lineno} of the template: {error.message}") from error
     except (jinja2.TemplateError, RecursionError, *_OPERATIONS) as error:

@@ -55,7 +55,7 @@ _WIDE = re.compile(r"%(?:\([^)]*\))?[-#0 +.\d]*(?:\*|\d{3})")
 
 
 def render_source(source: str, **values: object) -> str:
-    """The text that a Jinja source writes with `values`, compiled once for each source.
+    """The text that a Jinja source writes with `values`, and no tools and documents; compiled once for each source.
 
     Raises:
         jinja2.TemplateError: it is no Jinja, raises by itself, or goes over one of the bounds (SecurityError).
@@ -63,7 +63,7 @@ def render_source(source: str, **values: object) -> str:
             operation in it.
     """
     _SANDBOX.begin()
-    return _compiled(source).render(**values)
+    return _compiled(source).render({"tools": None, "documents": None, **values})
 
 
 class _Budget(threading.local):
