@@ -19,6 +19,7 @@ IMPOSSIBLE = [
     ({"method": "prefix", "gradient_checkpointing": True}, "prefix cannot recompute activations"),
     ({"method": "ptuning", "train.sharding": "full"}, "ptuning does not work with divided weights"),
     ({"method": "prompt", "method.layers": "0-1"}, "prompt has no method.layers: leave it out, or set"),
+    ({"method": "prompt", "target_modules": "all"}, "prompt has no method.target_modules: leave it out, or set"),
     ({"method": "prompt", "lora_r": 8, "lora_alpha": 9}, "prompt has no method.r and no method.alpha: leave them out"),
     ({"method": "ia3", "lora_dropout": 0.3}, "set method.name to lora, qlora, rslora, dora or pissa"),
     ({"method": "full", "target_modules": "mlp"}, "full has no method.target_modules: leave it out, or set"),

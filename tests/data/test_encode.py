@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tunesmith.data import encode
+from tunesmith.data.encode import _cut_answer
 from tunesmith.errors import DataError
 from tunesmith.prompts import check_template, render
-from tunesmith.types import Example, Message
+from tunesmith.types import Encoded, Example, Message
 
 
 def chat(question: str, answer: str, row: int = 7) -> Example:
@@ -83,6 +85,31 @@ def test_answer_policy_never_leaves_a_lone_stop_token(tiny_tokenizer: Any, templ
     rows, report = encode([chat(LONG, "Answer.")], template, tiny_tokenizer, max_length=40, truncation="answer")
     assert rows == []
     assert report.dropped == {"no answer token left": (7,)}
+
+
+@pytest.mark.parametrize("train_on", ["answers", "all"])
+@pytest.mark.parametrize(
+    ("max_length", "kept"),
+    [
+        (4, None),  # 1 2 3: a prompt alone
+        (6, [1, 2, 3, 11, 12, 9]),  # cut within the first answer
+        (7, [1, 2, 3, 11, 12, 9]),  # its own stop token is the last that fits: no second one
+        (9, [1, 2, 3, 11, 12, 9]),  # within the second question, which a stop token would end
+        (11, [1, 2, 3, 11, 12, 9, 4, 5, 6, 13, 9]),
+    ],
+)
+def test_an_answer_ends_with_one_stop_token_and_a_question_with_none(
+    max_length: int, kept: list[int] | None, train_on: str
+) -> None:
+    ids = np.array([1, 2, 3, 11, 12, 9, 4, 5, 6, 13, 14, 9])
+    is_answer = (ids > 10) | (ids == 9)
+    whole = Encoded(ids, is_answer if train_on == "answers" else np.ones(12, dtype=np.bool_), 7)
+    row = _cut_answer(whole, is_answer, max_length, stop_id=9)
+    if kept is None:
+        assert row.target_tokens == 0
+    else:
+        assert row.input_ids.tolist() == kept
+        assert row.supervised.tolist() == [train_on == "all" or token > 8 for token in kept]
 
 
 def test_drop_and_error_policies(tiny_tokenizer: Any, template: Any) -> None:

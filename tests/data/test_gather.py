@@ -55,6 +55,24 @@ def test_messages_of_a_conversation_are_put_together() -> None:
     assert 'by column "Ticket"' in table.findings[0].message
 
 
+def test_a_number_that_stands_in_the_first_row_only_holds_for_those_below() -> None:
+    names = ["Ticket", "Sender", "Message"]
+    rows = [
+        ["7", "Kunde", "My press is stuck."],
+        ["", "Agent", "Turn it off."],
+        ["", "Agent", ""],
+        ["8", "Kunde", "Where are you?"],
+        [" ", "Agent", "In the old town hall."],
+    ]
+    table = gather(table_of(names, rows), DataConfig())
+    assert [[turn["content"] for turn in record["messages"]] for record in cells(table)] == [  # type: ignore[attr-defined]
+        ["My press is stuck.", "Turn it off."],
+        ["Where are you?", "In the old town hall."],
+    ]
+    unknown = table_of(names, rows[1:])
+    assert gather(unknown, DataConfig()) is unknown
+
+
 @pytest.mark.parametrize("config", [DataConfig(shape="label"), DataConfig(columns={"text": "Message"})])
 def test_settings_say_that_rows_are_examples(config: DataConfig) -> None:
     assert gather(CHAT, config) is CHAT

@@ -81,6 +81,18 @@ def test_a_folder_of_numbered_parquet_files_is_one_split_in_order(tmp_path: Path
     assert texts(tmp_path / "set") == ["part 0", "part 1"]
 
 
+@pytest.mark.parametrize("file", ["train-00000-of-00001.parquet", "train/0000.parquet"])
+def test_data_sets_beside_each_other_are_not_mixed(file: str, tmp_path: Path) -> None:
+    for name in ("main", "socratic"):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        pq.write_table(table_of((name, 0)), tmp_path / name / file)
+    for use in (texts, check_path):
+        with pytest.raises(DataError, match="several data sets, each with train: main, socratic") as caught:
+            use(tmp_path)
+        assert str(tmp_path / "socratic") in str(caught.value.fix)
+    assert texts(tmp_path / "main") == ["main"]
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is a folder, not a file"):

@@ -16,7 +16,15 @@ from tunesmith.data import StepPlan
 from tunesmith.errors import ResourceError
 from tunesmith.model import Lanes, load_base, token_nll
 from tunesmith.train import fit, loop
-from tunesmith.train.budget import MemoryNeed, MicroBatches, free_bytes, is_out_of_memory, memory_need, within_memory
+from tunesmith.train.budget import (
+    MemoryNeed,
+    MicroBatches,
+    free_bytes,
+    is_out_of_memory,
+    left_in_container,
+    memory_need,
+    within_memory,
+)
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.loop import LoopSettings
 from tunesmith.train.observe import Event
@@ -181,12 +189,14 @@ def test_the_words_of_this_torch_are_known() -> None:
     assert is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_memory_need_is_what_a_step_allocates(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float32, "adamw"), (torch.bfloat16, "adamw"), (torch.float32, "muon")]
+)
+def test_memory_need_is_what_a_step_allocates(dtype: torch.dtype, name: str) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Linear(32, 8)).to(dtype)
     model[0].requires_grad_(False)
-    need = memory_need(model, "adamw", torch.device("cpu"))
-    optimizer = build_optimizer(model, "adamw", weight_decay=0.1, betas=(0.9, 0.95))
+    need = memory_need(model, name, torch.device("cpu"))
+    optimizer = build_optimizer(model, name, weight_decay=0.1, betas=(0.9, 0.95))
     model(torch.ones(4, 16, dtype=dtype)).sum().backward()
     optimizer.step()
     moments = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.ndim]
@@ -203,6 +213,18 @@ def test_free_memory_is_no_more_than_the_machine_has() -> None:
     assert free is not None
     assert 0 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert free_bytes(torch.device("meta")) is None
+
+
+def test_pages_of_files_are_free_in_a_container(tmp_path: Path) -> None:
+    for name, text in (("memory.current", "900\n"), ("memory.max", "1000\n")):
+        (tmp_path / name).write_text(text)
+    assert left_in_container(tmp_path) is None  # not a whole one
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 600\ninactive_file 500\nactive_file 70\nshmem 30\n")
+    assert left_in_container(tmp_path) == 670
+    (tmp_path / "memory.current").write_text("1600\n")
+    assert left_in_container(tmp_path) == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert left_in_container(tmp_path) is None
 
 
 def test_what_cannot_fit_is_known() -> None:

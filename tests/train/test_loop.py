@@ -13,7 +13,7 @@ import torch
 
 from tunesmith.config import load_config
 from tunesmith.data import StepPlan
-from tunesmith.errors import TrainingError
+from tunesmith.errors import ResourceError, TrainingError
 from tunesmith.model import Lanes, apply_method, load_base
 from tunesmith.train import fit
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
@@ -219,3 +219,23 @@ def test_old_checkpoints_go_but_never_the_best_or_the_newest(tmp_path: Path, tin
     trial.checkpoints.keep = 2
     trial.fit()
     assert [path.name for path in trial.checkpoints.list()] == ["step-000001", "step-000005", "step-000006"]
+
+
+def test_what_could_not_be_saved_is_no_place_to_go_back_to(
+    tmp_path: Path, tiny_model_dir: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 4 of 2, 4, 6 meets a full disk: the checkpoint of a stop at 5 must not take the place of step 2."""
+    trial = Trial(tmp_path, tiny_model_dir("llama"), save_steps=2)
+    trial.checkpoints.keep = 1
+    save = trial.checkpoints.save
+
+    def full_at_4(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Path:
+        if state.step == 4:
+            raise ResourceError("the disk is full")
+        return save(model, optimizer, state)
+
+    monkeypatch.setattr(trial.checkpoints, "save", full_at_4)
+    state = trial.fit(stop_after=5)
+    assert "save_failed" in [event.kind for event in trial.events]
+    assert state.anchor == 2
+    assert [path.name for path in trial.checkpoints.list()] == ["step-000002", "step-000005"]

@@ -74,6 +74,7 @@ def test_explicit_values_win(parameters: int) -> None:
 def test_a_setting_that_only_lora_has_asks_for_lora(tmp_path: Path) -> None:
     config = resolved({"lora_r": 16})
     assert (config.method.name, config.origin("method.name")) == ("lora", "detected: method.r is set")
+    assert resolved({"method.num_virtual_tokens": 20}).method.name == "full"  # a default of another method
     written = tmp_path / "tunesmith.yaml"
     written.write_text(commented_yaml(), encoding="utf-8")  # names every setting, at its default
     assert resolved({}, file=written).method.name == "full"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import field_validator, model_validator
@@ -11,8 +12,11 @@ from tunesmith.config.methods import METHODS, is_pattern, parse_layers, settings
 from tunesmith.config.section import Section as _Section
 from tunesmith.config.section import setting as _setting
 
-# Said of a method without the setting, this is what it does anyway.
-_TRUE_ANYWAY = {"target_modules": "all", "dropout": 0}
+# Said of a method without the setting, this is what it does anyway: full trains all layers, and none drops anything.
+_TRUE_ANYWAY: Mapping[str, Mapping[str, object]] = {
+    **{name: {"dropout": 0} for name in METHODS},
+    "full": {"dropout": 0, "target_modules": "all"},
+}
 
 
 class MethodConfig(_Section):
@@ -80,11 +84,12 @@ class MethodConfig(_Section):
 
 def unread_settings(method: MethodConfig, name: str) -> list[str]:
     """Settings that ask for something which the method `name` does not have."""
+    anyway = _TRUE_ANYWAY.get(name, {})
     return [
         f"method.{setting}"
         for setting, field in MethodConfig.model_fields.items()
         if setting not in ("name", *settings_of(name))
-        and getattr(method, setting) not in (field.default, _TRUE_ANYWAY.get(setting, field.default))
+        and getattr(method, setting) not in (field.default, anyway.get(setting, field.default))
     ]
 
 

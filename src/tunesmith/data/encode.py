@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.data.report import rows_text
 from tunesmith.errors import DataError
@@ -97,7 +98,8 @@ def encode(
             account.drop("too long", example)
         elif truncation == "answer":
             account.note("answer", example)
-            account.keep(_cut_answer(whole, max_length, template.stop_id), example)
+            answers = whole if train_on == "answers" else render(example, template, tokenizer)
+            account.keep(_cut_answer(whole, answers.supervised, max_length, template.stop_id), example)
         else:
             shorter = shorten_prompt(example, template, tokenizer, max_length=max_length)
             if shorter is None:
@@ -151,12 +153,22 @@ def _pieces(whole: Encoded, max_length: int) -> Iterator[Encoded]:
         yield Encoded(whole.input_ids[start:stop], whole.supervised[start:stop], whole.row)
 
 
-def _cut_answer(whole: Encoded, max_length: int, stop_id: int) -> Encoded:
-    ids = np.append(whole.input_ids[: max_length - 1], stop_id)
-    supervised = np.append(whole.supervised[: max_length - 1], True)
-    if not supervised[:-1].any():  # only the prompt is left: a lone stop token teaches silence
-        supervised[:] = False
-    return Encoded(ids, supervised, whole.row)
+def _cut_answer(whole: Encoded, is_answer: NDArray[np.bool_], max_length: int, stop_id: int) -> Encoded:
+    """The beginning, to the end of an answer. A stop token is put where one is cut off, and nowhere else: after half a
+    question it would teach to end there. Of a prompt alone nothing is supervised: a lone stop token teaches silence.
+
+    Args:
+        is_answer: (T,) which tokens are of answers, their stop tokens included, whatever else is trained on.
+    """
+    kept = max_length - 1  # and a stop token
+    within = is_answer[:kept].nonzero()[0]
+    if not len(within):
+        return Encoded(whole.input_ids[:kept], np.zeros(kept, dtype=np.bool_), whole.row)
+    end = int(within[-1]) + 1
+    if end < kept or whole.input_ids[end - 1] == stop_id:
+        return Encoded(whole.input_ids[:end], whole.supervised[:end], whole.row)
+    ids = np.append(whole.input_ids[:kept], stop_id)
+    return Encoded(ids, np.append(whole.supervised[:kept], True), whole.row)
 
 
 def shorten_prompt(

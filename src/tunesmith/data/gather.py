@@ -60,17 +60,21 @@ def _chats(table: Table) -> Table | None:
         return None
     text = max(texts, key=lambda fact: fact.median_length).name
     chats: dict[tuple[str | None, str], Record] = {}
+    last: tuple[str | None, str] | None = None
     for record in table.records:
         if is_blank(record.cells.values()):
             continue
         role = _SPEAKERS.get(cell_text(record.cells.get(speaker)).strip().lower(), "user")
         said = cell_text(record.cells.get(text)).strip()
-        chat = chats.setdefault(
-            (record.sheet, cell_text(record.cells.get(key))), Record(record.row, {"messages": []}, record.sheet)
-        )
-        turns = chat.cells["messages"]
+        name = (record.sheet, cell_text(record.cells.get(key)).strip())
+        if not name[1]:  # as sheets are written by hand: it stands in the first row of each conversation only
+            if last is None or last[0] != record.sheet:
+                return None
+            name = last
+        last = name
+        turns = chats.setdefault(name, Record(record.row, {"messages": []}, record.sheet)).cells["messages"]
         assert isinstance(turns, list)
-        if turns and turns[-1]["role"] == role:
+        if said and turns and turns[-1]["role"] == role:
             turns[-1]["content"] += f"\n{said}"
         elif said:
             turns.append({"role": role, "content": said})

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from tunesmith.export.evidence import make_cases
 from tunesmith.export.mlx_layouts import find_layout
 from tunesmith.model import TrainedTensors
-from tunesmith.prompts import Template
+from tunesmith.prompts import Template, render_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,9 +79,10 @@ def speaks_alike(base: Path, template: Template, tokenizer: PreTrainedTokenizerB
     if not set(template.stop_ids) <= _ends(base) | {other.eos_token_id} or other.chat_template is None:
         return False
     for case in make_cases((), template, tokenizer, longest=_ANY_LENGTH):
-        try:
-            text = other.apply_chat_template(list(case.turns), tokenize=False, add_generation_prompt=True)
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError):
+        try:  # not by the tokenizer: the template of a base that was trained with another was not looked at before
+            turns, specials = list(case.turns), other.special_tokens_map
+            text = render_source(other.get_chat_template(), messages=turns, add_generation_prompt=True, **specials)
+        except (jinja2.TemplateError, RecursionError, ValueError, TypeError, KeyError):
             return False
         if tuple(other.encode(text, add_special_tokens=False)) != case.ids:
             return False

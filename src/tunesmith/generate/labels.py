@@ -125,7 +125,7 @@ def _batches(order: Sequence[int], tails: Sequence[Tails], size: int) -> Iterato
     """Runs of at most `size` prompts that have the same ids for the labels."""
     batch: list[int] = []
     for index in order:
-        if batch and (len(batch) == size or tails[index] is not tails[batch[0]]):
+        if batch and (len(batch) == size or tails[index] != tails[batch[0]]):
             yield batch
             batch = []
         batch.append(index)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,8 +63,7 @@ class Endpoint:
             SettingsError: an address without a model's name or a host.
         """
         if address.startswith(OLLAMA):
-            host = os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS
-            url = (host if "://" in host else f"http://{host}").rstrip("/") + "/v1"
+            url = _ollama_address(os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS) + "/v1"
             name = address.removeprefix(OLLAMA)
         elif address.startswith(("http://", "https://")):
             url, _, name = address.partition("#")
@@ -160,6 +160,15 @@ class Endpoint:
             cause=_without_key(" ".join(str(error).split())),
             fix=f"start it, check the address and the model's name, and set {_KEYS[0]} if it wants a key",
         )
+
+
+def _ollama_address(host: str) -> str:
+    """The URL that OLLAMA_HOST stands for. Without a scheme its port is Ollama's unless it says another: 0.0.0.0."""
+    if "://" in host:
+        return host.rstrip("/")
+    host = host.rstrip("/")
+    has_port = re.search(r":\d+$", host) is not None
+    return f"http://{host}" if has_port else f"http://{host}:{urlsplit(OLLAMA_ADDRESS).port}"
 
 
 def _text(message: Message) -> str:

@@ -3,6 +3,7 @@
 from tunesmith.prompts.check import check_template
 from tunesmith.prompts.probe import shared_length
 from tunesmith.prompts.render import Template, prompt_text, prompt_turns, render, render_prompt
+from tunesmith.prompts.sandbox import render_source
 from tunesmith.prompts.templates import TEMPLATES
 from tunesmith.prompts.tokens import prepare_tokenizer
 
@@ -15,5 +16,6 @@ __all__ = [
     "prompt_turns",
     "render",
     "render_prompt",
+    "render_source",
     "shared_length",
 ]

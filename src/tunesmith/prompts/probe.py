@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import jinja2
 
+from tunesmith.prompts.sandbox import render_source
 from tunesmith.prompts.templates import reads_context, writes_bos
 from tunesmith.prompts.tokens import ANSWER_TAGS, Marks, Spelling, compile_guard, find_stops
 
@@ -25,6 +26,7 @@ Turn = dict[str, str]
 QUESTIONS = ("Frage 1: \"q\" {{ 7 * 7 }} <b>é</b>\n\t- '你好' 🙂?", "Second {% if %} ### question {}\\n?")
 ANSWERS = ("First: 'a' {{ x }} <i>ü</i>\n2. 再见 🙃.", "Second answer #}\\n!")
 _OTHER = "Probe of a system text."
+_OPERATIONS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # that a template does wrong
 _TEMPLATE_FILES = ("<unknown>", "<template>")
 
 
@@ -73,26 +75,17 @@ def find_rules(source: str, tokenizer: PreTrainedTokenizerBase) -> Rules:
 
 
 def write_text(turns: list[Turn], source: str, tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False) -> str:
-    """Render in transformers' sandbox, which compiles a source once. `prompt` asks for an answer at the end.
+    """Render as transformers would, within the sandbox's bounds. `prompt` asks for an answer at the end.
 
     Raises:
         Fault: the template's own words and the line they come from.
     """
+    specials: dict[str, Any] = tokenizer.special_tokens_map
     try:
-        if turns:
-            text = tokenizer.apply_chat_template(
-                turns, chat_template=source, tokenize=False, add_generation_prompt=prompt
-            )
-            return str(text)
-        # apply_chat_template refuses the empty conversation, which is what comes before an assistant's opening words.
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        specials: dict[str, Any] = tokenizer.special_tokens_map
-        rendered: Any = render_jinja_template([[]], chat_template=source, add_generation_prompt=prompt, **specials)
-        return str(rendered[0][0])
+        return render_source(source, messages=turns, add_generation_prompt=prompt, **specials)
     except jinja2.TemplateSyntaxError as error:
         raise Fault(f"line {error.lineno} of the template: {error.message}") from error
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+    except (jinja2.TemplateError, RecursionError, *_OPERATIONS) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename in _TEMPLATE_FILES]
         place = f"line {lines[-1]} of the template: " if lines else ""

@@ -6,7 +6,7 @@ The latter is halved when memory runs out, which changes no optimizer step.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,9 +21,6 @@ from tunesmith.train.device import ALONE, Processes
 Result = TypeVar("Result")
 
 MEMORY_FIX = "lower data.max_length, set train.gradient_checkpointing, or take a smaller model or method.name lora"
-
-
-_MOMENTS_BYTES: Mapping[str, int] = {"adamw_8bit": 2}  # of a parameter; others hold two moments in its own format
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +41,20 @@ class MemoryNeed:
 
 def memory_need(model: nn.Module, optimizer: str, device: torch.device) -> MemoryNeed:
     """Counted from the parameters of the model as it will be trained."""
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     training = sum(
-        parameter.numel() * (parameter.element_size() + _MOMENTS_BYTES.get(optimizer, 2 * parameter.element_size()))
+        parameter.nbytes + _moments_bytes(parameter, optimizer)
         for parameter in model.parameters()
         if parameter.requires_grad
     )
     return MemoryNeed(weights, training, free_bytes(device))
+
+
+def _moments_bytes(parameter: nn.Parameter, optimizer: str) -> int:
+    """At least: Muon keeps one moment of a matrix that is no table, 8-bit AdamW a byte for each of two."""
+    if optimizer == "adamw_8bit":
+        return 2 * parameter.numel()
+    return parameter.nbytes * (1 if optimizer == "muon" and parameter.ndim == 2 else 2)
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -64,15 +68,23 @@ def free_bytes(device: torch.device) -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
-    limit, used = (_number_in(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return free if limit is None or used is None else min(free, max(0, limit - used))
+    left = left_in_container(Path("/sys/fs/cgroup"))
+    return free if left is None else min(free, left)
 
 
-def _number_in(path: Path) -> int | None:
+def left_in_container(folder: Path) -> int | None:
+    """What a cgroup (version 2) still lets its processes take; None where it sets no limit.
+
+    Pages of files that were read count as used there, but the kernel gives them up first: a model that was just copied
+    into a container would otherwise leave no room for itself.
+    """
     try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # there is no such file, or no limit: "max"
+        limit, used = (int((folder / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "active_file ")))
+    except (OSError, ValueError):  # there are no such files, or no limit: "max"
         return None
+    return max(0, limit - used + files)
 
 
 @dataclass(slots=True)

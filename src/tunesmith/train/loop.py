@@ -159,7 +159,7 @@ def fit(
 
     unsaved = False  # whether there is something that no checkpoint holds
     while True:
-        is_best, best_before = False, (state.best_loss, state.best_step)
+        is_best, before = False, (state.best_loss, state.best_step, state.anchor)
         started = time.perf_counter()
         validation_loss = validated() if state.validation_pending and not stopping() else None
         if validation_loss is not None:
@@ -185,7 +185,7 @@ def fit(
             except ResourceError as error:
                 if ended or leaving:
                     raise
-                state.best_loss, state.best_step = best_before  # what was not saved cannot be gone back to
+                state.best_loss, state.best_step, state.anchor = before  # what was not saved cannot be gone back to
                 tell("save_failed", message=f"step {state.step} is not saved, trying again later: {error.message}")
             else:
                 unsaved = False

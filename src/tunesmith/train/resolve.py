@@ -105,7 +105,7 @@ def with_peak_of_phases(config: RunConfig) -> RunConfig:
 
 
 def _chosen_lora_settings(config: RunConfig) -> list[str]:
-    """Settings that only LoRA has and that somebody chose: `--lora_r 8` alone asks for LoRA.
+    """Settings that LoRA reads and that somebody chose: `--lora_r 8` alone asks for LoRA.
 
     Beside a `method.name: auto` that was written out, as in the file of `tunesmith init`, a default is no choice.
     """
@@ -113,9 +113,8 @@ def _chosen_lora_settings(config: RunConfig) -> list[str]:
     is_open = config.origin("method.name") == "default"
     return [
         f"method.{name}"
-        for name in MethodConfig.model_fields
-        if name != "name"
-        and config.origin(f"method.{name}") != "default"
+        for name in METHODS["lora"].reads
+        if config.origin(f"method.{name}") != "default"
         and (is_open or getattr(config.method, name) != getattr(defaults, name))
     ]
 

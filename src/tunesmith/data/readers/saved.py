@@ -108,17 +108,31 @@ def _chosen(folder: Path, splits: Sequence[_Split], side: str) -> _Split:
 
 
 def _splits(folder: Path) -> list[_Split]:
-    """Every split of a folder: of datasets.DatasetDict a folder each, of parquet the files of one name."""
+    """Every split of a folder: of datasets.DatasetDict a folder each, of parquet the files of one name.
+
+    Raises:
+        DataError: it holds several data sets with splits of the same names, as main/ and socratic/ of gsm8k.
+    """
     if (folder / _STATE).is_file():
         return [_saved_split(folder)]
     saved = [_saved_split(path.parent) for path in sorted(folder.glob(f"*/{_STATE}"))]
     if saved:
         return saved
     files: dict[str, list[Path]] = {}
+    above: dict[str, dict[str, None]] = {}  # the folders that have a split of this name
     depths = ("*.parquet", "*/*.parquet", "*/*/*.parquet")  # as the hub lays them out; not the whole of a home folder
     for path in sorted(path for depth in depths for path in folder.glob(depth)):
-        found = _SPLIT.search(path.relative_to(folder).as_posix())
-        files.setdefault(found["split"] if found else path.stem, []).append(path)
+        place = path.relative_to(folder)
+        found = _SPLIT.search(place.as_posix())
+        split = found["split"] if found else path.stem
+        files.setdefault(split, []).append(path)
+        above.setdefault(split, {})[place.as_posix()[: found.start()] if found else place.parent.as_posix()] = None
+    for split, folders in above.items():
+        if len(folders) > 1:
+            raise DataError(
+                f"{folder} holds several data sets, each with {split}: {', '.join(folders)}",
+                fix=f"name the folder of one, such as {folder / max(folders)}",
+            )
     return [_Split(name, tuple(paths), is_arrow=False) for name, paths in files.items()]
 
 
