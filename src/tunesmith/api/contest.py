@@ -217,7 +217,7 @@ def _answers(
     prompts = [example.prompt for example in asked.examples]
     endpoint = Endpoint.parse(reference)
     if endpoint is not None:
-        log = AnswerLog(answers_file(folder / "answers", reference, config, None))
+        log = AnswerLog(answers_file(folder / "answers", reference, config, endpoint))
         answers = ask_all(
             endpoint,
             prompts,

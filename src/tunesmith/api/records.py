@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.config import RunConfig
+from tunesmith.config import RunConfig, quantize_of
 from tunesmith.evaluate import AnswerLog, Tools, encoder_identity
+from tunesmith.generate import OLLAMA, Endpoint
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
@@ -24,21 +25,27 @@ if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
 _CARD = "README.md"  # in the model's folder, but no part of it
+_LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
 
-def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
+def answers_file(folder: Path, name: str, config: RunConfig, model: Session | Endpoint) -> Path:
     """The file under `folder` for the answers of a model.
+
+    Of a model of Ollama that is made anew they are other answers; what another server has at an address is not known.
 
     Args:
         name: of the model; its file begins with it. config: how answers are written.
-        session: of a model of this machine; None for one behind an address.
+        model: on this machine, or behind an address.
     """
     depends_on: list[object] = [name, config.generate.model_dump(), config.seed]
-    if session is not None:
-        place = Path(session.loaded.path)
+    if isinstance(model, Endpoint):
+        depends_on += [model.url, model.digest() if name.startswith(OLLAMA) else None]
+    else:
+        loaded, settings = model.loaded, model.config.model
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
-        depends_on += [session.loaded.revision, session.loaded.tokenizer.chat_template, str(session.loaded.dtype)]
-        depends_on += _stamps(place, "*.safetensors")
+        depends_on += [loaded.revision, loaded.tokenizer.chat_template, str(loaded.dtype), loaded.device.type]
+        depends_on += [quantize_of(model.config.method.name, settings.quantize)]
+        depends_on += _stamps(Path(loaded.path), "*.safetensors")
     return folder / f"{file_name(name)}-{_digest(depends_on)}.jsonl"
 
 
@@ -100,12 +107,17 @@ def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], 
         SettingsError: `eval.judge` is no address, or a check is wrong.
     """
     judge = config.eval.judge
-    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}.jsonl")
+    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}-{_digest([judge])}.jsonl")
     identity = _digest([encoder_identity(config.eval.encoder)])
     vectors = AnswerLog(folder / f"vectors-{identity}.jsonl")
     return Tools.of(config.eval, log=log, vectors=vectors, on_progress=on_progress)
 
 
 def file_name(text: str) -> str:
-    """A text made fit for the name of a file."""
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+    """A text made fit for the name of a file; of a long one the beginning and a digest."""
+    name = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+    return name if len(name.encode()) <= _LONGEST_NAME_BYTES else f"{_beginning(name)}-{_digest([text])}"
+
+
+def _beginning(name: str) -> str:
+    return name.encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore")

@@ -106,12 +106,19 @@ class Endpoint:
 
     def loaded_bytes(self) -> int | None:
         """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
+        found = self._of_ollama("ps", "size")
+        return found if isinstance(found, int) else None
+
+    def digest(self) -> str | None:
+        """What Ollama tells the model by, another one when it is made anew; None where it does not say."""
+        found = self._of_ollama("tags", "digest")
+        return found if isinstance(found, str) else None
+
+    def _of_ollama(self, path: str, key: str) -> object:
         try:
-            with urlopen(f"{self.url.removesuffix('/v1')}/api/ps", timeout=_ASIDE_SECONDS) as response:
-                loaded = json.load(response)["models"]
-            return next(
-                (int(one["size"]) for one in loaded if one["name"] in (self.model, f"{self.model}:latest")), None
-            )
+            with urlopen(f"{self.url.removesuffix('/v1')}/api/{path}", timeout=_ASIDE_SECONDS) as response:
+                models = json.load(response)["models"]
+            return next((one[key] for one in models if one["name"] in (self.model, f"{self.model}:latest")), None)
         except (OSError, HTTPException, ValueError, KeyError, TypeError):
             return None
 
