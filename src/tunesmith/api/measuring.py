@@ -288,7 +288,7 @@ def _with_and_without(comparison: Comparison, examples: Sequence[Example], *, ex
     if base is None or tuned is None:
         if exclude:
             raise DataError(
-                f"all {comparison.tuned.row_count} test rows are also in the training data",
+                f"every test row that was measured ({comparison.tuned.row_count}) is also in the training data",
                 fix="give other rows with --data FILE, or leave out --eval.exclude_leaked",
             )
         return comparison

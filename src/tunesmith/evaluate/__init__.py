@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
+    from tunesmith.evaluate.tasks import task_scores
     from tunesmith.evaluate.titles import MetricChange, is_share, metric_title
 
 __all__ = [
@@ -123,6 +124,7 @@ __all__ = [
     "score_all",
     "select",
     "summarise",
+    "task_scores",
     "wilson",
     "with_preference",
 ]
@@ -154,6 +156,7 @@ _HOME = {
     ),
     **dict.fromkeys(("with_preference",), "sides"),
     **dict.fromkeys(("encoder_identity",), "semantic"),
+    **dict.fromkeys(("task_scores",), "tasks"),
     **dict.fromkeys(("MetricChange", "is_share", "metric_title"), "titles"),
 }
 

@@ -84,7 +84,7 @@ class Contest:
             "worse": f"{name} is worse than {first}",
             "no evidence": f"no evidence that {name} and {first} differ",
             "different": f"{name} and {first} differ",
-            "too few rows": f"{len(self.rows)} rows are too few to tell {name} and {first} apart",
+            "too few rows": f"too few rows ({len(self.rows)}) to tell {name} and {first} apart",
         }[found.verdict]
         return f"{said} ({change})"
 
