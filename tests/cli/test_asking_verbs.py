@@ -140,13 +140,16 @@ def test_chat_commands(pipe, home: Path) -> None:
     assert outcome.out.splitlines() == [
         "[Be kind] base answer to One? after 2 messages",
         "[Be kind] base answer to Two? after 2 messages",
-        "base answer to Three? after 3 messages",
+        "base answer to Three? after 1 messages",
     ]
-    saved = json.loads((home / "talk.jsonl").read_text(encoding="utf-8"))
-    assert [(turn["role"], turn["content"].split()[0]) for turn in saved["messages"]] == [
-        ("user", "Two?"), ("assistant", "[Be"), ("user", "Three?"), ("assistant", "base")
-    ]  # fmt: skip
-    assert "saved 4 messages in talk.jsonl" in outcome.err
+    # what was answered under a system prompt is saved under it
+    saved = [json.loads(line) for line in (home / "talk.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[(turn["role"], turn["content"].split()[0]) for turn in talk["messages"]] for talk in saved] == [
+        [("system", "Be"), ("user", "Two?"), ("assistant", "[Be")],
+        [("user", "Three?"), ("assistant", "base")],
+    ]
+    assert "no system prompt; a new conversation begins" in outcome.err
+    assert "saved 5 messages of 2 conversations in talk.jsonl" in outcome.err
     assert "talk.jsonl exists already" in outcome.err
     assert "/save needs a file name" in outcome.err
     assert "there is no command /nonsense" in outcome.err
