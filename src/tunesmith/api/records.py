@@ -11,11 +11,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.config import RunConfig, quantize_of
+from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin, quantize_of
 from tunesmith.evaluate import AnswerLog, Tools, encoder_identity
 from tunesmith.generate import OLLAMA, Endpoint
 from tunesmith.runs import Run
@@ -57,22 +56,43 @@ def measured_file(folder: Path, name: str, run: Run, config: RunConfig, examples
     Args:
         name: base or tuned. config: of the run, with what is overridden now.
     """
-    model = config.model
-    settings = [model.model_dump(), config.prompt.model_dump(), config.generate.model_dump(), config.seed]
     depends_on = [
-        *[name, settings, config.method.name, run.manifest["model"]["revision"], run.manifest["data"].get("labels")],
-        *_stamps(run.model_dir, but=_CARD),
-        *_stamps(_folder_of(model.path)),
+        *[name, config.generate.model_dump(), config.seed, *_of_run(run, config)],
         *[asdict(example) for example in examples],
     ]
     return folder / f"measured-{name}-{_digest(depends_on)}.json"
 
 
+def answered_file(
+    folder: Path, name: str, run: Run, config: RunConfig, *, checkpoint: Path | None, asked: object
+) -> Path:
+    """The file under `folder` for all answers of a run, of its base or of a checkpoint in a comparison.
+
+    Its name is known without loading anything.
+
+    Args:
+        name: of the model. config: of the run, with what is overridden now. checkpoint: its folder, if it is one.
+        asked: the questions, and how answers are written.
+    """
+    weights = [] if checkpoint is None else _stamps(checkpoint)
+    depends_on = [name, *_of_run(run, config), *weights, asked]
+    return folder / f"answered-{file_name(name)}-{_digest(depends_on)}.json"
+
+
+def _of_run(run: Run, config: RunConfig) -> list[object]:
+    """What the answers of a run and of its base depend on, whatever they are asked."""
+    model, manifest = config.model, run.manifest
+    return [
+        *[model.model_dump(), config.prompt.model_dump(), config.method.name],
+        *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels")],
+        *_stamps(run.model_dir, but=_CARD),
+        *_stamps(_folder_of(model.path)),
+    ]
+
+
 def _folder_of(model: str) -> Path:
     """Of a base on this machine; one of the hub is known by its revision."""
-    if model.startswith("builtin:"):
-        return Path(str(resources.files("tunesmith"))) / "model" / "builtin" / model.removeprefix("builtin:")
-    return Path(model).expanduser()
+    return find_builtin(model) if model.startswith(BUILTIN_PREFIX) else Path(model).expanduser()
 
 
 def _stamps(folder: Path, pattern: str = "*", *, but: str | None = None) -> list[object]:
