@@ -16,7 +16,7 @@ from tunesmith.api.held_out import Progress, ask_session, held_out_examples, row
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
 from tunesmith.api.pages import run_page
-from tunesmith.api.records import answers_file, file_folder, measured_file, read_json, tools_of
+from tunesmith.api.records import answered_file, answers_file, file_folder, measured_file, read_json, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import DataReport
 from tunesmith.errors import DataError
@@ -28,7 +28,10 @@ from tunesmith.evaluate import (
     Item,
     Measured,
     MetricChange,
+    SuiteAnswers,
+    SuiteComparison,
     Tools,
+    ask_suite,
     calibrations,
     check_names,
     compare_table,
@@ -37,6 +40,7 @@ from tunesmith.evaluate import (
     predictions,
     read_suite,
     score,
+    score_suite,
     summarise,
     wilson,
     with_preference,
@@ -46,7 +50,6 @@ from tunesmith.types import Example
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
-    from tunesmith.evaluate import SuiteComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,23 +172,32 @@ class _Model:
 
     def suite(self, name: str, items: Sequence[Item]) -> SuiteComparison:
         """What both make of the items of one suite."""
-        from tunesmith.evaluate import SuiteComparison, measure_suite
-
-        session, scores = self._opened(), []
-        for who in ("base", "tuned"):
-            with session.engine(base=who == "base") as engine:
-                scores.append(
-                    measure_suite(
-                        engine,
-                        items,
-                        settings=self._config.generate,
-                        batch_size=self._config.eval.batch_size,
-                        seed=self._config.seed,
-                        on_progress=partial(self._on_progress, f"{who}, {name}"),
-                    )
-                )
-        base, tuned = scores
+        base, tuned = (score_suite(items, self._to_suite(who, name, items)) for who in ("base", "tuned"))
         return SuiteComparison(Path(name).stem, base, tuned, self._config.seed)
+
+    def _to_suite(self, who: str, name: str, items: Sequence[Item]) -> SuiteAnswers:
+        config = self._config
+        asked = [[item.question, item.answer, item.wrong] for item in items]
+        path = answered_file(
+            self._run.eval_dir / "answers",
+            f"{who}-{Path(name).stem}",
+            self._run,
+            config,
+            asked=[config.generate.model_dump(), config.seed, asked],
+        )
+        if found := SuiteAnswers.kept(path):
+            return found
+        with self._opened().engine(base=who == "base") as engine:
+            found = ask_suite(
+                engine,
+                items,
+                settings=config.generate,
+                batch_size=config.eval.batch_size,
+                seed=config.seed,
+                on_progress=partial(self._on_progress, f"{who}, {name}"),
+            )
+        found.keep(path)
+        return found
 
     def _opened(self) -> Session:
         if self._session is None:

@@ -64,15 +64,15 @@ def measured_file(folder: Path, name: str, run: Run, config: RunConfig, examples
 
 
 def answered_file(
-    folder: Path, name: str, run: Run, config: RunConfig, *, checkpoint: Path | None, asked: object
+    folder: Path, name: str, run: Run, config: RunConfig, *, asked: object, checkpoint: Path | None = None
 ) -> Path:
-    """The file under `folder` for all answers of a run, of its base or of a checkpoint in a comparison.
+    """The file under `folder` for all answers of a run, of its base or of a checkpoint: of a comparison, or to a suite.
 
     Its name is known without loading anything.
 
     Args:
-        name: of the model. config: of the run, with what is overridden now. checkpoint: its folder, if it is one.
-        asked: the questions, and how answers are written.
+        name: of the model, and of the suite. config: of the run, with what is overridden now.
+        asked: the questions, and how answers are written. checkpoint: its folder, if it is one.
     """
     weights = [] if checkpoint is None else _stamps(checkpoint)
     depends_on = [name, *_of_run(run, config), *weights, asked]

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         summarise,
         with_preference,
     )
-    from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
+    from tunesmith.evaluate.suite import SuiteAnswers, SuiteComparison, SuiteScores, ask_suite, score_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
     from tunesmith.evaluate.tasks import task_scores
     from tunesmith.evaluate.titles import MetricChange, is_share, metric_title
@@ -77,6 +77,7 @@ __all__ = [
     "PageTable",
     "Rows",
     "Selection",
+    "SuiteAnswers",
     "SuiteComparison",
     "SuiteScores",
     "Sums",
@@ -85,6 +86,7 @@ __all__ = [
     "answer_all",
     "ask",
     "ask_all",
+    "ask_suite",
     "bradley_terry",
     "calibrations",
     "check_names",
@@ -108,7 +110,6 @@ __all__ = [
     "mean_nll",
     "mean_of",
     "measure",
-    "measure_suite",
     "metric_title",
     "outcomes_needed",
     "outcomes_to_undecide",
@@ -122,6 +123,7 @@ __all__ = [
     "rows_of",
     "score",
     "score_all",
+    "score_suite",
     "select",
     "summarise",
     "task_scores",
@@ -146,7 +148,7 @@ _HOME = {
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
     ),
-    **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
+    **dict.fromkeys(("SuiteAnswers", "SuiteComparison", "SuiteScores", "ask_suite", "score_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("PageTable", "report_html"), "report"),
     **dict.fromkeys(("Evaluation", "ask", "evaluate", "likelihood_rows", "score"), "run"),
