@@ -23,6 +23,7 @@ from tunesmith.evaluate import (
     PageTable,
     Selection,
     Tools,
+    ask_judge,
     hold,
     judge_lines,
     knowable,
@@ -133,6 +134,8 @@ def compare(
         seed=config.seed,
     )
     contest = replace(contest, memory_bytes=memory)
+    if asked.cases:
+        ask_judge(asked.cases, [answer.text for answer in answers[references[-1]]], tools)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
     findings = tuple(_strangers(references, run, asked))
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
     from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
-    from tunesmith.evaluate.cases import Case, read_cases
+    from tunesmith.evaluate.cases import Case, ask_judge, read_cases
     from tunesmith.evaluate.choosing import Selection, select
     from tunesmith.evaluate.contests import Contest, hold, judge_lines, knowable, references_of, score_all
     from tunesmith.evaluate.evaluators import (
@@ -86,6 +86,7 @@ __all__ = [
     "answer_all",
     "ask",
     "ask_all",
+    "ask_judge",
     "ask_suite",
     "bradley_terry",
     "calibrations",
@@ -134,7 +135,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
     **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
-    **dict.fromkeys(("Case", "read_cases"), "cases"),
+    **dict.fromkeys(("Case", "ask_judge", "read_cases"), "cases"),
     **dict.fromkeys(("Contest", "hold", "judge_lines", "knowable", "references_of", "score_all"), "contests"),
     **dict.fromkeys(("Bin", "ClassScores", "LabelReport", "report_labels"), "labels"),
     **dict.fromkeys(
