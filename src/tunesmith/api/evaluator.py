@@ -32,6 +32,7 @@ from tunesmith.evaluate import (
     Rows,
     Sums,
     Tools,
+    finite,
     interval,
     mean_of,
     references_of,
@@ -120,11 +121,11 @@ class EvaluationReport:
         return "\n".join([f"{self.model_name}, {len(self.rows)} rows", *lines])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The same as plain values. Numbers that JSON does not have (an infinite perplexity) are None."""
         return {
             "model_name": self.model_name,
             "metrics": {
-                name: {"value": found.value, "low": found.low, "high": found.high}
+                name: {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
                 for name, found in self.metrics.items()
             },
             "not_measured": self.not_measured,

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.likelihood import mean_nll
     from tunesmith.evaluate.material import Rows, Tools, rows_of
     from tunesmith.evaluate.measured import Measured
-    from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
+    from tunesmith.evaluate.paired import (
+        CONFIDENCE,
+        Difference,
+        Interval,
+        Sums,
+        difference,
+        finite,
+        interval,
+        mean_of,
+    )
     from tunesmith.evaluate.rating import (
         Tally,
         bradley_terry,
@@ -99,6 +108,7 @@ __all__ = [
     "difference",
     "encoder_identity",
     "evaluate",
+    "finite",
     "hold",
     "interval",
     "is_decided",
@@ -145,7 +155,9 @@ _HOME = {
     **dict.fromkeys(("mean_nll",), "likelihood"),
     **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
     **dict.fromkeys(("Measured",), "measured"),
-    **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
+    **dict.fromkeys(
+        ("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "finite", "interval", "mean_of"), "paired"
+    ),
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
     ),

@@ -59,7 +59,7 @@ class Endpoint:
         """The endpoint that an address names; None for what is no address, such as a run.
 
         Raises:
-            SettingsError: an address without a model's name or a host.
+            SettingsError: an address without a model's name or a host, or with a password, which reports would show.
         """
         if address.startswith(OLLAMA):
             host = os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS
@@ -69,6 +69,11 @@ class Endpoint:
             url, _, name = address.partition("#")
         else:
             return None
+        if "@" in urlsplit(url).netloc:
+            raise SettingsError(
+                "the address of a server has a user or a password in it",
+                fix=f"leave it out of the address, and give a key in the environment: {_KEYS[0]}",
+            )
         if not name or not urlsplit(url).hostname:
             raise SettingsError(
                 f"{address!r} names no model of a server",
