@@ -109,7 +109,7 @@ def interval(sums: Sums, *, seed: int = 0, confidence: float = CONFIDENCE, resam
     Raises:
         ValueError: there are no rows.
     """
-    scored = np.flatnonzero(~np.isnan(sums.by_row)).tolist()
+    scored = np.flatnonzero(_has_score(sums)).tolist()
     if len(sums.rows) and not scored:
         return Interval(math.nan, math.nan, math.nan)
     known, n = sums.only(scored), len(scored)
@@ -131,7 +131,7 @@ def difference(
     """
     if len(after.rows) != len(before.rows):
         raise ValueError(f"{len(before.rows)} rows before, {len(after.rows)} after: not the same rows")
-    shared = np.flatnonzero(~np.isnan(before.by_row) & ~np.isnan(after.by_row)).tolist()
+    shared = np.flatnonzero(_has_score(before) & _has_score(after)).tolist()
     if len(before.rows) and not shared:
         return Difference(math.nan, math.nan, math.nan, math.nan, 1.0, "too few rows")
     before, after, n = before.only(shared), after.only(shared), len(shared)
@@ -152,6 +152,15 @@ def difference(
         else:
             verdict = "better" if (second > first) == after.higher_is_better else "worse"
     return Difference(first, second, low, high, p_value, verdict)
+
+
+def _has_score(sums: Sums) -> NDArray[np.bool_]:
+    """(n,): whether a row has a score by itself. One of nothing but zeros may have none (0 / 0)."""
+    found = sums.rows.any(axis=1)
+    empty = np.flatnonzero(~found).tolist()
+    if empty:
+        found[empty] = ~np.isnan(sums.only(empty).by_row)
+    return found
 
 
 def _swapped(before: Sums, after: Sums, seed: int, resamples: int) -> float:
