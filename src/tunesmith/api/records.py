@@ -1,4 +1,4 @@
-"""Where answers are kept: a file for each model, template, settings and seed that they depend on.
+"""Where answers are kept: a file for each model, template, settings and seed that they depend on, and our version.
 
 The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge, and for
 each encoder one of the vectors of texts.
@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith import __version__
 from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin, quantize_of
 from tunesmith.evaluate import AnswerLog, Tools, encoder_identity
 from tunesmith.generate import OLLAMA, Endpoint
@@ -43,7 +44,7 @@ def answers_file(folder: Path, name: str, config: RunConfig, model: Session | En
         loaded, settings = model.loaded, model.config.model
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
         depends_on += [loaded.revision, loaded.tokenizer.chat_template, str(loaded.dtype), loaded.device.type]
-        depends_on += [quantize_of(model.config.method.name, settings.quantize)]
+        depends_on += [quantize_of(model.config.method.name, settings.quantize), __version__]
         depends_on += _stamps(Path(loaded.path), "*.safetensors")
     return folder / f"{file_name(name)}-{_digest(depends_on)}.jsonl"
 
@@ -84,7 +85,7 @@ def _of_run(run: Run, config: RunConfig) -> list[object]:
     model, manifest = config.model, run.manifest
     return [
         *[model.model_dump(), config.prompt.model_dump(), config.method.name],
-        *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels")],
+        *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels"), __version__],
         *_stamps(run.model_dir, but=_CARD),
         *_stamps(_folder_of(model.path)),
     ]
