@@ -156,7 +156,7 @@ def difference(
 
 def _has_score(sums: Sums) -> NDArray[np.bool_]:
     """(n,): whether a row has a score by itself. One of nothing but zeros may have none (0 / 0)."""
-    found = sums.rows.any(axis=1)
+    found: NDArray[np.bool_] = np.asarray(sums.rows.any(axis=1))
     empty = np.flatnonzero(~found).tolist()
     if empty:
         found[empty] = ~np.isnan(sums.only(empty).by_row)
