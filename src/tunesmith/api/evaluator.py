@@ -230,14 +230,19 @@ class ModelEvaluator:
         return metrics, left
 
 
+_WHY_NOT: Mapping[Need, str] = {
+    "likelihood": "it needs the model itself: give generate of a ModelFinetuner, or use tunesmith eval",
+    "references": "it needs right answers, and there are none",
+}
+
+
 def _why_not(metric: EvaluationMetric, can: Collection[Need]) -> str | None:
     if metric.function is not None:
         return None
     if metric.evaluator is None:
         return "it has no function"
-    if EVALUATORS[metric.evaluator].needs not in can:
-        return "it needs the model itself: give generate of a ModelFinetuner, or use tunesmith eval"
-    return None
+    need = EVALUATORS[metric.evaluator].needs
+    return None if need in can else _WHY_NOT.get(need, "it needs more than texts: use tunesmith eval or compare")
 
 
 def _text(answer: object, row: int) -> str:
