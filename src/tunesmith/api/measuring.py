@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,15 @@ from tunesmith.api.held_out import Progress, ask_session, held_out_examples, row
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
 from tunesmith.api.pages import run_page
-from tunesmith.api.records import answered_file, answers_file, file_folder, measured_file, read_json, tools_of
+from tunesmith.api.records import (
+    answered_file,
+    answers_file,
+    asked_with,
+    file_folder,
+    measured_file,
+    read_json,
+    tools_of,
+)
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import DataReport
 from tunesmith.errors import DataError
@@ -58,8 +66,8 @@ class Comparison:
 
     leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
     that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
-    `eval.suites`. folder: of its files. data: the file of the user that was asked, and `asked`, what was read of it;
-    None for the run's own test rows.
+    `eval.suites`. asked_with: settings of eval and generate. folder: of its files. data: the file of the user that was
+    asked, and `asked`, what was read of it; None for the run's own test rows.
     """
 
     run: Run
@@ -72,6 +80,7 @@ class Comparison:
     others: tuple[Evaluation, Evaluation] | None = None
     is_excluding: bool = False
     suites: tuple[SuiteComparison, ...] = ()
+    asked_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changes(self) -> list[MetricChange]:
@@ -85,6 +94,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         summary: dict[str, object] = summarise(self.base, self.tuned)
+        summary["asked_with"] = self.asked_with
         summary["leakage"] = self.leakage.to_json()
         if self.others:
             summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
@@ -134,7 +144,8 @@ def evaluate(
     if PREFERENCE in config.eval.metrics and tools.judge is not None:
         base, tuned = with_preference(base, tuned, tools.judge)
     folder = run.eval_dir if data is None else file_folder(run, data)
-    comparison = Comparison(run, base, tuned, leakage, folder, data, given.report if given else None)
+    report = given.report if given else None
+    comparison = Comparison(run, base, tuned, leakage, folder, data, report, asked_with=asked_with(config))
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, exclude=config.eval.exclude_leaked)

@@ -24,6 +24,7 @@ from tunesmith.types import Example
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
+_NO_RESULT = {"batch_size", "requests", "judge_timeout"}  # settings of eval that change how long it takes, nothing else
 _CARD = "README.md"  # in the model's folder, but no part of it
 _LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
@@ -114,6 +115,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def asked_with(config: RunConfig) -> dict[str, Any]:
+    """The settings that a measurement goes by, as eval/summary.json keeps them: another measurement has others."""
+    return {
+        "eval": config.eval.model_dump(mode="json", exclude=_NO_RESULT),
+        "generate": config.generate.model_dump(mode="json"),
+    }
 
 
 def file_folder(run: Run, data: str) -> Path:
