@@ -239,10 +239,13 @@ class Conversation:
     def _keep(self, *, right: str | None, is_right: bool) -> str:
         """Append the last exchange as a row of question, context, answer, wrong_answer and model."""
         from tunesmith.runs import append_line
+        from tunesmith.types import Message
 
         if not self.turns:
             return "there is no answer yet"
         *earlier, question, answer = self.turns
+        if self.system and self.system != self.session.config.prompt.system:  # the run's own is a setting of training
+            earlier = [Message("system", self.system), *earlier]
         row = {
             "question": question.content,
             "context": "\n".join(f"{turn.role}: {turn.content}" for turn in earlier),
