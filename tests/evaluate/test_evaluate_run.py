@@ -322,6 +322,15 @@ def test_preference_is_a_score_of_both(engine):
     values = [side.metrics["judge_preference"] for side in sides]
     assert values == [pytest.approx(0.5 / 3), pytest.approx(2.5 / 3)]
     assert compare_table(*sides)[-1].title == "preferred by the judge"
+    lines = json.loads(json.dumps(predictions(*sides)))
+    assert [(line["base"]["judge_preference"], line["tuned"]["judge_preference"]) for line in lines] == [
+        *[(0, 1), (0.5, 0.5), (0, 1)]
+    ]
+    assert lines[0]["tuned"]["judge_preference_reply"] == (
+        "With this answer as B:\nBETTER: B\n\nWith this answer as A:\nBETTER: A"
+    )
+    assert "judge_preference_reply" not in lines[1]["tuned"]  # the same answer twice is not asked
+    assert sides[0].rows[0].keys() == {*base.rows[0], "judge_preference"}
 
 
 def test_scores_that_do_not_suit_are_refused_before_anything_is_asked(engine):
