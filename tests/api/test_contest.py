@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_a_run_against_its_base_and_its_own_checkpoints() -> None:
     rows = [json.loads(line) for line in (result.folder / "rows.jsonl").read_text().splitlines()]
     assert rows[0]["answers"].keys() == {"base", "a", "a@2", "a@4"}
     assert "a@4" in (result.folder / "report.html").read_text()
-    assert len(list((result.folder / "answers").iterdir())) == 4
+    assert len(list((result.folder / "answers").glob("*.jsonl"))) == 4
 
 
 def test_a_second_call_asks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,6 +64,46 @@ def test_a_second_call_asks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path).contest.rows == first.contest.rows
     with pytest.raises(pytest.fail.Exception, match="asked again"):  # other settings are other answers
         api.compare(["base", "a"], overrides={"max_new_tokens": 5}, folder=tmp_path)
+
+
+def test_a_second_call_opens_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ["base", "a", "a@2"]
+    first = api.compare(names, overrides={**SHORT}, folder=tmp_path).to_json()
+    opened: list[str] = []
+    real = open_model
+    monkeypatch.setattr(
+        "tunesmith.api.asking.open_model", lambda name, settings: opened.append(name) or real(name, settings)
+    )
+    assert api.compare(names, overrides={**SHORT}, folder=tmp_path).to_json() == first
+    assert opened == []
+    api.compare(names, overrides={**SHORT, "model.dtype": "bfloat16"}, folder=tmp_path)
+    assert [Path(name).name for name in opened] == names[1:2] + names[1:]  # the base is that of the first run
+    weights = Path("runs/a/checkpoints/step-000002/weights.safetensors")
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 10**9))
+    opened.clear()
+    api.compare(names, overrides={**SHORT}, folder=tmp_path)
+    assert opened == ["a@2"]
+
+
+def test_settings_of_the_model_are_those_of_every_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[Any] = []
+    real = open_model
+
+    def watched(name: str, settings: Any) -> Any:
+        opened.append(real(name, settings))
+        return opened[-1]
+
+    monkeypatch.setattr("tunesmith.api.asking.open_model", watched)
+    api.compare(["base", "a"], overrides={**SHORT, "model.dtype": "bfloat16"}, folder=tmp_path)
+    assert [str(session.loaded.dtype) for session in opened] == ["torch.bfloat16"] * 2
+
+
+def test_the_base_answers_as_eval_has_it_answer(tmp_path: Path) -> None:
+    measured = api.evaluate("a", overrides={**SHORT})
+    compared = api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path)
+    assert [row["answers"]["base"]["text"] for row in compared.contest.rows] == [
+        row["prediction"] for row in measured.base.rows
+    ]
 
 
 def test_a_run_with_another_split_is_warned_of(tmp_path: Path) -> None:
@@ -228,7 +269,7 @@ def test_a_panel_answers_as_the_models_do_and_loads_a_base_once(monkeypatch: pyt
     opened: list[str] = []
     real = open_model
     monkeypatch.setattr(
-        "tunesmith.api.panel.open_model", lambda name, config: opened.append(name) or real(name, config)
+        "tunesmith.api.panel.open_model", lambda name, settings: opened.append(name) or real(name, settings)
     )
     panel = api.open_panel(["base", "a", "a@2"], overrides={**SHORT})
     assert opened == ["a", "a@2"]

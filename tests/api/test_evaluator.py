@@ -45,6 +45,10 @@ def test_a_function_of_ones_own_and_a_metric_without_one() -> None:
     assert report.metrics["polite"].value == pytest.approx(1 / 12)
     assert report.to_text().splitlines()[0] == "parrot, 12 rows"
     assert "perplexity: not measured" in report.to_text()
+    evaluator.add_metric(EvaluationMetric("ended", MetricType.CUSTOM))
+    report = evaluator.evaluate_model(model_name="parrot", generate_func=parrot, dataset=ROWS)
+    assert "ModelFinetuner" in report.not_measured["perplexity"]
+    assert "ModelFinetuner" not in report.not_measured["ended"]  # it would not help
 
 
 def test_a_file_is_read_as_training_would_read_it(tmp_path: Path) -> None:

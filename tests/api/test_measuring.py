@@ -84,6 +84,19 @@ def test_another_setting_or_other_rows_are_asked(run: Run, opened: list[str], ch
     assert len(opened) == 1
 
 
+def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str], tmp_path: Path) -> None:
+    suite = tmp_path / "mine.jsonl"
+    items = [{"question": f"Is {n} a number?", "answer": "yes", "wrong": ["no"]} for n in range(3)]
+    suite.write_text("".join(json.dumps(item) + "\n" for item in items))
+    first = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": [str(suite)]}).to_json()["suites"]
+    assert len(opened) == 1
+    again = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": [str(suite)]}).to_json()["suites"]
+    assert (len(opened), again) == (1, first)
+    suite.write_text(suite.read_text().replace("Is 2", "Is 4"))
+    api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": [str(suite)]})
+    assert len(opened) == 2
+
+
 def test_a_model_that_was_written_anew_is_asked_anew(run: Run, opened: list[str]) -> None:
     (weights,) = run.model_dir.glob("*.safetensors")
     before = weights.stat()

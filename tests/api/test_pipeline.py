@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tunesmith.api.pipeline import _same_run
+from tunesmith.api import pipeline
+from tunesmith.api.pipeline import Stage, Watch, _same_run
+from tunesmith.api.records import asked_with
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import SettingsError
 from tunesmith.runs import Run
@@ -77,3 +79,22 @@ def test_what_equals_the_default_need_not_be_said(tmp_path: Path) -> None:
     given = {"data.path": "/faq.csv"}
     now = load_config(stored=run.config_path, overrides=given)
     assert _same_run(run, load_config(overrides=given), now).method.r == default
+
+
+def test_a_measurement_is_done_only_with_the_settings_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(overrides={"data.path": "/faq.csv"})
+    run = Run.create(tmp_path / "run", config_text=dump_config(config), manifest={"data": {"split": {"test": 3}}})
+    for folder in (run.eval_dir, run.model_dir):
+        folder.mkdir(exist_ok=True)
+    (run.eval_dir / "summary.json").write_text(json.dumps({"asked_with": asked_with(config)}))
+    (run.model_dir / "README.md").write_text("card")
+    told: list[Stage] = []
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(pipeline, "evaluate", lambda reference, overrides, on_progress: asked.append(overrides))
+    quicker = config.replaced("eval.batch_size", 7, "flag")  # of which no score depends
+    pipeline._evaluate(run, quicker, told.append, Watch())
+    assert [stage.is_done for stage in told] == [True]
+    assert asked == []
+    pipeline._evaluate(run, config.replaced("eval.max_rows", 5, "flag"), told.append, Watch())
+    assert told[-1].is_done is False
+    assert asked[0]["eval.max_rows"] == 5

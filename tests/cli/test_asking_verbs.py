@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tunesmith.api.leaks import Leak, LeakReport
 from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
@@ -51,6 +52,16 @@ def test_eval_names_test_rows_that_are_not_measured(cli, api, faq) -> None:
     assert "not among them" not in cli("eval", "faq").out
     api.skipped_rows = (11, 12)
     assert "2 test rows are not among them" in cli("eval", "faq").out
+
+
+def test_eval_names_test_rows_that_were_trained_on(cli, api, faq) -> None:
+    one = Leak(0, "data/faq.csv", 3, "near", 0.9, "data/faq.csv", 7, "train")
+    api.leakage = LeakReport((one,))
+    shown = cli("eval", "faq").out
+    assert "1 of 1 test rows is also in the training data" in shown
+    assert "faq.csv row 3 = faq.csv row 7: near, 90% alike" in shown
+    api.leakage = LeakReport((one, one))
+    assert "2 of 1 test rows are also in the training data" in cli("eval", "faq").out
 
 
 def test_eval_json_is_the_summary_alone(cli, api, faq) -> None:
@@ -140,13 +151,16 @@ def test_chat_commands(pipe, home: Path) -> None:
     assert outcome.out.splitlines() == [
         "[Be kind] base answer to One? after 2 messages",
         "[Be kind] base answer to Two? after 2 messages",
-        "base answer to Three? after 3 messages",
+        "base answer to Three? after 1 messages",
     ]
-    saved = json.loads((home / "talk.jsonl").read_text(encoding="utf-8"))
-    assert [(turn["role"], turn["content"].split()[0]) for turn in saved["messages"]] == [
-        ("user", "Two?"), ("assistant", "[Be"), ("user", "Three?"), ("assistant", "base")
-    ]  # fmt: skip
-    assert "saved 4 messages in talk.jsonl" in outcome.err
+    # what was answered under a system prompt is saved under it
+    saved = [json.loads(line) for line in (home / "talk.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[(turn["role"], turn["content"].split()[0]) for turn in talk["messages"]] for talk in saved] == [
+        [("system", "Be"), ("user", "Two?"), ("assistant", "[Be")],
+        [("user", "Three?"), ("assistant", "base")],
+    ]
+    assert "no system prompt; a new conversation begins" in outcome.err
+    assert "saved 5 messages of 2 conversations in talk.jsonl" in outcome.err
     assert "talk.jsonl exists already" in outcome.err
     assert "/save needs a file name" in outcome.err
     assert "there is no command /nonsense" in outcome.err

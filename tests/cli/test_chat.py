@@ -180,6 +180,21 @@ def test_corrections_are_kept_as_rows_that_train_reads(talk, home: Path) -> None
     assert sorted(row.answer for row in kept) == sorted([first["answer"], second["answer"]])
 
 
+def test_a_prompt_that_was_set_is_part_of_what_is_kept(talk, session) -> None:
+    """Without it, the answer would be trained on as one to the question alone. The run's own is in its settings."""
+    talk.command("/system Be kind")
+    ask(talk, "One?")
+    talk.command("/good")
+    ask(talk, "Two?")
+    talk.command("/good")
+    session.config = load_config(overrides={"prompt.system": "Be kind"})
+    talk.command("/good")
+    contexts = [row["context"] for row in rows()]
+    assert contexts[0] == "system: Be kind"
+    assert contexts[1].splitlines()[:2] == ["system: Be kind", "user: One?"]
+    assert contexts[2].startswith("user: One?")
+
+
 def test_every_command_has_a_line_of_help(talk) -> None:
     told = talk.command("/help")
     assert all(f"/{name} {argument}".rstrip() in told for name, (argument, _, _) in COMMANDS.items())

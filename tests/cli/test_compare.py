@@ -29,7 +29,7 @@ def test_verdict_table_and_answers_are_shown(cli, api) -> None:
 
 def test_a_failed_check_is_exit_code_100_and_a_failure_for_the_build(cli, api) -> None:
     api.failed_checks = [(), ("contains: a \x00b",)]
-    outcome = cli("compare", "base", "faq", "--junit", "out/report.xml", "--json")
+    outcome = cli("compare", "base", "faq", "--questions", "cases.yaml", "--junit", "out/report.xml", "--json")
     assert outcome.code == 100
     assert "1 of 2 questions failed a check on faq" in outcome.err
     assert json.loads(outcome.out)["cases"][1]["failed"] == ["contains: a \x00b"]
@@ -38,10 +38,19 @@ def test_a_failed_check_is_exit_code_100_and_a_failure_for_the_build(cli, api) -
     assert [case.find("failure") is not None for case in suite] == [False, True]
 
 
+def test_no_questions_are_no_passed_checks(cli, api) -> None:
+    """An empty report would be green."""
+    outcome = cli("compare", "base", "faq", "--junit", "out/report.xml")
+    assert outcome.code == 2
+    assert "--questions FILE.yaml" in outcome.err
+    assert api.calls == []
+    assert not Path("out").exists()
+
+
 def test_checks_are_told_beside_the_answers(cli, api) -> None:
     api.failed_checks = [(), ("contains: a",)]
     shown = cli("compare", "base", "faq", "--questions", "cases.yaml").out
-    assert "faq passed all of its 1 check" in shown
+    assert "faq passed its check" in shown
     assert "faq failed: contains: a" in shown
 
 

@@ -17,6 +17,8 @@ IMPOSSIBLE = [
     ({"method": "qlora", "model.device": "mps"}, "set model.device to cpu"),
     ({"method": "qlora", "train.sharding": "full"}, "a quantised base cannot be divided"),
     ({"method": "prefix", "gradient_checkpointing": True}, "prefix cannot recompute activations"),
+    ({"method": "prefix", "gradient_checkpointing": "yes"}, "prefix cannot recompute activations"),
+    ({"method": "prefix", "gradient_checkpointing": 1}, "prefix cannot recompute activations"),
     ({"method": "ptuning", "train.sharding": "full"}, "ptuning does not work with divided weights"),
     ({"method": "prompt", "method.layers": "0-1"}, "prompt has no method.layers: leave it out, or set"),
     ({"method": "prompt", "target_modules": "all"}, "prompt has no method.target_modules: leave it out, or set"),

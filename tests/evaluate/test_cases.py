@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,7 @@ import pytest
 
 from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith.errors import DataError
-from tunesmith.evaluate import Judge, Tools, read_cases
+from tunesmith.evaluate import Judge, Tools, ask_judge, read_cases
 from tunesmith.evaluate.cases import Case, Check
 from tunesmith.evaluate.semantic import Encoder
 
@@ -106,6 +107,26 @@ def test_similarity_to_the_answer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 wrong item") as caught:
         read(tmp_path, "- {question: a, check: {similar>=: 0.5}}")
     assert "similar>= compares with the answer of the case, and it has none" in str(caught.value.cause)
+
+
+def test_a_judge_is_asked_about_several_cases_at_once(tmp_path: Path) -> None:
+    """After the first, two at a time, as each waits here for another."""
+    together = threading.Barrier(2)
+
+    def reply(text: str) -> str:
+        if between(text, "question") != "a":
+            together.wait(timeout=20)
+        return "VERDICT: pass"
+
+    file = "\n".join(f"- {{question: {name}, check: {{judge: pass}}}}" for name in "abcde") + "\n- f\n"
+    with serving(FakeJudge(reply)) as owl:
+        tools = Tools(judge=Judge.of(owl.address, requests=2))
+        cases = read(tmp_path, file, tools)
+        ask_judge(cases, ["yes"] * 6, tools)
+        assert len(owl.asked) == 5
+        assert [check.failure("yes") for case in cases for check in case.checks] == [None] * 5
+        assert len(owl.asked) == 5
+    assert owl.most_at_once == 2
 
 
 def test_a_judge_of_cases(tmp_path: Path) -> None:

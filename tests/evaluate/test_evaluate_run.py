@@ -65,12 +65,14 @@ class Scripted:
     def learn(self, examples):
         self.script = dict(zip((tuple(example.prompt) for example in examples), self.answers, strict=False))
 
-    def generate(self, conversations, settings, *, seed, batch_size, on_progress):
+    def generate(self, conversations, settings, *, seed, batch_size, on_progress, on_answers):
         self.calls.append((list(conversations), settings, seed, batch_size))
         if on_progress:
             on_progress(len(conversations), len(conversations))
         texts = [self.script.get(tuple(asked), self.answers[0]) for asked in conversations]
-        return [SimpleNamespace(text=text, token_ids=(5, 6), finish_reason="stop") for text in texts]
+        said = [SimpleNamespace(text=text, token_ids=(5, 6), finish_reason="stop") for text in texts]
+        on_answers(dict(enumerate(said)))
+        return said
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +129,9 @@ def test_metrics_rows_and_what_was_asked(engine):
     assert found.skipped_rows == ()
     assert found.seconds > 0
     assert found.tokens_per_second > 0
-    assert done == [(2, 3), (3, 3)]
-    # longest first, and the answers themselves must not be in what the model is shown
-    asked = [[EXAMPLES[index].prompt for index in batch] for batch in ((1, 2), (0,))]
-    assert scripted.calls == [(batch, SETTINGS, 7, 2) for batch in asked]
+    assert done == [(3, 3)]
+    # the answers themselves must not be in what the model is shown
+    assert scripted.calls == [([example.prompt for example in EXAMPLES], SETTINGS, 7, 2)]
 
 
 def test_the_real_engine_answers_the_same_whatever_the_batch(engine):
@@ -321,6 +322,15 @@ def test_preference_is_a_score_of_both(engine):
     values = [side.metrics["judge_preference"] for side in sides]
     assert values == [pytest.approx(0.5 / 3), pytest.approx(2.5 / 3)]
     assert compare_table(*sides)[-1].title == "preferred by the judge"
+    lines = json.loads(json.dumps(predictions(*sides)))
+    assert [(line["base"]["judge_preference"], line["tuned"]["judge_preference"]) for line in lines] == [
+        *[(0, 1), (0.5, 0.5), (0, 1)]
+    ]
+    assert lines[0]["tuned"]["judge_preference_reply"] == (
+        "With this answer as B:\nBETTER: B\n\nWith this answer as A:\nBETTER: A"
+    )
+    assert "judge_preference_reply" not in lines[1]["tuned"]  # the same answer twice is not asked
+    assert sides[0].rows[0].keys() == {*base.rows[0], "judge_preference"}
 
 
 def test_scores_that_do_not_suit_are_refused_before_anything_is_asked(engine):

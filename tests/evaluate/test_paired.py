@@ -85,6 +85,29 @@ def test_rows_that_a_score_leaves_out_leave_its_interval_finite() -> None:
     assert 1 <= found.low <= found.high <= 2
 
 
+def test_a_row_that_one_model_has_no_score_for_counts_for_neither() -> None:
+    """Left out of one side only, a hard row would make the other look worse."""
+    before = np.array([1.0, 2.0, 3.0, 2.0, 1.0, 3.0] * 5)
+    after = before.copy()
+    after[[2, 5]] = np.nan
+    found = difference(mean_of(before), mean_of(after))
+    assert (found.change, found.low, found.high, found.verdict) == (0, 0, 0, "no evidence")
+    assert found.before == pytest.approx(np.delete(before, [2, 5]).mean())
+
+
+def test_rows_without_a_score_do_not_make_few_rows_enough() -> None:
+    before, after = np.full(100, np.nan), np.full(100, np.nan)
+    before[:9], after[:9] = 0.0, 1.0
+    assert difference(mean_of(before), mean_of(after)).verdict == "too few rows"
+    assert interval(mean_of(after)) == interval(mean_of(after[:9]))
+    before[9], after[9] = 0.0, 1.0
+    assert difference(mean_of(before), mean_of(after)).verdict == "better"
+    none = difference(mean_of(np.full(20, np.nan)), mean_of(after[:20]))
+    assert none.verdict == "too few rows"
+    assert np.isnan([none.before, none.after, none.change, none.low, none.high]).all()
+    assert np.isnan(interval(mean_of(np.full(20, np.nan))).value)
+
+
 def test_not_the_same_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="2 rows before, 3 after"):
         difference(mean_of(np.zeros(2)), mean_of(np.zeros(3)))

@@ -85,7 +85,7 @@ def test_everything_is_on_the_page() -> None:
         "faq.xlsx",
         "Tuned is better than base",
         "19 rows better",
-        "1 rows equal",
+        "1 row equal",
         "0 rows worse",
         "long questions",
         "80 questions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tunesmith.config import RunConfig
 from tunesmith.data import encode
 from tunesmith.errors import DataError
-from tunesmith.evaluate import SuiteComparison, measure_suite, read_suite
+from tunesmith.evaluate import SuiteAnswers, SuiteComparison, ask_suite, read_suite, score_suite
 from tunesmith.evaluate.checks import CHECKS
 from tunesmith.evaluate.likelihood import row_nll
 from tunesmith.generate import Engine
@@ -155,6 +156,10 @@ class Scripted:
         return [SimpleNamespace(text=text) for text in self.answers]
 
 
+def measure_suite(engine, items, **settings):
+    return score_suite(items, ask_suite(engine, items, **settings))
+
+
 def test_scores_are_those_of_each_answer_alone(engine, write):
     items = _items(write)
     found = measure_suite(Scripted(engine, ["a machine", "Rome", "we do"]), items, settings=RunConfig().generate,
@@ -196,3 +201,23 @@ def test_an_item_that_does_not_fit_is_told(engine, write):
     items = read_suite(write([{"question": "long " * 400, "answer": "A"}]))
     with pytest.raises(DataError, match="do not fit the model's context of 256"):
         measure_suite(engine, items, settings=RunConfig().generate, batch_size=1)
+
+
+def test_what_was_answered_is_scored_again_without_a_model(engine, write, tmp_path):
+    items = _items(write)
+    found = ask_suite(Scripted(engine, ["a machine", "Rome", "we"]), items, settings=RunConfig().generate, batch_size=2)
+    found.keep(tmp_path / "suite.json")
+    assert SuiteAnswers.kept(tmp_path / "suite.json") == found
+    assert [len(choices) for choices in found.nll] == [1 + len(item.wrong) for item in items]
+    for content in ("{", "[]", "{}", '{"schema_version": 0, "nll": [], "written": []}'):
+        (tmp_path / "suite.json").write_text(content)
+        assert SuiteAnswers.kept(tmp_path / "suite.json") is None
+
+
+def test_a_probability_of_nothing_is_null_in_json():
+    items = read_suite("general")[:12]
+    endless = SuiteAnswers([[math.inf] * (1 + len(item.wrong)) for item in items], [item.answer for item in items])
+    scores = score_suite(items, endless)
+    document = SuiteComparison("general", scores, scores).to_json()
+    assert document["base"]["bits_per_byte"] is None
+    assert json.loads(json.dumps(document, allow_nan=False)) == document

@@ -1,4 +1,4 @@
-"""An evaluation that is killed loses at most the batch that it was writing."""
+"""An evaluation that is killed loses at most the answers that it was writing."""
 
 from __future__ import annotations
 

@@ -386,6 +386,22 @@ def test_progress_counts_every_answer_once(engine: Engine) -> None:
     assert len(calls) > 2
 
 
+def test_each_answer_is_told_once_when_it_has_ended(engine: Engine) -> None:
+    told: list[dict[int, Completion]] = []
+    prompts = make_prompts()
+    first = engine.generate_ids(prompts, GenerateConfig(max_new_tokens=4), batch_size=1)
+    stopping = Engine(engine.model, engine.tokenizer, template(first[0].token_ids[1], first[3].token_ids[0]))
+    found = stopping.generate_ids(
+        prompts,
+        GenerateConfig(max_new_tokens=4),
+        batch_size=3,
+        on_answers=lambda answers: told.append(dict(answers)),
+    )
+    assert sorted(place for answers in told for place in answers) == list(range(8))
+    assert all(found[place] == answer for answers in told for place, answer in answers.items())
+    assert len(told) > 2  # not all at the end
+
+
 def test_no_prompts_no_answers(engine: Engine) -> None:
     assert engine.generate_ids([], GenerateConfig()) == []
 

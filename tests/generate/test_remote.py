@@ -200,6 +200,12 @@ def test_an_address_without_a_model_is_refused(address: str) -> None:
         Endpoint.parse(address)
 
 
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(SettingsError, match="a user or a password in it") as caught:
+        Endpoint.parse("https://ada:secret-9@example.com/v1#owl")
+    assert "secret-9" not in str(caught.value)
+
+
 @pytest.mark.parametrize("other", ["faq", "runs/faq", "org/model", "builtin:nano"])
 def test_what_is_no_address_is_left_to_others(other: str) -> None:
     assert Endpoint.parse(other) is None

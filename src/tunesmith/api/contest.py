@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tunesmith.api.asking import Asked, ask_model
 from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
-from tunesmith.api.models import BASE, check_names, first_run, open_model, resolved, run_of, weight_bytes
-from tunesmith.api.records import answers_file, file_folder, file_name, tools_of
+from tunesmith.api.models import BASE, check_names, first_run, opening, run_of
+from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import (
     Answer,
-    AnswerLog,
     Case,
     Contest,
     PageTable,
     Selection,
     Tools,
-    answer_all,
-    ask_all,
-    choose_all,
+    ask_judge,
     hold,
     judge_lines,
     knowable,
@@ -34,7 +32,6 @@ from tunesmith.evaluate import (
     score_all,
     select,
 )
-from tunesmith.generate import OLLAMA, Endpoint
 from tunesmith.runs import Run, atomic_write
 from tunesmith.types import Example, Finding, Message
 
@@ -121,10 +118,11 @@ def compare(
     answers: dict[str, list[Answer]] = {}
     memory: dict[str, int] = {}
     selection = _selected(config, asked, models=len(references))
+    to_all = Asked(asked.examples, asked.labels, config, opening(overrides), run)
     for reference in references:
-        tell = partial(on_progress, reference)
-        answers[reference], used = _answers(resolved(reference, run), asked, config, folder, tell)
-        memory |= {reference: used} if used else {}
+        found = ask_model(reference, to_all, folder / "answers", partial(on_progress, reference))
+        answers[reference] = found.answers
+        memory |= {reference: found.weight_bytes} if found.weight_bytes else {}
     scores, said = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
     contest = hold(
         asked.examples,
@@ -136,6 +134,8 @@ def compare(
         seed=config.seed,
     )
     contest = replace(contest, memory_bytes=memory)
+    if asked.cases:
+        ask_judge(asked.cases, [answer.text for answer in answers[references[-1]]], tools)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
     findings = tuple(_strangers(references, run, asked))
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
@@ -208,38 +208,6 @@ def _selected(config: RunConfig, asked: _Questions, *, models: int) -> Selection
 
 def _reference(case: Case) -> list[Message]:
     return [Message("assistant", case.answer)] if case.answer is not None else []
-
-
-def _answers(
-    reference: str, asked: _Questions, config: RunConfig, folder: Path, on_progress: Callable[[int, int], None]
-) -> tuple[list[Answer], int | None]:
-    """What a model answered, and the bytes of its weights where they are known."""
-    prompts = [example.prompt for example in asked.examples]
-    endpoint = Endpoint.parse(reference)
-    if endpoint is not None:
-        log = AnswerLog(answers_file(folder / "answers", reference, config, None))
-        answers = ask_all(
-            endpoint,
-            prompts,
-            config.generate,
-            seed=config.seed,
-            requests=config.eval.requests,
-            log=log,
-            on_progress=on_progress,
-        )
-        return answers, endpoint.loaded_bytes() if reference.startswith(OLLAMA) else None
-    session = open_model(reference, config)
-    log = AnswerLog(answers_file(folder / "answers", reference, config, session))
-    size = config.eval.batch_size
-    with session.engine() as engine:
-        if asked.labels:
-            choices = choose_all(engine, prompts, asked.labels, batch_size=size, log=log, on_progress=on_progress)
-            answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
-        else:
-            answers = answer_all(
-                engine, prompts, config.generate, seed=config.seed, batch_size=size, log=log, on_progress=on_progress
-            )
-    return answers, weight_bytes(session)
 
 
 def _checked(case: Case, answer: Answer) -> CaseResult:

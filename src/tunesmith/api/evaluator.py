@@ -32,6 +32,7 @@ from tunesmith.evaluate import (
     Rows,
     Sums,
     Tools,
+    finite,
     interval,
     mean_of,
     references_of,
@@ -120,11 +121,11 @@ class EvaluationReport:
         return "\n".join([f"{self.model_name}, {len(self.rows)} rows", *lines])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The same as plain values. Numbers that JSON does not have (an infinite perplexity) are None."""
         return {
             "model_name": self.model_name,
             "metrics": {
-                name: {"value": found.value, "low": found.low, "high": found.high}
+                name: {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
                 for name, found in self.metrics.items()
             },
             "not_measured": self.not_measured,
@@ -229,14 +230,19 @@ class ModelEvaluator:
         return metrics, left
 
 
+_WHY_NOT: Mapping[Need, str] = {
+    "likelihood": "it needs the model itself: give generate of a ModelFinetuner, or use tunesmith eval",
+    "references": "it needs right answers, and there are none",
+}
+
+
 def _why_not(metric: EvaluationMetric, can: Collection[Need]) -> str | None:
     if metric.function is not None:
         return None
     if metric.evaluator is None:
         return "it has no function"
-    if EVALUATORS[metric.evaluator].needs not in can:
-        return "it needs the model itself: give generate of a ModelFinetuner, or use tunesmith eval"
-    return None
+    need = EVALUATORS[metric.evaluator].needs
+    return None if need in can else _WHY_NOT.get(need, "it needs more than texts: use tunesmith eval or compare")
 
 
 def _text(answer: object, row: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import overlaps, prepare
 from tunesmith.errors import DataError
-from tunesmith.evaluate import Evaluation, is_likelihood, report_labels
+from tunesmith.evaluate import Evaluation, is_likelihood, report_labels, task_scores
 from tunesmith.runs import Run
 from tunesmith.types import Example, Place
 
@@ -89,28 +89,30 @@ def without(evaluation: Evaluation, examples: Sequence[Example], leaks: LeakRepo
         evaluation: of the examples, whose index is the row of `scored`.
     """
     leaked = {leak.index for leak in leaks.leaks}
-    places = {(examples[index].row, examples[index].sheet) for index in leaked}
-    asked = [(row["row"], row["sheet"]) not in places for row in evaluation.rows]
-    scored = [index not in leaked for index in evaluation.scored]
-    if not any(scored) or (asked and not any(asked)):
+    # Known by themselves: two data sets have rows of the same number.
+    asked_of_leaks = {id(examples[index]) for index in leaked}
+    answered = [row for row, example in enumerate(evaluation.asked) if id(example) not in asked_of_leaks]
+    likely = [row for row, index in enumerate(evaluation.scored) if index not in leaked]
+    if not likely or (evaluation.asked and not answered):
         return None
-    likely = [row for row, is_kept in enumerate(scored) if is_kept]
-    answered = [row for row, is_kept in enumerate(asked) if is_kept]
     rows = [evaluation.rows[row] for row in answered]
     by_label = evaluation.by_label and report_labels(
         [row["prediction"] for row in rows], [row["reference"] for row in rows]
     )
+    scores = {name: sums.only(likely if is_likelihood(name) else answered) for name, sums in evaluation.scores.items()}
+    asked = [evaluation.asked[row] for row in answered]
+    scored = [evaluation.scored[row] for row in likely]
+    texts = [example.task for index, example in enumerate(examples) if example.text is not None and index not in leaked]
     return replace(
         evaluation,
-        scores={
-            name: sums.only(likely if is_likelihood(name) else answered) for name, sums in evaluation.scores.items()
-        },
+        scores=scores,
         rows=rows,
-        row_count=evaluation.row_count - len(leaked),
+        row_count=len(asked) + len(texts),
         by_label=by_label,
-        asked=[evaluation.asked[row] for row in answered],
+        asked=asked,
         answers=[evaluation.answers[row] for row in answered],
-        scored=[evaluation.scored[row] for row in likely],
+        scored=scored,
+        tasks=task_scores(scores, [examples[int(index)].task for index in scored], [one.task for one in asked], texts),
     )
 
 

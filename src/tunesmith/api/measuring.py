@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,15 @@ from tunesmith.api.held_out import Progress, ask_session, held_out_examples, row
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
 from tunesmith.api.pages import run_page
-from tunesmith.api.records import answers_file, file_folder, measured_file, read_json, tools_of
+from tunesmith.api.records import (
+    answered_file,
+    answers_file,
+    asked_with,
+    file_folder,
+    measured_file,
+    read_json,
+    tools_of,
+)
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import DataReport
 from tunesmith.errors import DataError
@@ -28,7 +36,10 @@ from tunesmith.evaluate import (
     Item,
     Measured,
     MetricChange,
+    SuiteAnswers,
+    SuiteComparison,
     Tools,
+    ask_suite,
     calibrations,
     check_names,
     compare_table,
@@ -37,6 +48,7 @@ from tunesmith.evaluate import (
     predictions,
     read_suite,
     score,
+    score_suite,
     summarise,
     wilson,
     with_preference,
@@ -46,7 +58,6 @@ from tunesmith.types import Example
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
-    from tunesmith.evaluate import SuiteComparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,8 @@ class Comparison:
 
     leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
     that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
-    `eval.suites`. folder: of its files. data: the file of the user that was asked, and `asked`, what was read of it;
-    None for the run's own test rows.
+    `eval.suites`. asked_with: settings of eval and generate. folder: of its files. data: the file of the user that was
+    asked, and `asked`, what was read of it; None for the run's own test rows.
     """
 
     run: Run
@@ -69,6 +80,7 @@ class Comparison:
     others: tuple[Evaluation, Evaluation] | None = None
     is_excluding: bool = False
     suites: tuple[SuiteComparison, ...] = ()
+    asked_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changes(self) -> list[MetricChange]:
@@ -82,6 +94,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, object]:
         summary: dict[str, object] = summarise(self.base, self.tuned)
+        summary["asked_with"] = self.asked_with
         summary["leakage"] = self.leakage.to_json()
         if self.others:
             summary["with_leaked" if self.is_excluding else "without_leaked"] = summarise(*self.others)
@@ -131,7 +144,8 @@ def evaluate(
     if PREFERENCE in config.eval.metrics and tools.judge is not None:
         base, tuned = with_preference(base, tuned, tools.judge)
     folder = run.eval_dir if data is None else file_folder(run, data)
-    comparison = Comparison(run, base, tuned, leakage, folder, data, given.report if given else None)
+    report = given.report if given else None
+    comparison = Comparison(run, base, tuned, leakage, folder, data, report, asked_with=asked_with(config))
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, exclude=config.eval.exclude_leaked)
@@ -169,23 +183,32 @@ class _Model:
 
     def suite(self, name: str, items: Sequence[Item]) -> SuiteComparison:
         """What both make of the items of one suite."""
-        from tunesmith.evaluate import SuiteComparison, measure_suite
-
-        session, scores = self._opened(), []
-        for who in ("base", "tuned"):
-            with session.engine(base=who == "base") as engine:
-                scores.append(
-                    measure_suite(
-                        engine,
-                        items,
-                        settings=self._config.generate,
-                        batch_size=self._config.eval.batch_size,
-                        seed=self._config.seed,
-                        on_progress=partial(self._on_progress, f"{who}, {name}"),
-                    )
-                )
-        base, tuned = scores
+        base, tuned = (score_suite(items, self._to_suite(who, name, items)) for who in ("base", "tuned"))
         return SuiteComparison(Path(name).stem, base, tuned, self._config.seed)
+
+    def _to_suite(self, who: str, name: str, items: Sequence[Item]) -> SuiteAnswers:
+        config = self._config
+        asked = [[item.question, item.answer, item.wrong] for item in items]
+        path = answered_file(
+            self._run.eval_dir / "answers",
+            f"{who}-{Path(name).stem}",
+            self._run,
+            config,
+            asked=[config.generate.model_dump(), config.seed, asked],
+        )
+        if found := SuiteAnswers.kept(path):
+            return found
+        with self._opened().engine(base=who == "base") as engine:
+            found = ask_suite(
+                engine,
+                items,
+                settings=config.generate,
+                batch_size=config.eval.batch_size,
+                seed=config.seed,
+                on_progress=partial(self._on_progress, f"{who}, {name}"),
+            )
+        found.keep(path)
+        return found
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -288,7 +311,7 @@ def _with_and_without(comparison: Comparison, examples: Sequence[Example], *, ex
     if base is None or tuned is None:
         if exclude:
             raise DataError(
-                f"all {comparison.tuned.row_count} test rows are also in the training data",
+                f"every test row that was measured ({comparison.tuned.row_count}) is also in the training data",
                 fix="give other rows with --data FILE, or leave out --eval.exclude_leaked",
             )
         return comparison

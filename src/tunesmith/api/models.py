@@ -1,25 +1,30 @@
 """How the models of a comparison are named, and opened: each name a model of this machine, or an address.
 
 A model is named as `tunesmith chat` names it (a run, an adapter's folder, a base), as RUN@STEP for a checkpoint, `base`
-for the base of the first run, or by an address: ollama:NAME, http://127.0.0.1:8080/v1#NAME.
+for the base of the first run (with the run's template, as in eval), or by an address: ollama:NAME,
+http://127.0.0.1:8080/v1#NAME. Nothing here imports torch before a model is opened.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING
 
 from tunesmith.api.look import is_base
-from tunesmith.api.session import Session, open_session
-from tunesmith.config import RunConfig
+from tunesmith.config import load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
 from tunesmith.runs import Run
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tunesmith.api.session import Session
+
 BASE = "base"
+_OPENING = ("device", "dtype", "quantize")
 _CHECKPOINT = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 
 
@@ -41,7 +46,8 @@ def run_of(reference: str) -> Run | None:
     Raises:
         SettingsError: it is none of all these.
     """
-    name = _CHECKPOINT.sub(r"\g<run>", reference) if not _is_path(reference) else reference
+    found = _step_of(reference)
+    name = reference if found is None else found[0]
     if reference == BASE or Endpoint.parse(reference) is not None or _is_adapter(name) or is_base(name):
         return None
     return Run.open(name)
@@ -51,42 +57,68 @@ def first_run(references: Sequence[str]) -> Run | None:
     """The first run that is named, whose test rows and settings the comparison goes by.
 
     Raises:
-        SettingsError: a name stands for nothing.
+        SettingsError: a name stands for nothing, or is `base` and no run is named.
     """
     runs = [run_of(reference) for reference in references]  # all, so that a misspelt one is told before any is asked
-    return next((run for run in runs if run is not None), None)
-
-
-def resolved(reference: str, run: Run | None) -> str:
-    """The name itself; for `base`, that of the base of the run.
-
-    Raises:
-        SettingsError: it is `base`, and no run is named.
-    """
-    if reference != BASE:
-        return reference
-    if run is None:
+    found = next((run for run in runs if run is not None), None)
+    if found is None and BASE in references:
         raise SettingsError("base is the base of a run, and no run is named", fix="name the base itself, or a run")
-    return str(run.manifest["model"]["path"])
+    return found
 
 
-def open_model(reference: str, config: RunConfig) -> Session:
+def opening(overrides: Mapping[str, object]) -> dict[str, object]:
+    """Of the settings given now, those by which every model is opened: on which device, in which numbers."""
+    given = load_config(overrides=dict(overrides))
+    return {
+        f"model.{name}": getattr(given.model, name) for name in _OPENING if given.origin(f"model.{name}") != "default"
+    }
+
+
+def open_model(reference: str, settings: Mapping[str, object]) -> Session:
     """A model of this machine, with the weights of a checkpoint where one is named.
+
+    Args:
+        settings: to change, such as the seed and those of `opening`.
 
     Raises:
         SettingsError, ResourceError: it is not there, or not usable.
     """
-    found = _CHECKPOINT.fullmatch(reference)
-    if found is None or _is_path(reference):
-        return open_session(reference, {"seed": config.seed})
-    session = open_session(found["run"], {"seed": config.seed})
-    _load_step(session, Run.open(found["run"]), int(found["step"]))
+    from tunesmith.api.session import open_session
+
+    found = _step_of(reference)
+    if found is None:
+        return open_session(reference, dict(settings))
+    name, step = found
+    session = open_session(name, dict(settings))
+    _load_step(session, Run.open(name), step)
     return session
 
 
-def weight_bytes(session: Session) -> int:
-    """Memory of the weights that answer: those of the base and, of a tuned model, the adapter's."""
-    return sum(weight.numel() * weight.element_size() for weight in session.loaded.model.parameters())
+def checkpoint_folder(reference: str, run: Run) -> Path | None:
+    """Where the weights of RUN@STEP are, in the run; None where no step is named."""
+    found = _step_of(reference)
+    return None if found is None else _step_folder(run, found[1])
+
+
+def weight_bytes(model: nn.Module, *, without_adapter: bool = False) -> int:
+    """Memory of the weights of a model, its adapter's included or not."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    weights = list(model.parameters())
+    adapter = []
+    if without_adapter and isinstance(model, PeftModel):
+        adapter = list(get_peft_model_state_dict(model, save_embedding_layers=False).values())
+    return _bytes_of(weights) - _bytes_of(adapter)
+
+
+def _bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _step_of(reference: str) -> tuple[str, int] | None:
+    """Run and step of RUN@STEP; None of any other name."""
+    found = _CHECKPOINT.fullmatch(reference)
+    return None if found is None or _is_path(reference) else (found["run"], int(found["step"]))
 
 
 def _is_adapter(reference: str) -> bool:
@@ -98,8 +130,14 @@ def _is_path(reference: str) -> bool:
     return Path(reference).expanduser().exists()
 
 
+def _step_folder(run: Run, step: int) -> Path:
+    return run.checkpoints_dir / f"step-{step:06d}"
+
+
 def _load_step(session: Session, run: Run, step: int) -> None:
-    file = run.checkpoints_dir / f"step-{step:06d}" / "weights.safetensors"
+    from safetensors.torch import load_file
+
+    file = _step_folder(run, step) / "weights.safetensors"
     if not file.is_file():
         kept = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints_dir.glob("step-*"))
         raise ResourceError(

@@ -96,7 +96,8 @@ def _leak_tables(report: LeakReport) -> Iterator[PageTable]:
         for leak in report.leaks[:_LEAKS_SHOWN]
     ]
     more = f"; {_LEAKS_SHOWN} are shown, summary.json has all" if len(report.leaks) > _LEAKS_SHOWN else ""
-    note = f"{len(report.leaks)} rows are also in the training data, the same or nearly{more}"
+    rows_are = "1 row is" if len(report.leaks) == 1 else f"{len(report.leaks)} rows are"
+    note = f"{rows_are} also in the training data, the same or nearly{more}"
     yield PageTable("Did it leak", ["row", "is also", "how", "alike"], rows, note=note)
 
 

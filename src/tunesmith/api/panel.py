@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tunesmith.api.models import BASE, check_names, first_run, open_model, resolved
+from tunesmith.api.models import BASE, check_names, first_run, open_model, opening, run_of
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.generate import Endpoint
@@ -74,9 +74,11 @@ def open_panel(references: Sequence[str], overrides: dict[str, object] | None = 
     """
     check_names(references)
     run = first_run(references)
-    config = load_config(stored=run.config_path if run else None, overrides=overrides or {})
+    overrides = overrides or {}
+    config = load_config(stored=run.config_path if run else None, overrides=overrides)
+    settings = {**opening(overrides), "seed": config.seed}
     sessions = {
-        reference: open_model(reference, config)
+        reference: open_model(reference, settings)
         for reference in references
         if reference != BASE and Endpoint.parse(reference) is None
     }
@@ -88,16 +90,9 @@ def open_panel(references: Sequence[str], overrides: dict[str, object] | None = 
         elif reference in sessions:
             members[reference] = partial(_local, reference, sessions[reference], False)
         else:
-            members[reference] = _base(resolved(BASE, run), sessions, config)
+            first = next(name for name in references if run_of(name) is not None)
+            members[reference] = partial(_local, BASE, sessions[first], True)
     return Panel(members, config)
-
-
-def _base(path: str, sessions: dict[str, Session], config: RunConfig) -> _Ask:
-    """The base, within the session of a tuned model that stands on it, if there is one."""
-    for session in sessions.values():
-        if session.is_tuned and session.config.model.path == path:
-            return partial(_local, BASE, session, True)
-    return partial(_local, BASE, open_model(path, config), False)
 
 
 def _local(name: str, session: Session, base: bool, messages: Sequence[Message], config: RunConfig) -> Reply:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.api.exporter import Export, export_products
 from tunesmith.api.measuring import evaluate
+from tunesmith.api.records import asked_with, read_json
 from tunesmith.api.verbs import new_folder, train, with_absolute_paths
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare
@@ -147,7 +148,8 @@ def _train(run: Run | None, config: RunConfig, tell: Callable[[Stage], None], wa
 
 def _evaluate(run: Run, config: RunConfig, tell: Callable[[Stage], None], watch: Watch) -> None:
     summary, card = run.eval_dir / "summary.json", run.model_dir / "README.md"
-    if summary.exists() and card.stat().st_mtime_ns >= summary.stat().st_mtime_ns:  # these two come last
+    is_same = read_json(summary).get("asked_with") == asked_with(config)
+    if is_same and card.stat().st_mtime_ns >= summary.stat().st_mtime_ns:  # these two come last
         tell(Stage("eval", str(run.eval_dir / "report.html"), is_done=True))
     elif not run.manifest["data"]["split"].get("test") and config.data.test_path is None:
         tell(Stage("eval", "left out: there are no test rows", is_done=True))

@@ -1,4 +1,4 @@
-"""Where answers are kept: a file for each model, template, settings and seed that they depend on.
+"""Where answers are kept: a file for each model, template, settings and seed that they depend on, and our version.
 
 The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge, and for
 each encoder one of the vectors of texts.
@@ -11,34 +11,42 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.config import RunConfig
+from tunesmith import __version__
+from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin, quantize_of
 from tunesmith.evaluate import AnswerLog, Tools, encoder_identity
+from tunesmith.generate import OLLAMA, Endpoint
 from tunesmith.runs import Run
 from tunesmith.types import Example
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
+_NO_RESULT = {"batch_size", "requests", "judge_timeout"}  # settings of eval that change how long it takes, nothing else
 _CARD = "README.md"  # in the model's folder, but no part of it
+_LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
 
-def answers_file(folder: Path, name: str, config: RunConfig, session: Session | None) -> Path:
+def answers_file(folder: Path, name: str, config: RunConfig, model: Session | Endpoint) -> Path:
     """The file under `folder` for the answers of a model.
+
+    Of a model of Ollama that is made anew they are other answers; what another server has at an address is not known.
 
     Args:
         name: of the model; its file begins with it. config: how answers are written.
-        session: of a model of this machine; None for one behind an address.
+        model: on this machine, or behind an address.
     """
     depends_on: list[object] = [name, config.generate.model_dump(), config.seed]
-    if session is not None:
-        place = Path(session.loaded.path)
+    if isinstance(model, Endpoint):
+        depends_on += [model.url, model.digest() if name.startswith(OLLAMA) else None]
+    else:
+        loaded, settings = model.loaded, model.config.model
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
-        depends_on += [session.loaded.revision, session.loaded.tokenizer.chat_template, str(session.loaded.dtype)]
-        depends_on += _stamps(place, "*.safetensors")
+        depends_on += [loaded.revision, loaded.tokenizer.chat_template, str(loaded.dtype), loaded.device.type]
+        depends_on += [quantize_of(model.config.method.name, settings.quantize), __version__]
+        depends_on += _stamps(Path(loaded.path), "*.safetensors")
     return folder / f"{file_name(name)}-{_digest(depends_on)}.jsonl"
 
 
@@ -50,22 +58,43 @@ def measured_file(folder: Path, name: str, run: Run, config: RunConfig, examples
     Args:
         name: base or tuned. config: of the run, with what is overridden now.
     """
-    model = config.model
-    settings = [model.model_dump(), config.prompt.model_dump(), config.generate.model_dump(), config.seed]
     depends_on = [
-        *[name, settings, config.method.name, run.manifest["model"]["revision"], run.manifest["data"].get("labels")],
-        *_stamps(run.model_dir, but=_CARD),
-        *_stamps(_folder_of(model.path)),
+        *[name, config.generate.model_dump(), config.seed, *_of_run(run, config)],
         *[asdict(example) for example in examples],
     ]
     return folder / f"measured-{name}-{_digest(depends_on)}.json"
 
 
+def answered_file(
+    folder: Path, name: str, run: Run, config: RunConfig, *, asked: object, checkpoint: Path | None = None
+) -> Path:
+    """The file under `folder` for all answers of a run, of its base or of a checkpoint: of a comparison, or to a suite.
+
+    Its name is known without loading anything.
+
+    Args:
+        name: of the model, and of the suite. config: of the run, with what is overridden now.
+        asked: the questions, and how answers are written. checkpoint: its folder, if it is one.
+    """
+    weights = [] if checkpoint is None else _stamps(checkpoint)
+    depends_on = [name, *_of_run(run, config), *weights, asked]
+    return folder / f"answered-{file_name(name)}-{_digest(depends_on)}.json"
+
+
+def _of_run(run: Run, config: RunConfig) -> list[object]:
+    """What the answers of a run and of its base depend on, whatever they are asked."""
+    model, manifest = config.model, run.manifest
+    return [
+        *[model.model_dump(), config.prompt.model_dump(), config.method.name],
+        *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels"), __version__],
+        *_stamps(run.model_dir, but=_CARD),
+        *_stamps(_folder_of(model.path)),
+    ]
+
+
 def _folder_of(model: str) -> Path:
     """Of a base on this machine; one of the hub is known by its revision."""
-    if model.startswith("builtin:"):
-        return Path(str(resources.files("tunesmith"))) / "model" / "builtin" / model.removeprefix("builtin:")
-    return Path(model).expanduser()
+    return find_builtin(model) if model.startswith(BUILTIN_PREFIX) else Path(model).expanduser()
 
 
 def _stamps(folder: Path, pattern: str = "*", *, but: str | None = None) -> list[object]:
@@ -88,6 +117,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def asked_with(config: RunConfig) -> dict[str, Any]:
+    """The settings that a measurement goes by, as eval/summary.json keeps them: another measurement has others."""
+    return {
+        "eval": config.eval.model_dump(mode="json", exclude=_NO_RESULT),
+        "generate": config.generate.model_dump(mode="json"),
+    }
+
+
 def file_folder(run: Run, data: str) -> Path:
     """Where what a run makes of a file of the user is kept."""
     return run.eval_dir / "files" / file_name(Path(data).name)
@@ -100,12 +137,17 @@ def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], 
         SettingsError: `eval.judge` is no address, or a check is wrong.
     """
     judge = config.eval.judge
-    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}.jsonl")
+    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}-{_digest([judge])}.jsonl")
     identity = _digest([encoder_identity(config.eval.encoder)])
     vectors = AnswerLog(folder / f"vectors-{identity}.jsonl")
     return Tools.of(config.eval, log=log, vectors=vectors, on_progress=on_progress)
 
 
 def file_name(text: str) -> str:
-    """A text made fit for the name of a file."""
-    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+    """A text made fit for the name of a file; of a long one the beginning and a digest."""
+    name = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "unnamed"
+    return name if len(name.encode()) <= _LONGEST_NAME_BYTES else f"{_beginning(name)}-{_digest([text])}"
+
+
+def _beginning(name: str) -> str:
+    return name.encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore")

@@ -280,7 +280,10 @@ def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evi
 
 
 def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example]]:
-    """Rows to ask with, held-out ones first, and the held-out ones, none where the file is gone or has changed."""
+    """Rows to ask with, held-out ones first, and the held-out ones.
+
+    Of a file that has changed there are none held out; any text will do to ask with. Of one that is gone there is none.
+    """
     try:
         held_out = held_out_examples(run, config)
     except DataError:

@@ -86,6 +86,8 @@ def _piped(conversation: Conversation) -> int:
             _write("\n")
             if note == STOPPED:
                 return 130
+            if note:
+                tell(note)
     return 0
 
 

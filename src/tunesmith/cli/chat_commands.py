@@ -57,6 +57,7 @@ class Conversation:
         self.show_both = show_both
         self.system = session.config.prompt.system
         self.turns: list[Message] = []
+        self.ended: list[list[Message]] = []  # conversations under earlier system prompts, which /save writes too
         self.written: Written | None = None  # the last answer, if it came to its end
 
     @property
@@ -145,11 +146,24 @@ class Conversation:
 
     def reset(self, _: str) -> str:
         self.turns.clear()
+        self.ended.clear()
         return "forgotten; a new conversation begins"
 
     def set_system(self, text: str) -> str:
-        self.system = text or None
-        return f"system prompt: {text}" if text else "no system prompt"
+        begun = self._take_system(text or None)
+        return (f"system prompt: {text}" if text else "no system prompt") + begun
+
+    def _take_system(self, system: str | None) -> str:
+        """Go on under a system prompt. Under another one a new conversation begins, and a note for the user says so.
+
+        Saved with it, answers that were given without it would be trained on.
+        """
+        begins = bool(self.turns) and system != self.system
+        if begins:
+            self.ended.append(self.messages)
+            self.turns.clear()
+        self.system = system
+        return "; a new conversation begins" if begins else ""
 
     def set_temperature(self, text: str) -> str:
         return self._generation("temperature", text)
@@ -180,9 +194,9 @@ class Conversation:
             return f"{self.name} answers; /adapter RUN takes the adapter of another run on the same base"
         self.session.use_adapter(reference)
         self.name, self.base = _own_name(reference), False
-        self.system = self.session.config.prompt.system
+        begun = self._take_system(self.session.config.prompt.system)
         system = f", system prompt: {self.system}" if self.system else ""
-        return f"{self.name} answers from here on, on the same base{system}"
+        return f"{self.name} answers from here on, on the same base{system}{begun}"
 
     def compare(self, question: str) -> str:
         """Both answers to a new question, which the conversation goes on with, or once more to the last one."""
@@ -225,10 +239,13 @@ class Conversation:
     def _keep(self, *, right: str | None, is_right: bool) -> str:
         """Append the last exchange as a row of question, context, answer, wrong_answer and model."""
         from tunesmith.runs import append_line
+        from tunesmith.types import Message
 
         if not self.turns:
             return "there is no answer yet"
         *earlier, question, answer = self.turns
+        if self.system and self.system != self.session.config.prompt.system:  # the run's own is a setting of training
+            earlier = [Message("system", self.system), *earlier]
         row = {
             "question": question.content,
             "context": "\n".join(f"{turn.role}: {turn.content}" for turn in earlier),
@@ -243,18 +260,21 @@ class Conversation:
         return f"kept in {file} without a right answer, so train leaves it out; /bad RIGHT ANSWER adds one"
 
     def save(self, file: str) -> str:
-        """The conversation as one line of JSON that `tunesmith train` reads."""
+        """The conversation, and those under earlier system prompts: each a line that `tunesmith train` reads."""
         from tunesmith.runs import atomic_write
 
         if not file:
             return "/save needs a file name, such as /save talk.jsonl"
-        if not self.turns:
+        talks = [*self.ended, *([self.messages] if self.turns else [])]
+        if not talks:
             return "there is nothing to save yet"
         if Path(file).exists():
             return f"{file} exists already; choose another name"
-        turns = [{"role": message.role, "content": message.content} for message in self.messages]
-        atomic_write(Path(file), json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
-        return f"saved {len(turns)} messages in {file}"
+        rows = [[{"role": message.role, "content": message.content} for message in talk] for talk in talks]
+        lines = [json.dumps({"messages": turns}, ensure_ascii=False) for turns in rows]
+        atomic_write(Path(file), "\n".join(lines) + "\n")
+        apart = f" of {len(talks)} conversations" if len(talks) > 1 else ""
+        return f"saved {sum(map(len, talks))} messages{apart} in {file}"
 
     def help(self, _: str) -> str:
         lines = [f"/{name} {argument}".ljust(20) + purpose for name, (argument, purpose, _) in COMMANDS.items()]
@@ -273,7 +293,7 @@ def _own_name(reference: str) -> str:
 COMMANDS: dict[str, tuple[str, str, Callable[[Conversation, str], str]]] = {
     "help": ("", "this list", Conversation.help),
     "reset": ("", "forget the conversation", Conversation.reset),
-    "system": ("TEXT", "set the system prompt; without text, remove it", Conversation.set_system),
+    "system": ("TEXT", "begin again with a system prompt; without text, with none", Conversation.set_system),
     "temp": ("NUMBER", "temperature; 0 always takes the likeliest token", Conversation.set_temperature),
     "top_p": ("NUMBER", "sample from the likeliest tokens of this much probability", Conversation.set_top_p),
     "tokens": ("NUMBER", "longest answer", Conversation.set_tokens),

@@ -62,6 +62,7 @@ def compare(
 
         tell(f"loading {', '.join(models)} ...")
         return talk(api.open_panel(models, {**overrides}))
+    _check_junit(junit, questions)
     tell(f"comparing {', '.join(models)} ...")
     with watch_evaluation() as on_progress:
         result = api.compare(
@@ -86,6 +87,15 @@ def _refuse_with_interactive(**options: object) -> None:
             f"--interactive does not go with {', '.join(given)}",
             cause="nothing of it is kept or scored",
             fix="leave one of them out; questions can also come through a pipe: < questions.txt",
+        )
+
+
+def _check_junit(junit: str | None, questions: str | None) -> None:
+    """Raises SettingsError: there would be nothing in the report, and a build would take that for passed."""
+    if junit is not None and questions is None:
+        raise SettingsError(
+            "--junit writes how checks of questions went, and no questions are given",
+            fix="--questions FILE.yaml, or leave --junit out",
         )
 
 
@@ -155,17 +165,12 @@ def _side_by_side(result: Compared) -> RenderableType:
             answer_columns([(name, shorten(row["answers"][name]["text"], _LONGEST)) for name in result.contest.names])
         )
         if place < len(result.cases) and result.cases[place].checks:
-            failed = result.cases[place].failed
-            told = (
-                f"failed: {'; '.join(failed)}" if failed else f"passed all of its {_checks(result.cases[place].checks)}"
-            )
+            failed, checks = result.cases[place].failed, result.cases[place].checks
+            passed = "passed its check" if checks == 1 else f"passed all of its {checks} checks"
+            told = f"failed: {'; '.join(failed)}" if failed else passed
             tested = plain(result.contest.names[-1])
             outer.add_row(Text(f"{tested} {plain(told)}", style="red" if failed else "green"))
     return outer
-
-
-def _checks(count: int) -> str:
-    return f"{count} check{'s' if count > 1 else ''}"
 
 
 def _write_junit(path: Path, result: Compared) -> None:

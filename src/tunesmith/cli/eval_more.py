@@ -25,8 +25,9 @@ def show_leakage(comparison: Comparison) -> None:
         show(f"not checked for test rows in the training data: {plain(report.unchecked)}", "")
     if not report.leaks:
         return
-    total = comparison.tuned.row_count + (len(report.leaks) if comparison.is_excluding else 0)
-    show(f"{len(report.leaks)} of {total} test rows are also in the training data, the same or nearly:")
+    measured = comparison.others[1] if comparison.others and comparison.is_excluding else comparison.tuned
+    are = "is" if len(report.leaks) == 1 else "are"
+    show(f"{len(report.leaks)} of {measured.row_count} test rows {are} also in the training data, the same or nearly:")
     for leak in report.leaks[:_LEAKS_SHOWN]:
         files = [Path(name).name for name in (leak.file, leak.seen_file)]
         seen = f"{leak.side} row {leak.seen_row}" if leak.side != "train" else f"row {leak.seen_row}"

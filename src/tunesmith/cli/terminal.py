@@ -258,7 +258,7 @@ def comparison_table(
             " to ".join(_number(end, is_share=line.is_share, sign="+") for end in (line.low, line.high)),
             Text(line.verdict, style=VERDICT_STYLES[line.verdict]),
         )
-    note = f"on {rows} rows; shares out of 100; interval: of the change, on other such rows"
+    note = f"on {rows} row{'s' if rows != 1 else ''}; shares out of 100; interval: of the change, on other such rows"
     outer = Table.grid()
     outer.add_row(made)
     outer.add_row(Text(note, style="dim"))

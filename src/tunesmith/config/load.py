@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.config.aliases import ALIASES, canonical
 from tunesmith.config.describe import Setting, settings_by_name
@@ -301,9 +301,17 @@ def _combined(nested: Mapping[str, Mapping[str, object]]) -> Iterator[tuple[str,
     method, quantize = str(given("method", "name")), str(given("model", "quantize"))
     for message in base_problems(method, quantize, str(given("model", "device"))):
         yield "method", message
-    recomputes, sharding = given("train", "gradient_checkpointing") is True, str(given("train", "sharding"))
+    recomputes, sharding = _is_yes(given("train", "gradient_checkpointing")), str(given("train", "sharding"))
     for message in loop_problems(method, quantize, gradient_checkpointing=recomputes, sharding=sharding):
         yield "train", message
+
+
+def _is_yes(value: object) -> bool:
+    """Whether the schema takes a value for true: yes, on and 1 are among them. What it refuses is told elsewhere."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:

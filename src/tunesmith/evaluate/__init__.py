@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesmith.evaluate.agreement import cohen_kappa, krippendorff_alpha
     from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all
-    from tunesmith.evaluate.cases import Case, read_cases
+    from tunesmith.evaluate.cases import Case, ask_judge, read_cases
     from tunesmith.evaluate.choosing import Selection, select
     from tunesmith.evaluate.contests import Contest, hold, judge_lines, knowable, references_of, score_all
     from tunesmith.evaluate.evaluators import (
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.likelihood import mean_nll
     from tunesmith.evaluate.material import Rows, Tools, rows_of
     from tunesmith.evaluate.measured import Measured
-    from tunesmith.evaluate.paired import CONFIDENCE, Difference, Interval, Sums, difference, interval, mean_of
+    from tunesmith.evaluate.paired import (
+        CONFIDENCE,
+        Difference,
+        Interval,
+        Sums,
+        difference,
+        finite,
+        interval,
+        mean_of,
+    )
     from tunesmith.evaluate.rating import (
         Tally,
         bradley_terry,
@@ -48,8 +57,9 @@ if TYPE_CHECKING:
         summarise,
         with_preference,
     )
-    from tunesmith.evaluate.suite import SuiteComparison, SuiteScores, measure_suite
+    from tunesmith.evaluate.suite import SuiteAnswers, SuiteComparison, SuiteScores, ask_suite, score_suite
     from tunesmith.evaluate.suite_file import Item, read_suite
+    from tunesmith.evaluate.tasks import task_scores
     from tunesmith.evaluate.titles import MetricChange, is_share, metric_title
 
 __all__ = [
@@ -76,6 +86,7 @@ __all__ = [
     "PageTable",
     "Rows",
     "Selection",
+    "SuiteAnswers",
     "SuiteComparison",
     "SuiteScores",
     "Sums",
@@ -84,6 +95,8 @@ __all__ = [
     "answer_all",
     "ask",
     "ask_all",
+    "ask_judge",
+    "ask_suite",
     "bradley_terry",
     "calibrations",
     "check_names",
@@ -95,6 +108,7 @@ __all__ = [
     "difference",
     "encoder_identity",
     "evaluate",
+    "finite",
     "hold",
     "interval",
     "is_decided",
@@ -107,7 +121,6 @@ __all__ = [
     "mean_nll",
     "mean_of",
     "measure",
-    "measure_suite",
     "metric_title",
     "outcomes_needed",
     "outcomes_to_undecide",
@@ -121,8 +134,10 @@ __all__ = [
     "rows_of",
     "score",
     "score_all",
+    "score_suite",
     "select",
     "summarise",
+    "task_scores",
     "wilson",
     "with_preference",
 ]
@@ -130,7 +145,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("cohen_kappa", "krippendorff_alpha"), "agreement"),
     **dict.fromkeys(("Answer", "AnswerLog", "answer_all", "ask_all", "choose_all"), "answers"),
-    **dict.fromkeys(("Case", "read_cases"), "cases"),
+    **dict.fromkeys(("Case", "ask_judge", "read_cases"), "cases"),
     **dict.fromkeys(("Contest", "hold", "judge_lines", "knowable", "references_of", "score_all"), "contests"),
     **dict.fromkeys(("Bin", "ClassScores", "LabelReport", "report_labels"), "labels"),
     **dict.fromkeys(
@@ -140,11 +155,13 @@ _HOME = {
     **dict.fromkeys(("mean_nll",), "likelihood"),
     **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
     **dict.fromkeys(("Measured",), "measured"),
-    **dict.fromkeys(("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "interval", "mean_of"), "paired"),
+    **dict.fromkeys(
+        ("CONFIDENCE", "Difference", "Interval", "Sums", "difference", "finite", "interval", "mean_of"), "paired"
+    ),
     **dict.fromkeys(
         ("Tally", "bradley_terry", "is_decided", "outcomes_needed", "outcomes_to_undecide", "wilson"), "rating"
     ),
-    **dict.fromkeys(("SuiteComparison", "SuiteScores", "measure_suite"), "suite"),
+    **dict.fromkeys(("SuiteAnswers", "SuiteComparison", "SuiteScores", "ask_suite", "score_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("PageTable", "report_html"), "report"),
     **dict.fromkeys(("Evaluation", "ask", "evaluate", "likelihood_rows", "score"), "run"),
@@ -154,6 +171,7 @@ _HOME = {
     ),
     **dict.fromkeys(("with_preference",), "sides"),
     **dict.fromkeys(("encoder_identity",), "semantic"),
+    **dict.fromkeys(("task_scores",), "tasks"),
     **dict.fromkeys(("MetricChange", "is_share", "metric_title"), "titles"),
 }
 

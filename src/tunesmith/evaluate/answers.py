@@ -28,7 +28,7 @@ from tunesmith.types import Encoded, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
-    from tunesmith.generate import Endpoint, Engine
+    from tunesmith.generate import Completion, Endpoint, Engine
 
 _KINDS = ({"text", "ended", "tokens", "seconds"}, {"likelihoods"}, {"nll"}, {"vector"})
 _ROWS_AT_ONCE = 256  # of likelihoods, which are computed by tokens and not by rows
@@ -96,27 +96,29 @@ def answer_all(
 ) -> list[Answer]:
     """Answers in the order of the questions, by a model that is loaded. A question that comes twice is asked once.
 
+    Each answer is kept when it has ended, and its place taken by one that waits.
+
     Raises:
-        DataError, SettingsError, TrainingError: as `Engine.generate`.
+        DataError, SettingsError, TrainingError: as `Engine.generate`. ResourceError: as `AnswerLog.keep`.
     """
     log = log or AnswerLog()
-    # Longest first, as the engine does within what it is given: so a batch at a time is as fast, and kept when it ends.
-    missing = sorted(_missing(asked, log), key=_length, reverse=True)
-    waiting = iter(missing)
+    missing = _missing(asked, log)
     known = len(asked) - len(missing)
-    while part := list(islice(waiting, batch_size)):
-        started = time.perf_counter()
-        written = engine.generate(
-            part,
-            settings,
-            seed=seed,
-            batch_size=batch_size,
-            on_progress=_shifted(on_progress, known, len(asked)),
-        )
-        seconds = (time.perf_counter() - started) / len(part)
-        answers = [Answer(one.text, one.finish_reason == "stop", len(one.token_ids), seconds) for one in written]
-        log.keep({_key(messages): asdict(answer) for messages, answer in zip(part, answers, strict=True)})
-        known += len(part)
+    last = time.perf_counter()
+
+    def keep(ended: Mapping[int, Completion]) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds, last = (now - last) / len(ended), now
+        found = {
+            _key(missing[place]): Answer(one.text, one.finish_reason == "stop", len(one.token_ids), seconds)
+            for place, one in ended.items()
+        }
+        log.keep({key: asdict(answer) for key, answer in found.items()})
+
+    if missing:
+        tell = _shifted(on_progress, known, len(asked))
+        engine.generate(missing, settings, seed=seed, batch_size=batch_size, on_progress=tell, on_answers=keep)
     return [log[messages] for messages in asked]
 
 

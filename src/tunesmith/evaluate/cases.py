@@ -13,7 +13,7 @@ check      one check or a list of them: those of `checks.CHECKS`, such as {conta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,16 +25,22 @@ from tunesmith.evaluate.suite_file import check_keys, read_items
 from tunesmith.evaluate.text import token_f1
 
 _KEYS = ("question", "answer", "check")
+_KINDS = {"judge": "judge_pass", "judge>=": "judge_score"}  # what a judge is asked for
 # None for an answer that passes, else what was found
 Problem = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What an answer must pass. text: as in the file, for people. problem: None for an answer that passes."""
+    """What an answer must pass.
+
+    text: as in the file, for people. problem: None for an answer that passes. judged: what a judge is asked for, if one
+    is.
+    """
 
     text: str
     problem: Problem
+    judged: str | None = None
 
     def failure(self, answer: str) -> str | None:
         """The check and what was found; None for an answer that passes.
@@ -70,6 +76,23 @@ def read_cases(path: str, tools: Tools | None = None) -> list[Case]:
     )
 
 
+def ask_judge(cases: Sequence[Case], answers: Sequence[str], tools: Tools) -> None:
+    """Ask the judge what the checks of all cases need, several at once; they then find it in its log.
+
+    Raises:
+        ResourceError: the judge does not answer; what it has said is kept.
+    """
+    for kind in _KINDS.values():
+        rows = [
+            (case, answer)
+            for case, answer in zip(cases, answers, strict=True)
+            if any(check.judged == kind for check in case.checks)
+        ]
+        if rows and tools.judge is not None:
+            questions = [case.question for case, _ in rows]
+            tools.judge.scores(kind, questions, [case.answer or "" for case, _ in rows], [text for _, text in rows])
+
+
 def _case(fields: object, *, tools: Tools) -> Case:
     if isinstance(fields, str):
         fields = {"question": fields}
@@ -94,9 +117,8 @@ def _check(fields: Any, case: Case, tools: Tools) -> Check:
         raise ValueError(f"check must be one of {', '.join(known)} with its value, found {fields!r}")
     ((name, wanted),) = fields.items()
     if name in _MEASURED:
-        return Check(
-            f"{name} {wanted}" if name.endswith(">=") else f"{name}: {wanted}", _MEASURED[name](wanted, case, tools)
-        )
+        text = f"{name} {wanted}" if name.endswith(">=") else f"{name}: {wanted}"
+        return Check(text, _MEASURED[name](wanted, case, tools), _KINDS.get(name))
     if name not in CHECKS:
         raise ValueError(f"unknown check {name}{nearest(str(name), known)}")
     passes = build_check(name, wanted)
@@ -139,11 +161,12 @@ def _judge_of(name: str, tools: Tools) -> Judge:
 def _judged(wanted: object, case: Case, tools: Tools) -> Problem:
     if wanted != "pass":
         raise ValueError(f"judge needs pass, or write judge>= with a number, found {wanted!r}")
-    return partial(_asked, _judge_of("judge", tools), "judge_pass", 1.0, case)
+    return partial(_asked, _judge_of("judge", tools), _KINDS["judge"], 1.0, case)
 
 
 def _judged_at_least(wanted: object, case: Case, tools: Tools) -> Problem:
-    return partial(_asked, _judge_of("judge>=", tools), "judge_score", _at_least("judge>=", wanted, 1, 10), case)
+    least = _at_least("judge>=", wanted, 1, 10)
+    return partial(_asked, _judge_of("judge>=", tools), _KINDS["judge>="], least, case)
 
 
 def _asked(judge: Judge, kind: str, least: float, case: Case, written: str) -> str | None:

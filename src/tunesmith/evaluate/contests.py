@@ -74,7 +74,8 @@ class Contest:
         """One sentence about a model and the first."""
         first = self.names[0]
         if name not in self.matches:
-            return f"{name} and {first} answered {len(self.rows)} questions without references: nothing is scored"
+            asked = "1 question" if len(self.rows) == 1 else f"{len(self.rows)} questions"
+            return f"{name} and {first} answered {asked} without references: nothing is scored"
         assert self.deciding is not None
         found = self.matches[name].changes[self.deciding]
         change = " to ".join(written(self.deciding, end, sign="+") for end in (found.low, found.high))
@@ -84,7 +85,7 @@ class Contest:
             "worse": f"{name} is worse than {first}",
             "no evidence": f"no evidence that {name} and {first} differ",
             "different": f"{name} and {first} differ",
-            "too few rows": f"{len(self.rows)} rows are too few to tell {name} and {first} apart",
+            "too few rows": f"too few rows ({len(self.rows)}) to tell {name} and {first} apart",
         }[found.verdict]
         return f"{said} ({change})"
 

@@ -35,6 +35,8 @@ PREFERENCE = "judge_preference"
 LONGEST_REPLY_TOKENS = 1024
 SETTINGS = GenerateConfig(max_new_tokens=LONGEST_REPLY_TOKENS, temperature=0.0)
 _NO_REFERENCE = "(there is none)"
+_TEXTS = ("question", "reference", "answer", "other")
+_TAG = re.compile(r"<(?=/?(?:question|reference|answer|answer_a|answer_b)>)")
 _SLOT = re.compile(r"\{(criteria|question|reference|answer|other|form)\}")
 
 
@@ -86,7 +88,9 @@ def prompt(kind: str, *, criteria: str, question: str, reference: str, answer: s
         **{"criteria": criteria, "question": question, "reference": reference or _NO_REFERENCE},
         **{"answer": answer, "other": other, "form": _FORMS[kind].asked},
     }
-    return _SLOT.sub(lambda slot: values[slot[1]], text)  # in one go: an answer may contain "{form}"
+    # An answer that closes its own tag would speak for itself: those of our own are marked where a text has them.
+    texts = {name: _TAG.sub("&lt;", value) if name in _TEXTS else value for name, value in values.items()}
+    return _SLOT.sub(lambda slot: texts[slot[1]], text)  # in one go: an answer may contain "{form}"
 
 
 @cache

@@ -73,7 +73,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """after - before on the same rows. `verdict` is about `after`, in the direction that is good for this score."""
+    """after - before, on the rows that both have a score of. `verdict` is about `after`, in the good direction."""
 
     before: float
     after: float
@@ -104,15 +104,19 @@ def finite(value: float) -> float | None:
 
 
 def interval(sums: Sums, *, seed: int = 0, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
-    """Bootstrap interval of one model's score.
+    """Bootstrap interval of one model's score. Rows that have none are not drawn; NaN where no row has one.
 
     Raises:
         ValueError: there are no rows.
     """
-    with np.errstate(invalid="ignore"):  # a resample of rows that the score leaves out has none: NaN
-        draws = np.concatenate([sums.score(weights @ sums.rows) for weights in _drawn(len(sums.rows), seed, resamples)])
-    low, high = _ends(draws, len(sums.rows), confidence)
-    return Interval(sums.value, low, high)
+    scored = np.flatnonzero(_has_score(sums)).tolist()
+    if len(sums.rows) and not scored:
+        return Interval(math.nan, math.nan, math.nan)
+    known, n = sums.only(scored), len(scored)
+    with np.errstate(invalid="ignore"):  # an infinite row that is not drawn: 0 x inf
+        draws = np.concatenate([known.score(weights @ known.rows) for weights in _drawn(n, seed, resamples)])
+    low, high = _ends(draws, n, confidence)
+    return Interval(known.value, low, high)
 
 
 def difference(
@@ -120,12 +124,17 @@ def difference(
 ) -> Difference:
     """Compare two models by one score of the same rows in the same order.
 
+    A row that one of the two has no score for (a judge's reply that cannot be read) is left out of both.
+
     Raises:
         ValueError: there are no rows, or not the same number of rows.
     """
-    n = len(before.rows)
-    if len(after.rows) != n:
-        raise ValueError(f"{n} rows before, {len(after.rows)} after: not the same rows")
+    if len(after.rows) != len(before.rows):
+        raise ValueError(f"{len(before.rows)} rows before, {len(after.rows)} after: not the same rows")
+    shared = np.flatnonzero(_has_score(before) & _has_score(after)).tolist()
+    if len(before.rows) and not shared:
+        return Difference(math.nan, math.nan, math.nan, math.nan, 1.0, "too few rows")
+    before, after, n = before.only(shared), after.only(shared), len(shared)
     with np.errstate(invalid="ignore"):  # two infinite perplexities differ by NaN
         changes = [
             after.score(weights @ after.rows) - before.score(weights @ before.rows)
@@ -143,6 +152,15 @@ def difference(
         else:
             verdict = "better" if (second > first) == after.higher_is_better else "worse"
     return Difference(first, second, low, high, p_value, verdict)
+
+
+def _has_score(sums: Sums) -> NDArray[np.bool_]:
+    """(n,): whether a row has a score by itself. One of nothing but zeros may have none (0 / 0)."""
+    found: NDArray[np.bool_] = np.asarray(sums.rows.any(axis=1))
+    empty = np.flatnonzero(~found).tolist()
+    if empty:
+        found[empty] = ~np.isnan(sums.only(empty).by_row)
+    return found
 
 
 def _swapped(before: Sums, after: Sums, seed: int, resamples: int) -> float:

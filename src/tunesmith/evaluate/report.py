@@ -219,7 +219,7 @@ def _row_groups(contest: Contest) -> list[tuple[str, bool, list[dict[str, Any]]]
     kept = others[: MOST_ROWS - len(shown)]
     heading = f"The other {len(others)} rows" if shown else f"All {len(others)} rows"
     if len(kept) < len(others):
-        heading = f"{len(kept)} of the other {len(others)} rows"
+        heading = f"{len(kept)} of {'the other ' if shown else ''}{len(others)} rows"
     return [
         (f"Where {last} loses most against {first}", True, worst),
         (f"Where {last} gains most against {first}", True, best),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from tunesmith.evaluate.evaluators import preference_sums
 from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import Bin, LabelReport, calibration_bins
 from tunesmith.evaluate.material import Tools, rows_of
-from tunesmith.evaluate.paired import difference, finite
+from tunesmith.evaluate.paired import Sums, difference, finite
+from tunesmith.evaluate.remarks import Remark, pair_remarks
 from tunesmith.evaluate.run import Evaluation
 from tunesmith.evaluate.titles import MetricChange
 
@@ -20,16 +21,25 @@ _ASKED = ("row", "sheet", "task", "question", "reference")
 
 
 def with_preference(base: Evaluation, tuned: Evaluation, judge: Judge) -> tuple[Evaluation, Evaluation]:
-    """The two with judge_preference among their scores.
+    """The two with judge_preference among their scores and in their rows; what was said of a pair is in the second's.
 
     Raises:
         ResourceError: the judge does not answer; what it has said is kept. DataError: no reply has a score.
     """
     _check_same_rows(base, tuned)
-    before, after = preference_sums(judge, *(rows_of(side.asked, side.answers) for side in (base, tuned)))
-    return tuple(  # type: ignore[return-value]
-        replace(side, scores={**side.scores, PREFERENCE: sums}) for side, sums in ((base, before), (tuned, after))
-    )
+    tools = Tools(judge=judge)
+    before, after = (replace(rows_of(side.asked, side.answers), tools=tools) for side in (base, tuned))
+    of_base, of_tuned = preference_sums(judge, before, after)
+    said = pair_remarks((PREFERENCE,), before, after)
+    return _preferred(base, of_base, [[] for _ in said]), _preferred(tuned, of_tuned, said)
+
+
+def _preferred(side: Evaluation, sums: Sums, said: Sequence[Sequence[Remark]]) -> Evaluation:
+    rows = [
+        {**row, PREFERENCE: finite(value), **{f"{PREFERENCE}_reply": remark.text for remark in heard}}
+        for row, value, heard in zip(side.rows, sums.by_row.tolist(), said, strict=True)
+    ]
+    return replace(side, rows=rows, scores={**side.scores, PREFERENCE: sums})
 
 
 def compare_table(base: Evaluation, tuned: Evaluation) -> list[MetricChange]:

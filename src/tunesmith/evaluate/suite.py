@@ -10,9 +10,12 @@ bits_per_byte  of the right answers; moves even where no answer changes
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +23,43 @@ import numpy as np
 from tunesmith.data import encode
 from tunesmith.errors import DataError
 from tunesmith.evaluate.evaluators import bits_per_byte_of
-from tunesmith.evaluate.likelihood import row_nll
-from tunesmith.evaluate.paired import Difference, Sums, difference, mean_of
+from tunesmith.evaluate.paired import Difference, Sums, difference, finite, mean_of
 from tunesmith.evaluate.suite_file import Item
+from tunesmith.runs import atomic_write
 from tunesmith.types import Example, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
     from tunesmith.generate import Engine
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteAnswers:
+    """What one model makes of the items: nats of each answer to choose from, the right one first, and what it wrote."""
+
+    nll: list[list[float]]
+    written: list[str]
+
+    def keep(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            ResourceError: the disk is full, read-only, over quota or closed to us.
+        """
+        content = {"schema_version": _SCHEMA_VERSION, **asdict(self)}
+        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def kept(path: Path) -> SuiteAnswers | None:
+        """What was written; None where nothing was, or nothing that this version reads."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_ours = content["schema_version"] == _SCHEMA_VERSION
+            return SuiteAnswers(content["nll"], content["written"]) if is_ours else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +111,14 @@ class SuiteComparison:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Under `suites` in eval/summary.json."""
+        """Under `suites` in eval/summary.json. Numbers that JSON does not have are None."""
         changes = self.changes
         return {
             "items": len(self.base.rows),
-            "base": {name: change.before for name, change in changes.items()},
-            "tuned": {name: change.after for name, change in changes.items()},
+            "base": {name: finite(change.before) for name, change in changes.items()},
+            "tuned": {name: finite(change.after) for name, change in changes.items()},
             "change": {
-                name: {"low": change.low, "high": change.high, "verdict": change.verdict}
+                name: {"low": finite(change.low), "high": finite(change.high), "verdict": change.verdict}
                 for name, change in changes.items()
             },
             "kinds": {
@@ -96,7 +128,7 @@ class SuiteComparison:
         }
 
 
-def measure_suite(
+def ask_suite(
     engine: Engine,
     items: Sequence[Item],
     *,
@@ -104,37 +136,38 @@ def measure_suite(
     batch_size: int,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
-) -> SuiteScores:
+) -> SuiteAnswers:
     """Ask every item on its own, without a system prompt and without examples before it.
 
     Raises:
         DataError: an item does not fit the model's context.
     """
-    choices = [(number, text) for number, item in enumerate(items) for text in (item.answer, *item.wrong)]
-    nll = _nll_per_choice(engine, [(items[number].question, text) for number, text in choices])
-    sizes = np.array([len(text.encode()) for _, text in choices], dtype=np.float64)
-    chosen: list[str | None] = []
-    right: list[tuple[float, float]] = []
-    first = 0
-    for item in items:
-        last = first + 1 + len(item.wrong)
-        best = int(np.argmin(nll[first:last] / sizes[first:last]))
-        chosen.append((item.answer, *item.wrong)[best] if item.wrong else None)
-        right.append((nll[first], sizes[first]))
-        first = last
+    pairs = [(item.question, text) for item in items for text in (item.answer, *item.wrong)]
+    nll = iter(_nll_per_choice(engine, pairs).tolist())
     prompts = [(Message("user", item.question),) for item in items]
-    answers = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
-    rows = [
-        {
-            "kind": item.kind,
-            "question": item.question,
-            "answer": item.answer,
-            "chosen": choice,
-            "prediction": answer.text,
-            "is_right": item.is_right(answer.text),
-        }
-        for item, choice, answer in zip(items, chosen, answers, strict=True)
-    ]
+    written = engine.generate(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
+    return SuiteAnswers([list(islice(nll, 1 + len(item.wrong))) for item in items], [one.text for one in written])
+
+
+def score_suite(items: Sequence[Item], found: SuiteAnswers) -> SuiteScores:
+    """The part that needs no model. found: of the same items."""
+    rows: list[dict[str, Any]] = []
+    right: list[tuple[float, float]] = []
+    for item, nll, written in zip(items, found.nll, found.written, strict=True):
+        texts = (item.answer, *item.wrong)
+        sizes = np.array([len(text.encode()) for text in texts], dtype=np.float64)
+        likeliest = int(np.argmin(np.array(nll) / sizes))
+        right.append((nll[0], sizes[0]))
+        rows.append(
+            {
+                "kind": item.kind,
+                "question": item.question,
+                "answer": item.answer,
+                "chosen": texts[likeliest] if item.wrong else None,
+                "prediction": written,
+                "is_right": item.is_right(written),
+            }
+        )
     scores = {
         "written": mean_of(np.array([row["is_right"] for row in rows], dtype=np.float64)),
         "bits_per_byte": replace(bits_per_byte_of(*np.array(right).T), higher_is_better=False),
@@ -146,6 +179,8 @@ def measure_suite(
 
 def _nll_per_choice(engine: Engine, pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Nats of each answer to its question, the stop token included."""
+    from tunesmith.evaluate.likelihood import row_nll
+
     examples = [
         Example((Message("user", question), Message("assistant", answer)), row=number)
         for number, (question, answer) in enumerate(pairs)

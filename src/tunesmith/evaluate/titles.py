@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tunesmith.evaluate.evaluators import EVALUATORS
@@ -25,6 +26,8 @@ def is_loss(metric: str) -> bool:
 
 def written(metric: str, value: float, *, sign: str = "") -> str:
     """A score as text: a share out of 100 with one digit, another number with two."""
+    if math.isnan(value):
+        return "n/a"
     return f"{value:{sign},.2f}" if not is_share(metric) else f"{value * 100:{sign},.1f}"
 
 

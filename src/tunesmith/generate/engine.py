@@ -9,7 +9,7 @@ B rows, V tokens in the vocabulary.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,6 +85,7 @@ class Engine:
         seed: int = 0,
         batch_size: int = 32,
         on_progress: Callable[[int, int], None] | None = None,
+        on_answers: Callable[[Mapping[int, Completion]], None] | None = None,
     ) -> list[Completion]:
         """Answer each conversation, in the order given.
 
@@ -94,6 +95,7 @@ class Engine:
             seed: of the sampling; the same answer for the same prompt whatever batch_size and order.
             batch_size: rows computed at once.
             on_progress: called with (answers done, answers in all) whenever some are done.
+            on_answers: called with answers that have just ended, by their places among the conversations.
 
         Raises:
             DataError: a prompt is empty or fills the model's context.
@@ -101,7 +103,9 @@ class Engine:
             TrainingError: the model gives NaN.
         """
         prompts = [render_prompt(messages, self.template, self.tokenizer) for messages in conversations]
-        return self.generate_ids(prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress)
+        return self.generate_ids(
+            prompts, settings, seed=seed, batch_size=batch_size, on_progress=on_progress, on_answers=on_answers
+        )
 
     def generate_ids(
         self,
@@ -111,6 +115,7 @@ class Engine:
         seed: int = 0,
         batch_size: int = 32,
         on_progress: Callable[[int, int], None] | None = None,
+        on_answers: Callable[[Mapping[int, Completion]], None] | None = None,
     ) -> list[Completion]:
         """`generate` for prompts that are token ids already."""
         if batch_size < 1:
@@ -120,15 +125,18 @@ class Engine:
         waiting = deque(sorted(rows, key=lambda row: len(row.prompt), reverse=True))
         batch: _Batch | None = None
         done = 0
+        places = {row: place for place, row in enumerate(rows)}
         with evaluating(self.model, "writing answers", fix=_LESS):
             while waiting or (batch and batch.open_rows):
                 if batch is None or not batch.open_rows:
                     batch = _Batch(self, _taken(waiting, batch_size), settings)
-                batch.advance()
+                ended = batch.advance()
                 if batch.drop_ended() and waiting and batch.can_join:
                     joining = _Batch(self, _taken(waiting, batch_size - len(batch)), settings)
-                    joining.advance()
+                    ended += joining.advance()
                     batch.join(joining)
+                if on_answers and ended:
+                    on_answers({places[row]: row.completion(self.tokenizer) for row in ended})
                 if on_progress and done != (done := len(rows) - len(waiting) - batch.open_rows):
                     on_progress(done, len(rows))
         return [row.completion(self.tokenizer) for row in rows]
@@ -262,17 +270,19 @@ class _Batch:
         return self._rows.can_join
 
     @torch.inference_mode()
-    def advance(self) -> None:
-        """Write one token in every row that has not ended."""
+    def advance(self) -> list[_Row]:
+        """Write one token in every row that has not ended. Returns those that ended with it."""
         logits = self._rows.forward()  # (B, V)
         if self._settings.repetition_penalty != 1:
             self._seen = self._mark_seen(logits.shape[-1])
             logits = apply_repetition_penalty(logits, self._seen, self._settings.repetition_penalty)
         tokens = self._next_tokens(logits)  # (B,)
+        under_way = [row for row in self._answers if row.finish_reason is None]
         for row, token_id in zip(self._answers, tokens.tolist(), strict=True):
             if row.finish_reason is None:
                 row.add(token_id)
         self._rows.extend(tokens)
+        return [row for row in under_way if row.finish_reason is not None]
 
     def drop_ended(self) -> bool:
         """Take ended rows out of the tensors once they are enough to be worth copying the cache; were they?"""

@@ -60,7 +60,7 @@ class Endpoint:
         """The endpoint that an address names; None for what is no address, such as a run.
 
         Raises:
-            SettingsError: an address without a model's name or a host.
+            SettingsError: an address without a model's name or a host, or with a password, which reports would show.
         """
         if address.startswith(OLLAMA):
             url = _ollama_address(os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS) + "/v1"
@@ -69,6 +69,11 @@ class Endpoint:
             url, _, name = address.partition("#")
         else:
             return None
+        if "@" in urlsplit(url).netloc:
+            raise SettingsError(
+                "the address of a server has a user or a password in it",
+                fix=f"leave it out of the address, and give a key in the environment: {_KEYS[0]}",
+            )
         if not name or not urlsplit(url).hostname:
             raise SettingsError(
                 f"{address!r} names no model of a server",
@@ -106,12 +111,19 @@ class Endpoint:
 
     def loaded_bytes(self) -> int | None:
         """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
+        found = self._of_ollama("ps", "size")
+        return found if isinstance(found, int) else None
+
+    def digest(self) -> str | None:
+        """What Ollama tells the model by, another one when it is made anew; None where it does not say."""
+        found = self._of_ollama("tags", "digest")
+        return found if isinstance(found, str) else None
+
+    def _of_ollama(self, path: str, key: str) -> object:
         try:
-            with urlopen(f"{self.url.removesuffix('/v1')}/api/ps", timeout=_ASIDE_SECONDS) as response:
-                loaded = json.load(response)["models"]
-            return next(
-                (int(one["size"]) for one in loaded if one["name"] in (self.model, f"{self.model}:latest")), None
-            )
+            with urlopen(f"{self.url.removesuffix('/v1')}/api/{path}", timeout=_ASIDE_SECONDS) as response:
+                models = json.load(response)["models"]
+            return next((one[key] for one in models if one["name"] in (self.model, f"{self.model}:latest")), None)
         except (OSError, HTTPException, ValueError, KeyError, TypeError):
             return None
 

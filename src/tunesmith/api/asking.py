@@ -1,0 +1,130 @@
+"""What one model of a comparison answers: read where it is kept as a whole, else the model is opened and asked.
+
+Answers of a run, of its base and of its checkpoints are known by what is on disk, without loading anything; those of
+other models of this machine are kept too, but the model is opened to know which it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tunesmith.api.models import BASE, checkpoint_folder, open_model, run_of, weight_bytes
+from tunesmith.api.records import answered_file, answers_file, read_json
+from tunesmith.config import RunConfig, load_config
+from tunesmith.evaluate import Answer, AnswerLog, answer_all, ask_all, choose_all
+from tunesmith.generate import OLLAMA, Endpoint
+from tunesmith.runs import Run, atomic_write
+from tunesmith.types import Example
+
+_SCHEMA_VERSION = 1
+_Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every model is asked. labels: to choose from; empty to let it write. settings: see `models.opening`.
+
+    run: the first one, whose settings `config` are.
+    """
+
+    examples: Sequence[Example]
+    labels: tuple[str, ...]
+    config: RunConfig
+    settings: Mapping[str, object]
+    run: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answers in the order of the questions. weight_bytes: memory of the weights; None where it is not known."""
+
+    answers: list[Answer]
+    weight_bytes: int | None
+
+    def keep(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            ResourceError: the disk is full, read-only, over quota or closed to us.
+        """
+        content = {"schema_version": _SCHEMA_VERSION, **asdict(self)}
+        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def kept(path: Path) -> Answered | None:
+        """What was written; None where nothing was, or nothing that this version reads."""
+        content = read_json(path)
+        if content.get("schema_version") != _SCHEMA_VERSION:
+            return None
+        try:
+            return Answered([Answer(**answer) for answer in content["answers"]], content["weight_bytes"])
+        except (KeyError, TypeError):
+            return None
+
+
+def ask_model(reference: str, asked: Asked, folder: Path, on_progress: _Tell) -> Answered:
+    """The answers of one model.
+
+    Args:
+        folder: where answers are kept.
+
+    Raises:
+        ResourceError: it is not there or does not answer; what was answered before is kept. DataError: a question is
+            too long for it.
+    """
+    endpoint = Endpoint.parse(reference)
+    if endpoint is not None:
+        return _ask_server(reference, endpoint, asked, folder, on_progress)
+    run = asked.run if reference == BASE else run_of(reference)
+    if run is None:
+        return _ask_here(reference, asked, folder, on_progress)
+    path = _file(reference, run, asked, folder)
+    found = Answered.kept(path)
+    if found is None:
+        found = _ask_here(reference, asked, folder, on_progress)
+        found.keep(path)
+    return found
+
+
+def _file(reference: str, run: Run, asked: Asked, folder: Path) -> Path:
+    """Where the answers of a run, its base or its checkpoint to all questions are."""
+    own = load_config(stored=run.config_path, overrides=dict(asked.settings))
+    how = [asked.config.generate.model_dump(), asked.config.seed, asked.labels]
+    prompts = [[asdict(message) for message in example.prompt] for example in asked.examples]
+    return answered_file(
+        folder, reference, run, own, checkpoint=checkpoint_folder(reference, run), asked=[how, prompts]
+    )
+
+
+def _ask_here(reference: str, asked: Asked, folder: Path, on_progress: _Tell) -> Answered:
+    config, is_base = asked.config, reference == BASE
+    name = str(asked.run.path) if is_base and asked.run else reference
+    session = open_model(name, {**asked.settings, "seed": config.seed})
+    log = AnswerLog(answers_file(folder, reference, config, session))
+    prompts, size = [example.prompt for example in asked.examples], config.eval.batch_size
+    with session.engine(base=is_base) as engine:
+        if asked.labels:
+            choices = choose_all(engine, prompts, asked.labels, batch_size=size, log=log, on_progress=on_progress)
+            answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
+        else:
+            answers = answer_all(
+                engine, prompts, config.generate, seed=config.seed, batch_size=size, log=log, on_progress=on_progress
+            )
+        return Answered(answers, weight_bytes(engine.model, without_adapter=is_base))
+
+
+def _ask_server(reference: str, endpoint: Endpoint, asked: Asked, folder: Path, on_progress: _Tell) -> Answered:
+    config = asked.config
+    answers = ask_all(
+        endpoint,
+        [example.prompt for example in asked.examples],
+        config.generate,
+        seed=config.seed,
+        requests=config.eval.requests,
+        log=AnswerLog(answers_file(folder, reference, config, endpoint)),
+        on_progress=on_progress,
+    )
+    return Answered(answers, endpoint.loaded_bytes() if reference.startswith(OLLAMA) else None)
