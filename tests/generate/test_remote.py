@@ -12,7 +12,7 @@ import pytest
 from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.config import RunConfig
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.generate import Endpoint
+from tunesmith.generate import Endpoint, remote
 from tunesmith.generate.remote import TIMEOUT_SECONDS
 from tunesmith.types import Message
 
@@ -187,6 +187,23 @@ def test_a_key_is_in_no_message_and_goes_to_no_other_place(server: str, monkeypa
     with pytest.raises(ResourceError, match="status 404"):
         endpoint(f"{server}#parrot").answer([Message("user", "hi")], SETTINGS, seed=0)
     assert [key for _, key, _ in Server.seen] == ["Bearer sk-secret-9", "Bearer sk-secret-9", None]
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://api.openai.com/v1", "sk-openai"),
+        ("http://api.openai.com/v1", None),  # in the clear
+        ("https://api.openai.com.example/v1", None),
+        ("http://127.0.0.1:11434/v1", None),
+    ],
+)
+def test_the_key_of_openai_goes_to_openai_alone(url: str, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNESMITH_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    assert remote._key(url) == key
+    monkeypatch.setenv("TUNESMITH_API_KEY", "chosen")
+    assert remote._key(url) == "chosen"
 
 
 def test_one_of_several_requests_waits_for_the_others_too() -> None:

@@ -54,6 +54,14 @@ def test_what_gains_nothing_goes_the_plain_way(
     assert calls == []
 
 
+@needs_onednn
+def test_a_gradient_that_is_recorded_goes_the_plain_way(calls: list[tuple[int, ...]]) -> None:
+    inputs, weight = torch.randn(8, 70, requires_grad=True), torch.randn(64, 70)
+    quick_linear(inputs, weight).sum().backward()
+    torch.testing.assert_close(inputs.grad, weight.sum(0).expand(8, 70))
+    assert calls == []
+
+
 def test_autocast_decides_the_format() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert quick_linear(torch.randn(8, 64), torch.randn(64, 64)).dtype == torch.bfloat16

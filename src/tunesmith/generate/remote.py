@@ -1,8 +1,8 @@
 """Answers from a model behind an OpenAI-compatible address: Ollama, llama-server, vLLM, a service. Loads nothing.
 
 The address is `ollama:NAME`, or the URL of the API and the model's name there: `http://127.0.0.1:8080/v1#NAME`. A key
-comes from the environment (TUNESMITH_API_KEY, else OPENAI_API_KEY), never from a command line, where others could read
-it; it is not sent on when a server points to another, and not in any message.
+comes from the environment (TUNESMITH_API_KEY; for OpenAI's own address also OPENAI_API_KEY), never from a command line,
+where others could read it; it is not sent on when a server points to another, and not in any message.
 
 A server that is busy or broken (status 408, 409, 429, 5xx), breaks off or is too slow is asked again, later each time;
 one that is not there or refuses is not.
@@ -36,6 +36,7 @@ LONGEST_WAIT_SECONDS = 60.0
 _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SAID_CHARACTERS = 300
 _KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
+_OPENAI_HOST = "api.openai.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Endpoint:
         request = Request(
             f"{self.url}/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
         )
-        if key := _key():
+        if key := _key(self.url):
             request.add_unredirected_header("authorization", f"Bearer {key}")
         timeout = self.timeout_seconds or TIMEOUT_SECONDS
         try:
@@ -202,11 +203,16 @@ def _seconds(retry_after: str | None) -> float | None:
     return float(retry_after) if retry_after is not None and retry_after.isdigit() else None
 
 
-def _key() -> str | None:
-    return next((os.environ[name] for name in _KEYS if os.environ.get(name)), None)
+def _key(url: str) -> str | None:
+    """TUNESMITH_API_KEY for any server that was named; OPENAI_API_KEY, which other programs set, for OpenAI's alone."""
+    parts = urlsplit(url)
+    is_openai = (parts.scheme, parts.hostname) == ("https", _OPENAI_HOST)
+    names = _KEYS if is_openai else _KEYS[:1]
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _without_key(text: str) -> str:
     """Servers repeat a wrong key in their answer."""
-    key = _key()
-    return text.replace(key, "(key)") if key else text
+    for key in filter(None, map(os.environ.get, _KEYS)):
+        text = text.replace(key, "(key)")
+    return text
