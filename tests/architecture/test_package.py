@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tunesmith.cli.quickstart import SAMPLE
+
 REPO = Path(__file__).resolve().parents[2]
 SOURCE = REPO / "src"
 
@@ -30,6 +32,7 @@ def test_the_wheel_is_complete(wheel_names: set[str]) -> None:
     }
     assert {name for name in source if not name.endswith(".py")} >= {"tunesmith/py.typed"}
     assert source - wheel_names == set()
+    assert f"tunesmith/examples/{SAMPLE}" in wheel_names
 
 
 def test_the_wheel_holds_nothing_else(wheel_names: set[str]) -> None:
