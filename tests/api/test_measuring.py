@@ -14,6 +14,7 @@ import pytest
 
 from tunesmith import api
 from tunesmith.config import load_config
+from tunesmith.errors import SettingsError
 from tunesmith.runs import Run
 
 HEAVY = ["torch", "transformers", "peft", "matplotlib", "rouge_score", "nltk", "sklearn", "pandas"]
@@ -66,6 +67,11 @@ def test_a_second_call_loads_no_weights_and_finds_the_same(run: Run, opened: lis
     found = json.loads(json.dumps(again.to_json()))
     assert {**found, "seconds": None} == {**written, "seconds": None}
     assert (run.eval_dir / "report.html").read_bytes() == page
+
+
+def test_a_run_is_asked_with_the_template_of_its_training(run: Run) -> None:
+    with pytest.raises(SettingsError, match="was trained with the template"):
+        api.open_session(str(run.path), {"prompt.template": "qa"})
 
 
 @pytest.mark.parametrize(

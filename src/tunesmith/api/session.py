@@ -197,7 +197,14 @@ def _find(reference: str, overrides: dict[str, object]) -> _Found:
     run = Run.open(reference)
     check_finished(run)
     labels = run.manifest.get("data", {}).get("labels", {})
-    return _Found(run.model_dir, load_config(stored=run.config_path, overrides=overrides), labels)
+    config = load_config(stored=run.config_path, overrides=overrides)
+    trained_with = load_config(stored=run.config_path).prompt.template
+    if config.prompt.template != trained_with:
+        raise SettingsError(
+            f"{reference} was trained with the template {trained_with}, and is asked with it",
+            fix="leave out prompt.template, or train again with the other one",
+        )
+    return _Found(run.model_dir, config, labels)
 
 
 def _dtype(config: RunConfig) -> str:
