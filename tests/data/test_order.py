@@ -55,3 +55,12 @@ def test_bucketed_steps_hold_rows_of_like_length_in_no_order_of_length() -> None
     means = [float(lengths[bucketed.rows_of(step)].mean()) for step in range(bucketed.steps_per_epoch)]
     assert abs(float(np.corrcoef(means, range(len(means)))[0, 1])) < 0.2
     assert bucketed.rows_of(0).tolist() != bucketed.rows_of(125).tolist()
+
+
+@given(rows=st.integers(1, 60), per_step=st.integers(1, 20), before=st.integers(0, 40))
+def test_a_plan_after_epochs_goes_on_where_they_ended(rows: int, per_step: int, before: int) -> None:
+    whole = StepPlan(rows, per_step, before + 9, seed=4)
+    rest = StepPlan(rows, per_step, 9, seed=4).after(before / whole.steps_per_epoch)
+    for step in range(9):
+        assert rest.rows_of(step).tolist() == whole.rows_of(before + step).tolist()
+        assert rest.epoch_at(step) == whole.epoch_at(before + step)

@@ -81,6 +81,63 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     assert resumed.steps == whole.steps == 12
 
 
+def _further(config: RunConfig, base: Path | str, **settings: float | None) -> RunConfig:
+    """A run that goes on from `base`, which has the shape of the fixture."""
+    own = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "layers", "heads"))
+    kept = {name: value for name, value in config.pretrain.model_dump().items() if name not in own}
+    wanted = {f"pretrain.{name}": value for name, value in {**kept, "base": str(base), **settings}.items()}
+    train = {f"train.{name}": getattr(config.train, name) for name in ("max_steps", "batch_size", "learning_rate")}
+    return load_config(overrides={**wanted, **train, "train.gradient_accumulation_steps": 1, "name": "further"})
+
+
+def test_a_base_is_trained_further_with_its_own_vocabulary(config: RunConfig) -> None:
+    seen: list[Event] = []
+    first = pretrain(config)
+    further = _further(config, first.run.model_dir, epochs_before=0.5)
+    second = pretrain(further, observers=[seen.append])
+    assert second.bits_per_byte < first.bits_per_byte - 0.1
+    assert not (second.run.path / "tokenizer").exists()
+    before, after = (AutoTokenizer.from_pretrained(result.run.model_dir) for result in (first, second))
+    assert before.get_vocab() == after.get_vocab()
+    assert before.chat_template == after.chat_template
+    epochs = [float(event.values["epoch"] or 0) for event in seen if event.kind == "train"]
+    assert epochs[0] > 0.5
+    assert second.run.manifest["base"] == str(first.run.model_dir)
+
+
+def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
+    further = _further(config, pretrain(config).run.model_dir, epochs_before=1.0)
+    whole = pretrain(further)
+
+    def stop_at_five(event: Event) -> None:
+        if event.kind == "train" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        pretrain(further.replaced("name", "parts", "test"), observers=[stop_at_five])
+    assert pretrain(further, resume="parts").bits_per_byte == whole.bits_per_byte
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"layers": 3, "vocab_size": 500}, r"own vocabulary and shape: pretrain.vocab_size, pretrain.layers"),
+        ({"context": 4096}, "pretrain.context is 4096, but .* reads 1024 tokens at most"),
+    ],
+)
+def test_what_a_base_settles_is_refused(config: RunConfig, settings: dict[str, float], problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem) as refused:
+        pretrain(_further(config, "builtin:nano", **settings))
+    assert refused.value.fix
+    assert not Path("runs").exists()
+
+
+def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match="a new model has no epochs before") as refused:
+        pretrain(config.replaced("pretrain.epochs_before", 1.0, "flag"))
+    assert refused.value.fix == "leave out pretrain.epochs_before, or set pretrain.base"
+
+
 def _loss(event: Event) -> list[float]:
     return [float(event.values["loss"] or 0)] if event.kind == "train" else []
 

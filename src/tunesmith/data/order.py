@@ -27,6 +27,7 @@ class StepPlan:
     An epoch has as many rows as there are, of which the groups of a mixture have their shares.
 
     lengths: tokens of each row; when given, rows of like length share a step (see `bucketed`).
+    steps_before: steps of an earlier run over the same rows, after which the order goes on.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class StepPlan:
     lengths: tuple[int, ...] | None = None
     mixture: Mixture | None = None
     curriculum: Curriculum | None = None
+    steps_before: int = 0
 
     @classmethod
     def for_run(cls, rows: int, *, rows_per_step: int, epochs: float, max_steps: int | None, seed: int) -> StepPlan:
@@ -55,18 +57,22 @@ class StepPlan:
         """The same plan with the easy rows first, those of each group of a mixture by themselves."""
         return replace(self, curriculum=curriculum)
 
+    def after(self, epochs: float) -> StepPlan:
+        """The same plan for a model that has seen the rows in `epochs` epochs already. Not for a curriculum."""
+        return replace(self, steps_before=round(epochs * self.steps_per_epoch))
+
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(self.rows / self.rows_per_step)
 
     def epoch_at(self, step: int) -> float:
-        """Passes over the data completed after `step` steps."""
-        whole, rest = divmod(step, self.steps_per_epoch)
+        """Passes over the data completed after `step` steps, those of an earlier run included."""
+        whole, rest = divmod(self.steps_before + step, self.steps_per_epoch)
         return whole + min(1.0, rest * self.rows_per_step / self.rows)
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """Indices of the rows of step `step`, counted from 0."""
-        epoch, position = divmod(step, self.steps_per_epoch)
+        epoch, position = divmod(self.steps_before + step, self.steps_per_epoch)
         start = position * self.rows_per_step
         if self.curriculum is not None:
             start += epoch * self.rows

@@ -1,4 +1,4 @@
-"""A model from scratch: texts -> tokenizer -> blocks -> weights, through the same loop as fine-tuning."""
+"""Pre-training: texts -> tokenizer -> blocks -> weights, new or of a base, through the same loop as fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
@@ -23,6 +24,8 @@ from tunesmith.model import (
     choose_device,
     choose_dtype,
     count_parameters,
+    load_base,
+    load_skeleton,
     new_model,
     new_tokenizer,
     recompute_activations,
@@ -63,14 +66,17 @@ def train_from_scratch(
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
-    """Train tokenizer and model from the texts of `config.pretrain`; resume when `destination` is an unfinished run.
+    """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
 
-    A finished run is returned as it is. `allow_drift`: resume although data, settings or versions have changed.
+    Resumes when `destination` is an unfinished run; a finished one is returned as it is. `allow_drift`: resume although
+    data, settings or versions have changed.
     The run's model/ folder is a plain Hugging Face model in bfloat16. Bits per byte = total negative log-likelihood
     of the held-out documents, their end-of-text tokens included, / ln 2 / their UTF-8 bytes.
 
     Raises:
         DataError: a file is missing or damaged.
+        SettingsError: a setting that pre-training, or this base, does not have.
+        ResourceError: the base is not there or not usable.
         Stopped: a signal asked for it; the run can be resumed.
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
@@ -96,15 +102,17 @@ def _pretrain(
     allow_drift: bool,
     processes: Processes,
 ) -> PretrainResult:
+    if config.pretrain.base is not None:
+        _check_base(config)
     run, corpus = _begun(config, destination, processes)
     with processes.together():
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(_tokenizer_dir(run))
+        start = _start(run, config, processes)
+        model, tokenizer = start.model, start.tokenizer
         rows, held_out = _rows(corpus, tokenizer, config)
-        model, dtype = _model(config, tokenizer, processes)
     processes.start_equal(model)
     processes.shard(model)
     config, plan = _planned(config, rows, model)
-    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=None, device=model.device.type)
+    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=start.revision, device=model.device.type)
     keep = config.train.save_total_limit
     checkpoints = Checkpoints(
         run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes
@@ -112,7 +120,7 @@ def _pretrain(
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
-        return autocast(model.device, dtype)
+        return autocast(model.device, start.dtype)
 
     settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
@@ -146,21 +154,33 @@ def _pretrain(
     return _result(run)
 
 
+def _check_base(config: RunConfig) -> None:
+    """Refuse a base that is not usable or reads shorter texts, before anything is written."""
+    base = str(config.pretrain.base)
+    longest = load_skeleton(base, config.model.revision).config.max_position_embeddings
+    if config.pretrain.context > longest:
+        raise SettingsError(
+            f"pretrain.context is {config.pretrain.context}, but {base} reads {longest} tokens at most",
+            fix=f"set pretrain.context to {longest} or less",
+        )
+
+
 def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> tuple[Run, Corpus]:
-    """The run, with its tokenizer on disk, and the texts."""
+    """The run, with its own tokenizer on disk if it makes one, and the texts."""
     with processes.together():
         corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
 
     def begin() -> str:
         run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
-        _make_tokenizer(run, config, corpus)
+        if config.pretrain.base is None:
+            _make_tokenizer(run, config, corpus)
         return str(run.path)
 
     return Run(Path(processes.first(begin))), corpus
 
 
 def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
-    plan = resolve.plan_steps(config, rows)
+    plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
 
@@ -173,6 +193,14 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"pre-training trains every weight and has no {' and no '.join(unread)}",
             fix=f"leave {'it' if len(unread) == 1 else 'them'} out",
         )
+    unread = config.pretrain.unread_beside_base()
+    if unread and config.pretrain.base is None:
+        raise SettingsError("a new model has no epochs before", fix=f"leave out {unread[0]}, or set pretrain.base")
+    if unread:
+        raise SettingsError(
+            f"a base has its own vocabulary and shape: {', '.join(unread)} cannot be chosen",
+            fix=f"leave {'it' if len(unread) == 1 else 'them'} out, or leave out pretrain.base for a new model",
+        )
     if config.train.order == "curriculum":
         raise SettingsError(
             "pre-training cuts texts into blocks of one length, which have no order from easy to hard",
@@ -183,7 +211,7 @@ def _resolve(config: RunConfig) -> RunConfig:
     train = config.train
     for name, given, value, reason in (
         ("epochs", train.epochs, 1.0, "1 pass: pre-training reads every text once"),
-        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model from scratch"),
+        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model"),
         ("weight_decay", train.weight_decay, 0.1, "usual for pre-training"),
     ):
         if given is None:
@@ -194,6 +222,7 @@ def _resolve(config: RunConfig) -> RunConfig:
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
     manifest = {
         "kind": "pretrain",
+        "base": config.pretrain.base,
         "data": {"sha256": corpus.sha256, "documents": len(corpus.documents), "pairs": len(corpus.pairs)},
         "seed": config.seed,
         "versions": resolve.package_versions(),
@@ -213,37 +242,55 @@ def _make_tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> None:
             new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
 
 
-def _model(
-    config: RunConfig, tokenizer: PreTrainedTokenizerFast, processes: Processes
-) -> tuple[PreTrainedModel, torch.dtype]:
-    """A new model on its device and the number format it is trained in."""
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What is trained: weights in float32 on their device, the number format computed in, the base's fingerprint."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dtype: torch.dtype
+    revision: str | None
+
+
+def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
     device = choose_device(processes.device)
-    model = new_model(config.pretrain, tokenizer, seed=config.seed)
+    revision: str | None = None
+    if config.pretrain.base is None:
+        own: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(_tokenizer_dir(run))
+        model: Any = new_model(config.pretrain, own, seed=config.seed)
+        tokenizer: PreTrainedTokenizerBase = own
+    else:
+        base = load_base(
+            config.pretrain.base, revision=config.model.revision, dtype="float32", device=processes.device, on_host=True
+        )
+        model, tokenizer, revision = base.model, base.tokenizer, base.revision
+        model.requires_grad_(True)
     if not processes.sharded:
-        model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides the signature of nn.Module.to
+        model.to(device)
     if config.train.gradient_checkpointing:
         recompute_activations(model)
-    return model, choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])[0]
+    dtype, _ = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
+    return _Start(model, tokenizer, dtype, revision)
 
 
-def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
+def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
     """Training blocks, and the blocks of each held-out document."""
     length = config.pretrain.context
-    end = tokenizer.added_tokens_encoder[END_OF_TEXT]
+    end = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
     template = check_template("chat", tokenizer)
     rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), length)
     held_out = [row for ids in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([ids], length)]
     return rows, held_out
 
 
-def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, end: int) -> list[NDArray[np.int64]]:
+def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> list[NDArray[np.int64]]:
     # split_special_tokens: a document that mentions <|im_end|> is text about it, not the token
     ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return [np.append(np.asarray(row, dtype=np.int64), end) for row in ids]
 
 
 def _shuffled_sequences(
-    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerFast, end: int, config: RunConfig
+    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerBase, end: int, config: RunConfig
 ) -> list[NDArray[np.int64]]:
     """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
     sequences = _document_ids(corpus.documents, tokenizer, end)
@@ -253,14 +300,14 @@ def _shuffled_sequences(
     return [sequences[index] for index in order]
 
 
-def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerFast, end: int) -> NDArray[np.int64]:
+def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase, end: int) -> NDArray[np.int64]:
     return np.append(render(pair, template, tokenizer, train_on="all").input_ids, end)
 
 
 def _finish(
     run: Run,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     state: TrainingState,
     *,
     nll: float,

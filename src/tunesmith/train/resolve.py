@@ -298,7 +298,7 @@ _FREE_SETTINGS = {
         *("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "tokens_per_batch"),
         *("gradient_checkpointing", "save_steps", "save_total_limit", "keep_best", "sharding"),
     },
-    "pretrain": {"documents", "qa"},
+    "pretrain": {"documents", "qa", "base"},
 }
 
 
@@ -309,7 +309,7 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
         data: SHA-256 of the files. base: fingerprint of the model, None for one made by this run.
         device: type of device that is computed on.
     """
-    sections = ("model", "data", "prompt", "method", "train", *(("pretrain",) if base is None else ()))
+    sections = ("model", "data", "prompt", "method", "train", *(("pretrain",) if config.pretrain.documents else ()))
     settings = config.model_dump(mode="json", include=set(sections))
     for section, names in _FREE_SETTINGS.items():
         for name in names & settings.get(section, {}).keys():
