@@ -59,6 +59,15 @@ def test_no_more_results_than_lanes_wait() -> None:
         assert taken == [0, 1, 2]
 
 
+def test_the_caller_has_one_thread_while_lanes_have_the_cores(two_threads: None) -> None:
+    with Lanes(2) as lanes:
+        assert [torch.get_num_threads() for _ in lanes.map(lambda number: number, range(3))] == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+        with closing(lanes.map(lambda number: number, range(3))) as results:
+            next(results)
+        assert torch.get_num_threads() == 2
+
+
 def test_an_error_waits_for_what_is_under_way() -> None:
     ended: list[int] = []
 
