@@ -158,9 +158,10 @@ def _agreement(found: Mapping[str, Any]) -> list[str]:
         for name, one in agreement["deviations"].items()
     ]
     limit = f"within {agreement['limit']:.0%}"
+    apart = f" (measured {agreement['date']} with `{_command(agreement)}`)" if "command" in agreement else ""
     return [
         "",
-        f"Losses of {agreement['steps']} steps in float32 without dropout, relative difference from ours:",
+        f"Losses of {agreement['steps']} steps in float32 without dropout, relative difference from ours{apart}:",
         "",
         *_table(["contender", "largest", "at step", "at the last step", limit], rows),
     ]

@@ -56,6 +56,23 @@ def summarize(measurements: Sequence[Measurement], *, warmup: int, command: str,
     }
 
 
+def with_agreement(
+    summary: Mapping[str, Any], measurements: Sequence[Measurement], *, command: str, date: str
+) -> dict[str, Any]:
+    """`summary` of another run, with the losses of these measurements, and when and how they were measured.
+
+    Losses do not depend on how fast the machine is, so they need not be measured in the hours of the speeds.
+    """
+    sizes = dict(summary["sizes"])
+    for size, found in sizes.items():
+        losses = _by_contender(measurements, size, "agreement")
+        if losses:
+            agreement = {**_agreement(losses), "command": command, "date": date}
+            failed = {**found["failed"], **_failures(measurements, size)}
+            sizes[size] = {**found, "agreement": agreement, "failed": failed}
+    return {**summary, "sizes": sizes}
+
+
 def useful_flops(facts: Mapping[str, int], found: Mapping[str, Any]) -> float:
     """Floating-point operations that training once on the rows of a run cannot do without.
 

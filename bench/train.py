@@ -20,7 +20,7 @@ from typing import Any
 from bench.job import CONTENDERS, QUICK_SIZE, SIZES, Job
 from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
 from bench.report import RESULTS, tables, write_pages
-from bench.summary import Measurement, summarize
+from bench.summary import Measurement, summarize, with_agreement
 
 # What a measurement depends on; the files that only describe it are left out.
 MEASURED_CODE = (PACKAGE, "bench/job.py", "bench/o*.py", "bench/peers.py", "bench/w*.py")
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     results: Path = options.results
     measurements = measure(options)
-    summary = summarize(
-        measurements,
-        warmup=options.warmup,
-        command=" ".join(["python -m bench.train", *arguments]),
-        date=time.strftime("%Y-%m-%d"),
-    )
+    command, date = " ".join(["python -m bench.train", *arguments]), time.strftime("%Y-%m-%d")
+    if options.agreement_only:
+        earlier = json.loads(results.read_text(encoding="utf-8"))
+        summary = with_agreement(earlier, measurements, command=command, date=date)
+    else:
+        summary = summarize(measurements, warmup=options.warmup, command=command, date=date)
     if not summary["sizes"]:
         print("nothing to write: no size could be measured here", file=sys.stderr)
         return 4
@@ -66,6 +66,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--agreement-steps", type=int, help="steps of the float32 comparison of losses, 0 for none (30)"
     )
     parser.add_argument(
+        "--agreement-only", action="store_true", help="measure that alone, and put it into the results that are there"
+    )
+    parser.add_argument(
         "--no-growth", dest="growth", action="store_false", help="skip cost by number and length of rows"
     )
     parser.add_argument("--results", type=Path, help="where to write (bench/results.json; --quick: build/bench/)")
@@ -85,6 +88,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             setattr(options, name, value)
     if not 0 <= options.warmup < options.steps or options.rounds < 1:
         parser.error("--warmup must be below --steps, and --rounds at least 1")
+    if options.agreement_only and not options.results.is_file():
+        parser.error(f"--agreement-only needs results to put it into: there is no {options.results}")
     return options
 
 
@@ -118,7 +123,7 @@ def plan(options: argparse.Namespace, machine: Mapping[str, Any]) -> Iterator[Jo
         print(f"no CUDA here: left out {', '.join(sorted({*options.sizes} - {*sizes}))}", file=sys.stderr)
     for size in sizes:
         yield Job("model", size)
-    for number in range(options.rounds):
+    for number in range(0 if options.agreement_only else options.rounds):
         if number:
             yield Job("machine", round=number)
         for size in sizes:
@@ -131,7 +136,7 @@ def plan(options: argparse.Namespace, machine: Mapping[str, Any]) -> Iterator[Jo
         for name in names:
             if not CONTENDERS[name].packs:
                 yield Job("agreement", size, name, rows=options.agreement_steps * step, rows_per_step=step)
-    for size in sizes[:1] if options.growth else ():
+    for size in sizes[:1] if options.growth and not options.agreement_only else ():
         step = SIZES[size].rows_per_step
         for row_tokens in (None, *GROWTH_ROW_TOKENS):
             for name in [name for name in GROWTH_CONTENDERS if name in names]:

@@ -71,6 +71,23 @@ def test_other_code_is_measured_anew(processes: list[Job], tmp_path: Path, monke
     assert len(processes) == 2 * done
 
 
+def test_agreement_alone_leaves_the_speeds_as_they_are(processes: list[Job], tmp_path: Path) -> None:
+    _, before = run(tmp_path, "--contenders", "ours,script", "--rounds", "1", "--agreement-steps", "3")
+    done = len(processes)
+    _, after = run(tmp_path, "--contenders", "ours,script", "--agreement-only", "--agreement-steps", "5")
+    assert {job.kind for job in processes[done:]} == {"model", "agreement"}
+    agreement = after["sizes"]["llama-135m"].pop("agreement")
+    assert "--agreement-only" in agreement["command"]
+    assert before["sizes"]["llama-135m"].pop("agreement").keys() == agreement.keys() - {"command", "date"}
+    assert after == before
+
+
+def test_agreement_alone_needs_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.parse(["--agreement-only", "--results", str(tmp_path / "none.json")])
+    assert "needs results to put it into" in capsys.readouterr().err
+
+
 def test_a_failure_is_told_and_the_rest_goes_on(processes: list[Job], tmp_path: Path) -> None:
     code, results = run(tmp_path, "--rounds", "1")
     assert code == 1
