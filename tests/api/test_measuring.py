@@ -90,6 +90,25 @@ def test_another_setting_or_other_rows_are_asked(run: Run, opened: list[str], ch
     assert len(opened) == 1
 
 
+def test_a_machine_with_another_device_asks_anew(
+    run: Run, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With auto the device is that of the machine, to which a run may have been moved."""
+    monkeypatch.setattr("tunesmith.api.records._GPUS", (str(tmp_path / "nvidia[0-9]*"),))
+    on_cpu = {**SHORT, "model.device": "cpu"}
+    for settings in (SHORT, on_cpu):
+        api.evaluate(str(run.path), overrides=settings)
+    opened.clear()
+    (tmp_path / "nvidia0").touch()
+    api.evaluate(str(run.path), overrides=on_cpu)  # said, so a GPU changes nothing
+    assert opened == []
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+    (tmp_path / "nvidia0").unlink()
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+
+
 def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str], tmp_path: Path) -> None:
     suite = tmp_path / "mine.jsonl"
     items = [{"question": f"Is {n} a number?", "answer": "yes", "wrong": ["no"]} for n in range(3)]

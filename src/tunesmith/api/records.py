@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from glob import glob
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 _NO_RESULT = {"batch_size", "requests", "judge_timeout"}  # settings of eval that change how long it takes, nothing else
 _CARD = "README.md"  # in the model's folder, but no part of it
+# Where a GPU shows itself without torch: NVIDIA's and AMD's drivers on Linux, either one in WSL, NVIDIA's on Windows.
+_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+_VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
 
@@ -85,11 +92,23 @@ def _of_run(run: Run, config: RunConfig) -> list[object]:
     """What the answers of a run and of its base depend on, whatever they are asked."""
     model, manifest = config.model, run.manifest
     return [
-        *[model.model_dump(), config.prompt.model_dump(), config.method.name],
+        *[{**model.model_dump(), "device": _device(model.device)}, config.prompt.model_dump(), config.method.name],
         *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels"), __version__],
         *_stamps(run.model_dir, but=_CARD),
         *_stamps(_folder_of(model.path)),
     ]
+
+
+def _device(asked: str) -> object:
+    """The device of the settings; of auto, all by which torch chooses one: to ask torch itself would take seconds.
+
+    Where it changes and the device does not, a model is loaded, and its answers are in the log, which knows the device.
+    """
+    if asked != "auto":
+        return asked
+    gpus = sorted(found for pattern in _GPUS for found in glob(pattern))
+    visible = [os.environ.get(name) for name in _VISIBLE_GPUS]
+    return [asked, platform.system(), platform.machine(), version("torch"), gpus, visible]
 
 
 def _folder_of(model: str) -> Path:
