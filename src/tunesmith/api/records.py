@@ -1,7 +1,7 @@
 """Where answers are kept: a file for each model, template, settings and seed that they depend on, and our version.
 
-The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge, and for
-each encoder one of the vectors of texts.
+The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge (of Ollama
+for each model that had its name), and for each encoder one of the vectors of texts.
 """
 
 from __future__ import annotations
@@ -156,10 +156,18 @@ def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], 
         SettingsError: `eval.judge` is no address, or a check is wrong.
     """
     judge = config.eval.judge
-    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}-{_digest([judge])}.jsonl")
+    log = None if judge is None else AnswerLog(_judge_file(folder, judge))
     identity = _digest([encoder_identity(config.eval.encoder)])
     vectors = AnswerLog(folder / f"vectors-{identity}.jsonl")
     return Tools.of(config.eval, log=log, vectors=vectors, on_progress=on_progress)
+
+
+def _judge_file(folder: Path, judge: str) -> Path:
+    """The file for the replies of a judge: of Ollama those of the model that has the name now."""
+    depends_on: list[object] = [judge]
+    if (endpoint := Endpoint.parse(judge)) is not None and judge.startswith(OLLAMA):
+        depends_on.append(endpoint.digest())
+    return folder / f"judge-{file_name(judge)}-{_digest(depends_on)}.jsonl"
 
 
 def file_name(text: str) -> str:
