@@ -122,6 +122,20 @@ def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str
     assert len(opened) == 2
 
 
+def test_two_suites_of_the_same_name_are_both_told(run: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.jsonl" for folder in ("a", "b")]
+    for rows, path in enumerate(paths, start=1):
+        path.parent.mkdir()
+        items = [{"question": f"Is {n} a number?", "answer": "yes"} for n in range(rows)]
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    given = [str(path) for path in (*paths, paths[0])]
+    found = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": given}).to_json()["suites"]
+    assert isinstance(found, dict)
+    assert {name: suite["items"] for name, suite in found.items()} == {given[0]: 1, given[1]: 2}
+    (alone,) = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": given[:1]}).suites
+    assert alone.name == "mine"
+
+
 def test_a_model_that_was_written_anew_is_asked_anew(run: Run, opened: list[str]) -> None:
     (weights,) = run.model_dir.glob("*.safetensors")
     before = weights.stat()

@@ -132,7 +132,7 @@ def evaluate(
     check_names(config.eval.metrics)  # before anything is read
     kept = run.eval_dir / "answers"
     tools = tools_of(config, kept, partial(on_progress, "the judge"))
-    suites = [(name, read_suite(name)) for name in config.eval.suites]
+    suites = [(path, title, read_suite(path)) for path, title in _suite_titles(config.eval.suites).items()]
     given = None if data is None else rows_of_file(run, config, data)
     examples = held_out_examples(run, config) if given is None else given.test
     leakage = find_leaks(run, config, examples, source=data)
@@ -149,11 +149,17 @@ def evaluate(
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, exclude=config.eval.exclude_leaked)
-    comparison = replace(comparison, suites=tuple(model.suite(name, items) for name, items in suites))
+    comparison = replace(comparison, suites=tuple(model.suite(*one) for one in suites))
     _write(comparison, lines, tools)
     if data is None:
         _write_card(run, config)
     return comparison
+
+
+def _suite_titles(suites: Sequence[str]) -> dict[str, str]:
+    """By how each of `eval.suites` was given what it is called: its file's stem, or as given where stems are shared."""
+    stems = [Path(suite).stem for suite in dict.fromkeys(suites)]
+    return {suite: Path(suite).stem if len(set(stems)) == len(stems) else suite for suite in suites}
 
 
 class _Model:
@@ -181,10 +187,10 @@ class _Model:
         found.keep(path)
         return found
 
-    def suite(self, name: str, items: Sequence[Item]) -> SuiteComparison:
+    def suite(self, path: str, title: str, items: Sequence[Item]) -> SuiteComparison:
         """What both make of the items of one suite."""
-        base, tuned = (score_suite(items, self._to_suite(who, name, items)) for who in ("base", "tuned"))
-        return SuiteComparison(Path(name).stem, base, tuned, self._config.seed)
+        base, tuned = (score_suite(items, self._to_suite(who, path, items)) for who in ("base", "tuned"))
+        return SuiteComparison(title, base, tuned, self._config.seed)
 
     def _to_suite(self, who: str, name: str, items: Sequence[Item]) -> SuiteAnswers:
         config = self._config
