@@ -273,16 +273,17 @@ def _write_card(run: Run, config: RunConfig) -> None:
 def _write_pictures(comparison: Comparison, *, is_new: bool) -> list[tuple[str, Path]]:
     """Titles and pictures of labels: what was chosen for what, and how far the probabilities can be trusted.
 
-    confusion.json is written too. Of the same scores, pictures that are there are those that would be drawn.
+    confusion.json is written too. Of the same scores and counts, pictures that are there are those that would be drawn.
     """
     run, report, rows = comparison.run, comparison.tuned.by_label, comparison.tuned.row_count
     if report is None:
         return []
-    content = confusions(comparison.base, comparison.tuned)
-    atomic_write(comparison.folder / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
+    counts = comparison.folder / "confusion.json"
+    content = json.loads(json.dumps(confusions(comparison.base, comparison.tuned)))
     folder = run.visuals_dir if comparison.data is None else comparison.folder
     confusion, calibration = folder / "confusion.png", folder / "calibration.png"
-    if is_new or not confusion.is_file():
+    # Labels that take each other's rows in a ring have the same scores as before.
+    if is_new or content != read_json(counts) or not confusion.is_file():
         scores = f"accuracy {report.accuracy:.1%}  ·  macro F1 {report.macro_f1:.1%}"
         plot_confusion(
             confusion,
@@ -291,6 +292,7 @@ def _write_pictures(comparison: Comparison, *, is_new: bool) -> list[tuple[str, 
             title=run.name,
             subtitle=f"tuned model, {rows:,} test rows  ·  {scores}",
         )
+        atomic_write(counts, json.dumps(content, ensure_ascii=False) + "\n")  # last: then the picture is of them
     found = [("What was chosen for what", confusion)]
     of_models = calibrations(comparison.base, comparison.tuned)
     if not of_models:
