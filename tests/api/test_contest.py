@@ -116,6 +116,19 @@ def test_a_run_with_another_split_is_warned_of(tmp_path: Path) -> None:
     assert len(result.contest.rows) == 5
 
 
+def test_a_setting_that_does_not_reach_a_server_is_told_once(tmp_path: Path) -> None:
+    overrides = {**SHORT, "eval.max_rows": 2, "temperature": 0.5, "top_k": 3}
+    with serving(FakeJudge(lambda text: "anything")) as owl:
+        result = api.compare(["a", owl.address], overrides=overrides, folder=tmp_path)
+        panel = api.open_panel(["a", owl.address], overrides={**SHORT, "top_k": 3})
+    (finding,) = result.findings
+    assert finding.message.endswith(f"known to take it: generate.top_k (to {owl.address})")
+    assert finding.message in (tmp_path / "report.html").read_text()
+    assert panel.findings == []  # it takes the likeliest token
+    panel.set_generation("temperature", "0.5")
+    assert panel.findings == [finding]
+
+
 def test_checks_are_about_the_last_model(tmp_path: Path) -> None:
     cases = tmp_path / "cases.yaml"
     cases.write_text(

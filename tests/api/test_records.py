@@ -79,6 +79,16 @@ def test_a_model_of_ollama_that_was_made_anew_has_other_answers(
     assert endpoint.digest() is None
 
 
+def test_what_was_answered_without_a_setting_that_is_sent_now_is_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(overrides={"repetition_penalty": 1.2})
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "faq")
+    first = answers_file(tmp_path, "faq", config, endpoint)
+    monkeypatch.setattr("tunesmith.generate.remote._owner", lambda url: "llamacpp")
+    assert answers_file(tmp_path, "faq", config, endpoint) != first
+
+
 def test_a_judge_of_ollama_that_was_made_anew_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = {"owl:latest": "one"}
     config = load_config(overrides={"eval.judge": "ollama:owl"})

@@ -48,6 +48,7 @@ def answers_file(folder: Path, name: str, config: RunConfig, model: Session | En
     depends_on: list[object] = [name, config.generate.model_dump(), config.seed]
     if isinstance(model, Endpoint):
         depends_on += [model.url, model.digest() if name.startswith(OLLAMA) else None]
+        depends_on += [sent] if (sent := model.further(config.generate)) else []
     else:
         loaded, settings = model.loaded, model.config.model
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
