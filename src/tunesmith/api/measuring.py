@@ -22,7 +22,6 @@ from tunesmith.api.records import (
     asked_with,
     file_folder,
     measured_file,
-    read_json,
     tools_of,
 )
 from tunesmith.config import RunConfig, load_config
@@ -53,7 +52,7 @@ from tunesmith.evaluate import (
     wilson,
     with_preference,
 )
-from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion
+from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion, read_json
 from tunesmith.types import Example
 
 if TYPE_CHECKING:

@@ -128,15 +128,6 @@ def _digest(depends_on: list[object]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a file; empty where there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def asked_with(config: RunConfig) -> dict[str, Any]:
     """The settings that a measurement goes by, as eval/summary.json keeps them: another measurement has others."""
     return {
