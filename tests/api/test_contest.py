@@ -238,7 +238,9 @@ def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
     assert found.to_json()["data"]["rows_read"] == 3
     assert json.loads((own.run.eval_dir / "summary.json").read_text())["rows"] == own.tuned.row_count
     assert (own.run.model_dir / "README.md").read_text() == card
-    assert all(leak.file == "new.jsonl" for leak in found.leakage.leaks)
+    (leak,) = found.leakage.leaks  # colour 3 is a training row
+    assert (leak.file, leak.row, leak.kind) == ("new.jsonl", 1, "same question")
+    assert (Path(leak.seen_file).name, leak.seen_row) == ("faq.csv", 5)
 
 
 def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:
