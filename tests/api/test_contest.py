@@ -116,6 +116,19 @@ def test_a_run_with_another_split_is_warned_of(tmp_path: Path) -> None:
     assert len(result.contest.rows) == 5
 
 
+def test_a_setting_that_does_not_reach_a_server_is_told_once(tmp_path: Path) -> None:
+    overrides = {**SHORT, "eval.max_rows": 2, "temperature": 0.5, "top_k": 3}
+    with serving(FakeJudge(lambda text: "anything")) as owl:
+        result = api.compare(["a", owl.address], overrides=overrides, folder=tmp_path)
+        panel = api.open_panel(["a", owl.address], overrides={**SHORT, "top_k": 3})
+    (finding,) = result.findings
+    assert finding.message.endswith(f"known to take it: generate.top_k (to {owl.address})")
+    assert finding.message in (tmp_path / "report.html").read_text()
+    assert panel.findings == []  # it takes the likeliest token
+    panel.set_generation("temperature", "0.5")
+    assert panel.findings == [finding]
+
+
 def test_checks_are_about_the_last_model(tmp_path: Path) -> None:
     cases = tmp_path / "cases.yaml"
     cases.write_text(
@@ -225,7 +238,9 @@ def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
     assert found.to_json()["data"]["rows_read"] == 3
     assert json.loads((own.run.eval_dir / "summary.json").read_text())["rows"] == own.tuned.row_count
     assert (own.run.model_dir / "README.md").read_text() == card
-    assert all(leak.file == "new.jsonl" for leak in found.leakage.leaks)
+    (leak,) = found.leakage.leaks  # colour 3 is a training row
+    assert (leak.file, leak.row, leak.kind) == ("new.jsonl", 1, "same question")
+    assert (Path(leak.seen_file).name, leak.seen_row) == ("faq.csv", 5)
 
 
 def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tunesmith import api
+from tunesmith.api import measuring
+from tunesmith.api.leaks import LeakReport
+from tunesmith.api.measuring import Comparison
 from tunesmith.config import load_config
 from tunesmith.errors import SettingsError
+from tunesmith.evaluate import Measured, score, summarise
+from tunesmith.generate import Choice
 from tunesmith.runs import Run
+from tunesmith.types import Example, Message
 
 HEAVY = ["torch", "transformers", "peft", "matplotlib", "rouge_score", "nltk", "sklearn", "pandas"]
 AGAIN = f"""
@@ -90,6 +99,25 @@ def test_another_setting_or_other_rows_are_asked(run: Run, opened: list[str], ch
     assert len(opened) == 1
 
 
+def test_a_machine_with_another_device_asks_anew(
+    run: Run, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With auto the device is that of the machine, to which a run may have been moved."""
+    monkeypatch.setattr("tunesmith.api.records._GPUS", (str(tmp_path / "nvidia[0-9]*"),))
+    on_cpu = {**SHORT, "model.device": "cpu"}
+    for settings in (SHORT, on_cpu):
+        api.evaluate(str(run.path), overrides=settings)
+    opened.clear()
+    (tmp_path / "nvidia0").touch()
+    api.evaluate(str(run.path), overrides=on_cpu)  # said, so a GPU changes nothing
+    assert opened == []
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+    (tmp_path / "nvidia0").unlink()
+    api.evaluate(str(run.path), overrides=SHORT)
+    assert len(opened) == 1
+
+
 def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str], tmp_path: Path) -> None:
     suite = tmp_path / "mine.jsonl"
     items = [{"question": f"Is {n} a number?", "answer": "yes", "wrong": ["no"]} for n in range(3)]
@@ -101,6 +129,46 @@ def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str
     suite.write_text(suite.read_text().replace("Is 2", "Is 4"))
     api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": [str(suite)]})
     assert len(opened) == 2
+
+
+def test_two_suites_of_the_same_name_are_both_told(run: Run, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.jsonl" for folder in ("a", "b")]
+    for rows, path in enumerate(paths, start=1):
+        path.parent.mkdir()
+        items = [{"question": f"Is {n} a number?", "answer": "yes"} for n in range(rows)]
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    given = [str(path) for path in (*paths, paths[0])]
+    found = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": given}).to_json()["suites"]
+    assert isinstance(found, dict)
+    assert {name: suite["items"] for name, suite in found.items()} == {given[0]: 1, given[1]: 2}
+    (alone,) = api.evaluate(str(run.path), overrides={**SHORT, "eval.suites": given[:1]}).suites
+    assert alone.name == "mine"
+
+
+def test_confusions_are_drawn_anew_when_they_alone_changed(tmp_path: Path) -> None:
+    """Three labels that are taken for each other in a ring: turned around, no score is another."""
+    labels = ("ham", "news", "spam")
+    rows = [Example((Message("user", f"text {label}"), Message("assistant", label)), row=1) for label in labels]
+
+    def written(step: int) -> tuple[object, bytes, str]:
+        chosen = [math.log(share) for share in (0.6, 0.2, 0.2)]
+        choices = [Choice(labels, tuple(chosen[(n - place - step) % 3] for n in range(3))) for place in range(3)]
+        nll = np.ones((3, 3))
+        found = score(
+            Measured([0, 1, 2], [], [], [0, 1, 2], [None] * 3, nll, [], choices, seconds=0.0),
+            rows,
+            config=load_config(),
+            labels=dict.fromkeys(labels, 1),
+        )
+        place: Any = SimpleNamespace(name="mail", visuals_dir=tmp_path)
+        measuring._write_pictures(Comparison(place, found, found, LeakReport(()), tmp_path), is_new=False)
+        picture, counts = ((tmp_path / f"confusion.{end}").read_bytes() for end in ("png", "json"))
+        return summarise(found, found) | {"seconds": 0}, picture, counts.decode()
+
+    first, other = written(1), written(2)
+    assert first[0] == other[0]
+    assert first[1] != other[1]
+    assert first[2] != other[2]
 
 
 def test_a_model_that_was_written_anew_is_asked_anew(run: Run, opened: list[str]) -> None:

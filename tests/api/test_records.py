@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,10 +45,9 @@ def test_answers_belong_to_the_model_as_it_was_loaded(tmp_path: Path, other: Any
     assert answers_file(tmp_path, "base", CONFIG, other) != first
 
 
-def test_a_model_of_ollama_that_was_made_anew_has_other_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digests = {"faq:latest": "one", "else": "x"}
+@contextmanager
+def ollama(digests: dict[str, str]) -> Iterator[str]:
+    """An Ollama that has models with these digests, by name. Yields its address."""
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:
@@ -58,7 +59,15 @@ def test_a_model_of_ollama_that_was_made_anew_has_other_answers(
             self.wfile.write(body)
 
     with running(LocalServer(Handler)) as server:
-        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        yield server.url
+
+
+def test_a_model_of_ollama_that_was_made_anew_has_other_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {"faq:latest": "one", "else": "x"}
+    with ollama(digests) as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
         endpoint = Endpoint.parse("ollama:faq")
         assert endpoint is not None
         assert endpoint.digest() == "one"
@@ -70,8 +79,40 @@ def test_a_model_of_ollama_that_was_made_anew_has_other_answers(
     assert endpoint.digest() is None
 
 
-def test_two_judges_never_share_replies(tmp_path: Path) -> None:
+def test_what_was_answered_without_a_setting_that_is_sent_now_is_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(overrides={"repetition_penalty": 1.2})
+    endpoint = Endpoint("http://127.0.0.1:9/v1", "faq")
+    first = answers_file(tmp_path, "faq", config, endpoint)
+    monkeypatch.setattr("tunesmith.generate.remote._owner", lambda url: "llamacpp")
+    assert answers_file(tmp_path, "faq", config, endpoint) != first
+
+
+def test_a_judge_of_ollama_that_was_made_anew_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {"owl:latest": "one"}
+    config = load_config(overrides={"eval.judge": "ollama:owl"})
+
+    def found() -> object:
+        judge = tools_of(config, tmp_path).judge
+        assert judge is not None
+        return judge.log.found("a reply")
+
+    with ollama(digests) as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        first = tools_of(config, tmp_path).judge
+        assert first is not None
+        first.log.keep({"a reply": {"likelihoods": [0.0]}})
+        assert found() is not None
+        digests["owl:latest"] = "two"
+        assert found() is None
+        digests["owl:latest"] = "one"
+        assert found() is not None
+
+
+def test_two_judges_never_share_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their names are the same once they are fit for a file."""
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # nobody is there
     logs = []
     for judge in ("ollama:llama3:8b", "ollama:llama3-8b"):
         tools = tools_of(load_config(overrides={"eval.judge": judge}), tmp_path)

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tunesmith.api.panel import Panel
 from tunesmith.cli import compare_live
 from tunesmith.cli.terminal import answer_columns
+from tunesmith.config import load_config
 
 
 def test_verdict_table_and_answers_are_shown(cli, api) -> None:
@@ -90,6 +92,16 @@ def test_at_the_keyboard_answers_stand_side_by_side(
     assert panel.config.generate.temperature == 0
     assert panel.system == "Be short."
     assert "/quit" in captured.err
+
+
+def test_a_setting_that_a_server_does_not_get_is_told_when_it_matters() -> None:
+    server = "http://127.0.0.1:9/v1#x"  # nobody is there
+    panel = Panel(dict.fromkeys((server, "faq")), load_config(overrides={"top_k": 3}))  # type: ignore[arg-type]
+    assert compare_live.command(panel, "/temp 0") == "temperature: 0"
+    first, warning = str(compare_live.command(panel, "/temp 1")).split("\n")
+    assert first == "temperature: 1"
+    assert warning.startswith("warning: not sent, as")
+    assert f"generate.top_k (to {server}); set it there" in warning
 
 
 @pytest.mark.parametrize("extra", [("--json",), ("--questions", "x.yaml"), ("--junit", "x.xml")])

@@ -111,6 +111,22 @@ def test_a_heading_that_is_a_question_belongs_to_its_sheet() -> None:
     assert cells(gather(table, DataConfig()))[0] == {"question": "one?", "answer": "1"}
 
 
+CHOICES = "A: red\nB: blue\nC: green"
+
+
+@pytest.mark.parametrize("mark", ["Answer:", "A:"])
+def test_a_list_of_choices_belongs_to_its_question(mark: str) -> None:
+    text = "\n".join(f"Q: Which is {n}?\n{CHOICES}\n{mark} B, blue" for n in range(4))
+    found = cells(gather(lines_of(text), DataConfig()))
+    assert found == [{"question": f"Which is {n}?\n{CHOICES}", "answer": "B, blue"} for n in range(4)]
+
+
+def test_a_list_of_choices_in_an_answer_stays_whole() -> None:
+    text = "\n".join(f"Q: Ask me {n}.\nA: Which is {n}?\n{CHOICES}" for n in range(4))
+    found = cells(gather(lines_of(text), DataConfig()))
+    assert found == [{"question": f"Ask me {n}.", "answer": f"Which is {n}?\n{CHOICES}"} for n in range(4)]
+
+
 def test_headings_that_ask() -> None:
     text = "# FAQ\n## Who?\nMe.\nAnd you.\n## What?\nThat.\n## Where?\nThere.\n"
     assert cells(gather(lines_of(text), DataConfig()))[0] == {"question": "Who?", "answer": "Me.\nAnd you."}
@@ -121,9 +137,10 @@ def test_headings_that_ask() -> None:
     [
         "# Guide\n## Install\nRun it.\n## Use\nUse it.\n## Why?\nBecause.",
         "Q: one?\nQ: two?\nQ: three?\nQ: four?",
+        "\n".join(f"Q: Which is {n}?\nA: red\nB: blue" for n in range(4)),
         "A line.\nAnother.\nQ: one?\nA: 1\nA third.\nA fourth.\nA fifth.\nMore.\nAnd more.",
     ],
-    ids=["few headings ask", "no answers", "few marks"],
+    ids=["few headings ask", "no answers", "choices alone", "few marks"],
 )
 def test_other_text_stays(text: str) -> None:
     table = lines_of(text)

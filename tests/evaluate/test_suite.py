@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tunesmith.config import RunConfig
 from tunesmith.data import encode
 from tunesmith.errors import DataError
-from tunesmith.evaluate import SuiteAnswers, SuiteComparison, ask_suite, read_suite, score_suite
+from tunesmith.evaluate import SuiteAnswers, SuiteComparison, ask_suite, read_cases, read_suite, score_suite
 from tunesmith.evaluate.checks import CHECKS
 from tunesmith.evaluate.likelihood import row_nll
 from tunesmith.generate import Engine
@@ -127,6 +127,21 @@ def test_what_is_no_task_file_is_a_data_error(write, text, name):
         read_suite(write(text, name))
     with pytest.raises(DataError, match="cannot read"):
         read_suite("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "key"),
+    [
+        ("version: 1\ncases:\n- question: a\n  answer: b\n", "a.yaml", "cases"),
+        ('{"items": [{"question": "a", "answer": "b"}]}', "a.json", "items"),
+        ("question: a\nanswer: b\n", "a.yaml", "question"),
+    ],
+)
+def test_a_list_under_a_key_is_told_with_the_key(write, text, name, key):
+    for read in (read_suite, read_cases):
+        with pytest.raises(DataError, match=f"no list of items at its top, where the key '{key}' was found") as caught:
+            read(write(text, name))
+        assert caught.value.fix.startswith("let the list stand at the top of the file, not under a key; a")
 
 
 # --- measuring

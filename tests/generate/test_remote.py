@@ -25,6 +25,7 @@ class Server(QuietHandler):
     seen: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
     # what the next requests are refused with: a status and a header, or None for a connection that ends
     troubles: ClassVar[list[tuple[int, tuple[str, str]] | None]] = []
+    owner: ClassVar[str | None] = None  # of the model in the list of models; without one there is no list
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -51,7 +52,14 @@ class Server(QuietHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        """Where a redirected request comes to."""
+        """The list of models; also where a redirected request comes to."""
+        if self.owner is not None and self.path == "/v1/models":
+            body = json.dumps({"object": "list", "data": [{"id": "parrot", "owned_by": self.owner}]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         self.seen.append((self.path, self.headers["authorization"], {}))
         self._refuse((404, ("x", "y")))
 
@@ -72,6 +80,8 @@ class Server(QuietHandler):
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
+    Server.owner = None
+    remote._owner.cache_clear()  # another server may have listened on this port
     with running(LocalServer(Server)) as made:
         yield f"{made.url}/v1"
 
@@ -98,6 +108,42 @@ def test_an_answer_by_the_protocol(server: str, monkeypatch: pytest.MonkeyPatch)
         *("parrot", 9, 0.0),
         *(["\n"], 5),
     )
+
+
+DRAWN = SETTINGS.model_copy(update={"temperature": 0.7, "top_k": 5, "repetition_penalty": 1.2})
+
+
+@pytest.mark.parametrize(
+    ("owner", "sent"),
+    [
+        ("llamacpp", {"top_k": 5, "repeat_penalty": 1.2, "repeat_last_n": -1}),
+        ("vllm", {"top_k": 5, "repetition_penalty": 1.2}),
+    ],
+)
+def test_a_server_that_says_who_it_is_gets_all_settings_in_its_words(
+    server: str, owner: str, sent: dict[str, float]
+) -> None:
+    Server.owner = owner
+    parrot = endpoint(f"{server}#parrot")
+    plain, all_of_it = ({"temperature": 0.7}, {"temperature": 0.7, **sent})
+    for settings, wanted in ((SETTINGS.model_copy(update=plain), plain), (DRAWN, all_of_it)):
+        parrot.answer([Message("user", "hi")], settings, seed=5)
+        body = Server.seen[-1][2]
+        usual = ("model", "messages", "max_tokens", "top_p", "seed")
+        assert {name: value for name, value in body.items() if name not in usual} == wanted
+        assert parrot.unsent(settings) == []
+
+
+@pytest.mark.parametrize("owner", [None, "library", "openai"])
+def test_a_setting_that_a_server_may_not_know_is_not_sent_and_told(server: str, owner: str | None) -> None:
+    Server.owner = owner
+    parrot = endpoint(f"{server}#parrot")
+    parrot.answer([Message("user", "hi")], DRAWN, seed=5)
+    assert {"top_k", "repeat_penalty", "repetition_penalty"}.isdisjoint(Server.seen[-1][2])
+    assert parrot.unsent(DRAWN) == ["top_k", "repetition_penalty"]
+    greedy = DRAWN.model_copy(update={"temperature": 0.0})
+    assert parrot.unsent(greedy) == ["repetition_penalty"]  # the likeliest token is among any k
+    assert parrot.unsent(SETTINGS) == []
 
 
 def test_ollama_is_found_where_it_listens(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,17 @@ other models of this machine are kept too, but the model is opened to know which
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tunesmith.api.models import BASE, checkpoint_folder, open_model, run_of, weight_bytes
-from tunesmith.api.records import answered_file, answers_file, read_json
+from tunesmith.api.records import answered_file, answers_file
 from tunesmith.config import RunConfig, load_config
 from tunesmith.evaluate import Answer, AnswerLog, answer_all, ask_all, choose_all
 from tunesmith.generate import OLLAMA, Endpoint
-from tunesmith.runs import Run, atomic_write
+from tunesmith.runs import Run, keep_result, kept_result
 from tunesmith.types import Example
 
 _SCHEMA_VERSION = 1
@@ -50,19 +50,16 @@ class Answered:
         Raises:
             ResourceError: the disk is full, read-only, over quota or closed to us.
         """
-        content = {"schema_version": _SCHEMA_VERSION, **asdict(self)}
-        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+        keep_result(path, asdict(self), version=_SCHEMA_VERSION)
 
     @staticmethod
     def kept(path: Path) -> Answered | None:
         """What was written; None where nothing was, or nothing that this version reads."""
-        content = read_json(path)
-        if content.get("schema_version") != _SCHEMA_VERSION:
-            return None
-        try:
+
+        def build(content: dict[str, Any]) -> Answered:
             return Answered([Answer(**answer) for answer in content["answers"]], content["weight_bytes"])
-        except (KeyError, TypeError):
-            return None
+
+        return kept_result(path, build, version=_SCHEMA_VERSION)
 
 
 def ask_model(reference: str, asked: Asked, folder: Path, on_progress: _Tell) -> Answered:

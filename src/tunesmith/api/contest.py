@@ -11,7 +11,7 @@ from typing import Any
 
 from tunesmith.api.asking import Asked, ask_model
 from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
-from tunesmith.api.models import BASE, check_names, first_run, opening, run_of
+from tunesmith.api.models import BASE, check_names, first_run, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
@@ -137,7 +137,7 @@ def compare(
     if asked.cases:
         ask_judge(asked.cases, [answer.text for answer in answers[references[-1]]], tools)
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
-    findings = tuple(_strangers(references, run, asked))
+    findings = (*_strangers(references, run, asked), *unsent_settings(references, config.generate))
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
     return result

@@ -22,7 +22,6 @@ from tunesmith.api.records import (
     asked_with,
     file_folder,
     measured_file,
-    read_json,
     tools_of,
 )
 from tunesmith.config import RunConfig, load_config
@@ -53,7 +52,7 @@ from tunesmith.evaluate import (
     wilson,
     with_preference,
 )
-from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion
+from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion, read_json
 from tunesmith.types import Example
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def evaluate(
     check_names(config.eval.metrics)  # before anything is read
     kept = run.eval_dir / "answers"
     tools = tools_of(config, kept, partial(on_progress, "the judge"))
-    suites = [(name, read_suite(name)) for name in config.eval.suites]
+    suites = [(path, title, read_suite(path)) for path, title in _suite_titles(config.eval.suites).items()]
     given = None if data is None else rows_of_file(run, config, data)
     examples = held_out_examples(run, config) if given is None else given.test
     leakage = find_leaks(run, config, examples, source=data)
@@ -149,11 +148,17 @@ def evaluate(
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, exclude=config.eval.exclude_leaked)
-    comparison = replace(comparison, suites=tuple(model.suite(name, items) for name, items in suites))
+    comparison = replace(comparison, suites=tuple(model.suite(*one) for one in suites))
     _write(comparison, lines, tools)
     if data is None:
         _write_card(run, config)
     return comparison
+
+
+def _suite_titles(suites: Sequence[str]) -> dict[str, str]:
+    """By how each of `eval.suites` was given what it is called: its file's stem, or as given where stems are shared."""
+    stems = [Path(suite).stem for suite in dict.fromkeys(suites)]
+    return {suite: Path(suite).stem if len(set(stems)) == len(stems) else suite for suite in suites}
 
 
 class _Model:
@@ -181,10 +186,10 @@ class _Model:
         found.keep(path)
         return found
 
-    def suite(self, name: str, items: Sequence[Item]) -> SuiteComparison:
+    def suite(self, path: str, title: str, items: Sequence[Item]) -> SuiteComparison:
         """What both make of the items of one suite."""
-        base, tuned = (score_suite(items, self._to_suite(who, name, items)) for who in ("base", "tuned"))
-        return SuiteComparison(Path(name).stem, base, tuned, self._config.seed)
+        base, tuned = (score_suite(items, self._to_suite(who, path, items)) for who in ("base", "tuned"))
+        return SuiteComparison(title, base, tuned, self._config.seed)
 
     def _to_suite(self, who: str, name: str, items: Sequence[Item]) -> SuiteAnswers:
         config = self._config
@@ -267,16 +272,17 @@ def _write_card(run: Run, config: RunConfig) -> None:
 def _write_pictures(comparison: Comparison, *, is_new: bool) -> list[tuple[str, Path]]:
     """Titles and pictures of labels: what was chosen for what, and how far the probabilities can be trusted.
 
-    confusion.json is written too. Of the same scores, pictures that are there are those that would be drawn.
+    confusion.json is written too. Of the same scores and counts, pictures that are there are those that would be drawn.
     """
     run, report, rows = comparison.run, comparison.tuned.by_label, comparison.tuned.row_count
     if report is None:
         return []
-    content = confusions(comparison.base, comparison.tuned)
-    atomic_write(comparison.folder / "confusion.json", json.dumps(content, ensure_ascii=False) + "\n")
+    counts = comparison.folder / "confusion.json"
+    content = json.loads(json.dumps(confusions(comparison.base, comparison.tuned)))
     folder = run.visuals_dir if comparison.data is None else comparison.folder
     confusion, calibration = folder / "confusion.png", folder / "calibration.png"
-    if is_new or not confusion.is_file():
+    # Labels that take each other's rows in a ring have the same scores as before.
+    if is_new or content != read_json(counts) or not confusion.is_file():
         scores = f"accuracy {report.accuracy:.1%}  ·  macro F1 {report.macro_f1:.1%}"
         plot_confusion(
             confusion,
@@ -285,6 +291,7 @@ def _write_pictures(comparison: Comparison, *, is_new: bool) -> list[tuple[str, 
             title=run.name,
             subtitle=f"tuned model, {rows:,} test rows  ·  {scores}",
         )
+        atomic_write(counts, json.dumps(content, ensure_ascii=False) + "\n")  # last: then the picture is of them
     found = [("What was chosen for what", confusion)]
     of_models = calibrations(comparison.base, comparison.tuned)
     if not of_models:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.api.look import is_base
-from tunesmith.config import load_config
+from tunesmith.config import GenerateConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
 from tunesmith.runs import Run
+from tunesmith.types import Finding
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,6 +65,20 @@ def first_run(references: Sequence[str]) -> Run | None:
     if found is None and BASE in references:
         raise SettingsError("base is the base of a run, and no run is named", fix="name the base itself, or a run")
     return found
+
+
+def unsent_settings(references: Sequence[str], settings: GenerateConfig) -> list[Finding]:
+    """Servers that write without a setting which models of this machine write with; one finding for all of them."""
+    endpoints = {name: found for name in references if (found := Endpoint.parse(name)) is not None}
+    unsent = {name: lacking for name, endpoint in endpoints.items() if (lacking := endpoint.unsent(settings))}
+    if not unsent:
+        return []
+    lacking = [f"generate.{one}" for one in dict.fromkeys(one for names in unsent.values() for one in names)]
+    message = (
+        f"not sent, as only llama-server and vLLM are known to take it: {', '.join(lacking)} (to {', '.join(unsent)})"
+    )
+    fix = "set it there (of Ollama as PARAMETER in the Modelfile), or leave it out"
+    return [Finding("warning", "setting_not_sent", message, fix)]
 
 
 def opening(overrides: Mapping[str, object]) -> dict[str, object]:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tunesmith.api.models import BASE, check_names, first_run, open_model, opening, run_of
+from tunesmith.api.models import BASE, check_names, first_run, open_model, opening, run_of, unsent_settings
 from tunesmith.api.session import Session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.generate import Endpoint
-from tunesmith.types import Message
+from tunesmith.types import Finding, Message
 
 _Ask = Callable[[Sequence[Message], RunConfig], "Reply"]
 
@@ -41,6 +41,11 @@ class Panel:
     @property
     def names(self) -> list[str]:
         return list(self._members)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What keeps the models from answering in the same way, by the settings as they are now."""
+        return unsent_settings(self.names, self.config.generate)
 
     def ask(self, question: str) -> Iterator[Reply]:
         """The answer of each model, in order, as soon as it is there.

@@ -13,14 +13,14 @@ from typing import Any
 
 from tunesmith.api.exporter import Export, export_products
 from tunesmith.api.measuring import evaluate
-from tunesmith.api.records import asked_with, read_json
+from tunesmith.api.records import asked_with
 from tunesmith.api.verbs import new_folder, train, with_absolute_paths
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare
 from tunesmith.errors import SettingsError
 from tunesmith.export import Ollama, Product, check_wishes, refuse_early
 from tunesmith.model import load_skeleton
-from tunesmith.runs import Run
+from tunesmith.runs import Run, read_json
 from tunesmith.train import Observer, Plan
 
 STAGES = ("data", "train", "eval", "merge", "gguf", "quantise", "verify", "create")

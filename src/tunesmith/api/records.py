@@ -1,16 +1,20 @@
 """Where answers are kept: a file for each model, template, settings and seed that they depend on, and our version.
 
-The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge, and for
-each encoder one of the vectors of texts.
+The replies of a judge depend on what it is asked alone, which is in the key of each: one file for each judge (of Ollama
+for each model that had its name), and for each encoder one of the vectors of texts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from glob import glob
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 _NO_RESULT = {"batch_size", "requests", "judge_timeout"}  # settings of eval that change how long it takes, nothing else
 _CARD = "README.md"  # in the model's folder, but no part of it
+# Where a GPU shows itself without torch: NVIDIA's and AMD's drivers on Linux, either one in WSL, NVIDIA's on Windows.
+_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+_VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
 
@@ -41,6 +48,7 @@ def answers_file(folder: Path, name: str, config: RunConfig, model: Session | En
     depends_on: list[object] = [name, config.generate.model_dump(), config.seed]
     if isinstance(model, Endpoint):
         depends_on += [model.url, model.digest() if name.startswith(OLLAMA) else None]
+        depends_on += [sent] if (sent := model.further(config.generate)) else []
     else:
         loaded, settings = model.loaded, model.config.model
         # Size and time of the weights, not their content: to read them all would take longer than many an evaluation.
@@ -85,11 +93,23 @@ def _of_run(run: Run, config: RunConfig) -> list[object]:
     """What the answers of a run and of its base depend on, whatever they are asked."""
     model, manifest = config.model, run.manifest
     return [
-        *[model.model_dump(), config.prompt.model_dump(), config.method.name],
+        *[{**model.model_dump(), "device": _device(model.device)}, config.prompt.model_dump(), config.method.name],
         *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels"), __version__],
         *_stamps(run.model_dir, but=_CARD),
         *_stamps(_folder_of(model.path)),
     ]
+
+
+def _device(asked: str) -> object:
+    """The device of the settings; of auto, all by which torch chooses one: to ask torch itself would take seconds.
+
+    Where it changes and the device does not, a model is loaded, and its answers are in the log, which knows the device.
+    """
+    if asked != "auto":
+        return asked
+    gpus = sorted(found for pattern in _GPUS for found in glob(pattern))
+    visible = [os.environ.get(name) for name in _VISIBLE_GPUS]
+    return [asked, platform.system(), platform.machine(), version("torch"), gpus, visible]
 
 
 def _folder_of(model: str) -> Path:
@@ -106,15 +126,6 @@ def _stamps(folder: Path, pattern: str = "*", *, but: str | None = None) -> list
 
 def _digest(depends_on: list[object]) -> str:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object of a file; empty where there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def asked_with(config: RunConfig) -> dict[str, Any]:
@@ -137,10 +148,18 @@ def tools_of(config: RunConfig, folder: Path, on_progress: Callable[[int, int], 
         SettingsError: `eval.judge` is no address, or a check is wrong.
     """
     judge = config.eval.judge
-    log = None if judge is None else AnswerLog(folder / f"judge-{file_name(judge)}-{_digest([judge])}.jsonl")
+    log = None if judge is None else AnswerLog(_judge_file(folder, judge))
     identity = _digest([encoder_identity(config.eval.encoder)])
     vectors = AnswerLog(folder / f"vectors-{identity}.jsonl")
     return Tools.of(config.eval, log=log, vectors=vectors, on_progress=on_progress)
+
+
+def _judge_file(folder: Path, judge: str) -> Path:
+    """The file for the replies of a judge: of Ollama those of the model that has the name now."""
+    depends_on: list[object] = [judge]
+    if (endpoint := Endpoint.parse(judge)) is not None and judge.startswith(OLLAMA):
+        depends_on.append(endpoint.digest())
+    return folder / f"judge-{file_name(judge)}-{_digest(depends_on)}.jsonl"
 
 
 def file_name(text: str) -> str:

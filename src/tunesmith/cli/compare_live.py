@@ -29,6 +29,7 @@ def talk(panel: Panel) -> int:
     from tunesmith.cli.chat import is_interactive
     from tunesmith.cli.terminal import tell
 
+    tell(*_warnings(panel))
     if not is_interactive():
         return _piped(panel)
     tell(f"{', '.join(panel.names)}. /help lists the commands, Ctrl-D ends.", "")
@@ -116,4 +117,8 @@ def command(panel: Panel, line: str) -> str | None:
         return f"there is no command /{name}; /help lists them"
     if argument:
         panel.set_generation(_SETTINGS[name], argument)
-    return f"{_SETTINGS[name]}: {getattr(panel.config.generate, _SETTINGS[name]):g}"
+    return "\n".join([f"{_SETTINGS[name]}: {getattr(panel.config.generate, _SETTINGS[name]):g}", *_warnings(panel)])
+
+
+def _warnings(panel: Panel) -> list[str]:
+    return [f"{found.level}: {found.message}; {found.fix}" for found in panel.findings]

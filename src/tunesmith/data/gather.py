@@ -39,6 +39,7 @@ _ANSWER = r"a|r|answer|antwort|réponse|reponse|respuesta|risposta|resposta|assi
 _MARKED = re.compile(
     rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W?\d*\s*[:：](?:\*\*)?\s*(?P<text>.*)", re.IGNORECASE
 )
+_LETTERED = re.compile(r"\W*(?P<letter>[a-z])\W?\s*[:：].*", re.IGNORECASE)
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
 _FEWEST_PAIRS = 3
 
@@ -144,12 +145,16 @@ Lines = Sequence[tuple[Record, str]]
 
 
 def _marked(lines: Lines) -> list[_Pair]:
-    """Empty unless half of the lines at least have a mark, and an answer comes after each question."""
+    """Empty unless half of the lines at least have a mark, and an answer comes after each question.
+
+    Lists of choices belong to what they stand in, and count for nothing.
+    """
+    choices = _choices(lines)
     pairs: list[_Pair] = []
     part: list[str] | None = None
     marks = 0
-    for record, line in lines:
-        match = _MARKED.fullmatch(line.strip())
+    for place, (record, line) in enumerate(lines):
+        match = None if place in choices else _MARKED.fullmatch(line.strip())
         if match is None:
             if part is not None:
                 part.append(line)
@@ -161,7 +166,19 @@ def _marked(lines: Lines) -> list[_Pair]:
         elif pairs:
             part = pairs[-1].answer
             part.append(match["text"])
-    return pairs if 2 * marks >= len(lines) else []
+    return pairs if 2 * marks >= len(lines) - len(choices) else []
+
+
+def _choices(lines: Lines) -> set[int]:
+    """Places of lines such as "A: red", "B: blue" in this order. The first one looks like an answer, and is none."""
+    found = [_LETTERED.fullmatch(line.strip()) for _, line in lines]
+    letters = [match["letter"].upper() if match else "" for match in found]
+    places: set[int] = set()
+    for place, letter in enumerate(letters):
+        begins = letter == "A" and letters[place + 1 : place + 2] == ["B"]
+        if begins or (place - 1 in places and letter == chr(ord(letters[place - 1]) + 1)):
+            places.add(place)
+    return places
 
 
 def _headed(lines: Lines) -> list[_Pair]:

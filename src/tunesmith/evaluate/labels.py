@@ -172,7 +172,8 @@ def _bin(probability: float) -> int:
 def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) -> Sums:
     """Mean distance between the probability of the chosen label and the share that is right, over ten bins.
 
-    Bin b holds probabilities in (b / 10, (b + 1) / 10]; each counts by its rows.
+    Bin b holds probabilities in (b / 10, (b + 1) / 10]; each counts by its rows. Few rows in a bin are never right
+    exactly as often as stated, so that the error of a model without any is above 0.
     """
     rows = np.zeros((len(is_right), _BINS + 1))
     for row, (probability, right) in enumerate(zip(probabilities, is_right, strict=True)):
@@ -183,7 +184,7 @@ def calibration_error(probabilities: Sequence[float], is_right: Sequence[bool]) 
         found: Floats = np.abs(totals[:, :-1]).sum(axis=1) / totals[:, -1]
         return found
 
-    return Sums(rows, score)
+    return Sums(rows, score, is_distance=True)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -5,17 +5,17 @@ Knows no model and no score. Who has a file of it needs no model, no tokenizer a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.paired import Floats
 from tunesmith.generate import Choice
-from tunesmith.runs import atomic_write
+from tunesmith.runs import keep_result, kept_result
 from tunesmith.types import Place
 
 _SCHEMA_VERSION = 1
@@ -48,7 +48,6 @@ class Measured:
             ResourceError: the disk is full, read-only, over quota or closed to us.
         """
         content = {
-            "schema_version": _SCHEMA_VERSION,
             **{"asked": self.asked, "texts": self.texts, "skipped": self.skipped},
             **{"scored": self.scored, "tasks": self.tasks, "nll": self.nll.tolist()},
             "answers": [asdict(answer) for answer in self.answers],
@@ -56,15 +55,13 @@ class Measured:
             "choices": [list(choice.log_likelihoods) for choice in self.choices],
             "seconds": self.seconds,
         }
-        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+        keep_result(path, content, version=_SCHEMA_VERSION)
 
     @staticmethod
     def kept(path: Path) -> Measured | None:
         """What was written; None where nothing was, or nothing that this version reads."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("schema_version") != _SCHEMA_VERSION:
-                return None
+
+        def build(content: dict[str, Any]) -> Measured:
             labels = tuple(content.pop("labels"))
             return Measured(
                 **{
@@ -74,5 +71,5 @@ class Measured:
                     "choices": [Choice(labels, tuple(found)) for found in content["choices"]],
                 }
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
+
+        return kept_result(path, build, version=_SCHEMA_VERSION)

@@ -5,7 +5,10 @@ score. The mean of a row score is (score, 1) with first/second; perplexity (nats
 BLEU the counts of its n-grams. So every score is resampled in the same way, and exactly.
 
 interval   percentile bootstrap over rows (Efron 1979; for test sets Koehn 2004), both models on the same drawn rows,
-           its level widened for few rows as in Hesterberg 2015 (doi:10.1080/00031305.2015.1089789), section 3.3
+           its level widened for few rows as in Hesterberg 2015 (doi:10.1080/00031305.2015.1089789), section 3.3.
+           Of a distance (`Sums.is_distance`) the basic bootstrap: the percentiles mirrored at the score (Davison and
+           Hinkley 1997, section 5.2; for calibration errors Kumar et al. 2019, arXiv:1909.10155). Luck raises a
+           distance: the score lies above the truth, draws lie above the score (less far: the correction is not whole)
 p_value    approximate randomization (Noreen 1989; Riezler and Maxwell 2005): how often models that swap their answers
            at random differ as much. Exact level, whatever the distribution of scores
 
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -39,12 +42,13 @@ Verdict = Literal["better", "worse", "different", "no evidence", "too few rows"]
 class Sums:
     """What a score is made of: `rows` of shape (n, k), and the score of their totals, shape (r, k) -> (r,).
 
-    higher_is_better: None where neither direction is good.
+    higher_is_better: None where neither direction is good. is_distance: from 0, so that luck only makes it larger.
     """
 
     rows: Floats
     score: Callable[[Floats], Floats]
     higher_is_better: bool | None = True
+    is_distance: bool = False
 
     @property
     def value(self) -> float:
@@ -59,7 +63,7 @@ class Sums:
 
     def only(self, rows: Sequence[int]) -> Sums:
         """Of some of the rows."""
-        return Sums(self.rows[list(rows)], self.score, self.higher_is_better)
+        return replace(self, rows=self.rows[list(rows)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,11 @@ def interval(sums: Sums, *, seed: int = 0, confidence: float = CONFIDENCE, resam
     with np.errstate(invalid="ignore"):  # an infinite row that is not drawn: 0 x inf
         draws = np.concatenate([known.score(weights @ known.rows) for weights in _drawn(n, seed, resamples)])
     low, high = _ends(draws, n, confidence)
-    return Interval(known.value, low, high)
+    value = known.value
+    if known.is_distance:
+        low, high = _mirrored(low, high, value)
+        low, high = max(0.0, low), max(value, high)  # no distance is below 0, nor the score outside of its interval
+    return Interval(value, low, high)
 
 
 def difference(
@@ -143,6 +151,8 @@ def difference(
         p_value = _swapped(before, after, seed, resamples)
     low, high = _ends(np.concatenate(changes), n, confidence)
     first, second = before.value, after.value
+    if after.is_distance:
+        low, high = _mirrored(low, high, second - first)
     verdict: Verdict = "no evidence"
     if n < FEWEST_ROWS:
         verdict = "too few rows"
@@ -200,6 +210,11 @@ def _ends(draws: Floats, n: int, confidence: float) -> tuple[float, float]:
     tail = _widened((1 - confidence) / 2, n)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _mirrored(low: float, high: float, value: float) -> tuple[float, float]:
+    """Ends of the basic bootstrap, from those of the percentiles."""
+    return 2 * value - high, 2 * value - low
 
 
 def _widened(tail: float, n: int) -> float:

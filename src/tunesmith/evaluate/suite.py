@@ -10,7 +10,6 @@ bits_per_byte  of the right answers; moves even where no answer changes
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate.evaluators import bits_per_byte_of
 from tunesmith.evaluate.paired import Difference, Sums, difference, finite, mean_of
 from tunesmith.evaluate.suite_file import Item
-from tunesmith.runs import atomic_write
+from tunesmith.runs import keep_result, kept_result
 from tunesmith.types import Example, Message
 
 if TYPE_CHECKING:
@@ -48,18 +47,12 @@ class SuiteAnswers:
         Raises:
             ResourceError: the disk is full, read-only, over quota or closed to us.
         """
-        content = {"schema_version": _SCHEMA_VERSION, **asdict(self)}
-        atomic_write(path, json.dumps(content, ensure_ascii=False) + "\n")
+        keep_result(path, asdict(self), version=_SCHEMA_VERSION)
 
     @staticmethod
     def kept(path: Path) -> SuiteAnswers | None:
         """What was written; None where nothing was, or nothing that this version reads."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            is_ours = content["schema_version"] == _SCHEMA_VERSION
-            return SuiteAnswers(content["nll"], content["written"]) if is_ours else None
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return kept_result(path, lambda content: SuiteAnswers(**content), version=_SCHEMA_VERSION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def _json_line(number: int, line: str) -> object:
 def _build(name: str, parsed: tuple[object, list[int]], build: Callable[[object], Built], keys: str) -> list[Built]:
     content, lines = parsed
     if not isinstance(content, list) or not content:
-        raise DataError(f"the file of questions {name} holds no list of items", fix=keys)
+        raise _no_list(name, content, keys)
     items: list[Built] = []
     problems: list[str] = []
     for index, fields in enumerate(content):
@@ -120,6 +120,16 @@ def _build(name: str, parsed: tuple[object, list[int]], build: Callable[[object]
             fix=keys,
         )
     return items
+
+
+def _no_list(name: str, content: object, keys: str) -> DataError:
+    if not isinstance(content, dict) or not content:
+        return DataError(f"the file of questions {name} holds no list of items", fix=keys)
+    key = str(next((key for key, value in content.items() if isinstance(value, list)), next(iter(content))))
+    return DataError(
+        f"the file of questions {name} has no list of items at its top, where the key {key!r} was found",
+        fix=f"let the list stand at the top of the file, not under a key; {keys}",
+    )
 
 
 def _item(fields: object) -> Item:

@@ -14,8 +14,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -37,6 +38,14 @@ _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SAID_CHARACTERS = 300
 _KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
 _OPENAI_HOST = "api.openai.com"
+# What servers call settings that the protocol has no words for, by the owner that their list of models names. Others
+# leave them out silently (Ollama) or refuse the whole request (OpenAI). Sources: llama.cpp, tools/server/README.md;
+# vLLM, "Extra parameters for Chat API" of docs/serving/openai_compatible_server.md.
+_FURTHER: Mapping[str, Mapping[str, str]] = {
+    "llamacpp": {"top_k": "top_k", "repetition_penalty": "repeat_penalty"},
+    "vllm": {"top_k": "top_k", "repetition_penalty": "repetition_penalty"},
+}
+_WHOLE_CONTEXT = {"repeat_last_n": -1}  # as far back as the penalty reaches in Python; of itself llama.cpp takes 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,7 @@ class Endpoint:
         return replace(self, timeout_seconds=(self.timeout_seconds or TIMEOUT_SECONDS) * requests)
 
     def answer(self, messages: Sequence[Message], settings: GenerateConfig, *, seed: int) -> RemoteAnswer:
-        """One answer by the server's own template. Greedy, or as near to `settings` as the protocol has words for.
+        """One answer by the server's own template. Greedy, or as near to `settings` as the server has words for.
 
         Raises:
             ResourceError: the server cannot be reached, does not answer in time, or refuses.
@@ -100,6 +109,7 @@ class Endpoint:
             "top_p": settings.top_p,
             "seed": seed,
             **({"stop": settings.stop} if settings.stop else {}),
+            **self.further(settings),
         }
         reply = self._post(asked)
         try:
@@ -109,6 +119,21 @@ class Endpoint:
             return RemoteAnswer(text, choice["finish_reason"] == "stop", int(written))
         except (KeyError, TypeError, ValueError) as error:
             raise self._unavailable(f"does not speak the protocol: {json.dumps(reply)[:200]}", error) from error
+
+    def further(self, settings: GenerateConfig) -> dict[str, float]:
+        """What is sent besides what every server understands, in the words of this one."""
+        words = self._words(settings)
+        sent = {words[name]: value for name, value in _beyond(settings).items() if name in words}
+        return {**sent, **(_WHOLE_CONTEXT if "repeat_penalty" in sent else {})}
+
+    def unsent(self, settings: GenerateConfig) -> list[str]:
+        """Settings of the writing that have an effect and that this server is not known to have words for."""
+        words = self._words(settings)
+        return [name for name in _beyond(settings) if name not in words]
+
+    def _words(self, settings: GenerateConfig) -> Mapping[str, str]:
+        """Of `_FURTHER`; the server is asked who it is only where it matters."""
+        return _FURTHER.get(_owner(self.url) or "", {}) if _beyond(settings) else {}
 
     def loaded_bytes(self) -> int | None:
         """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
@@ -142,8 +167,7 @@ class Endpoint:
         request = Request(
             f"{self.url}/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
         )
-        if key := _key(self.url):
-            request.add_unredirected_header("authorization", f"Bearer {key}")
+        _add_key(request, self.url)
         timeout = self.timeout_seconds or TIMEOUT_SECONDS
         try:
             with urlopen(request, timeout=timeout) as response:
@@ -209,6 +233,33 @@ def _key(url: str) -> str | None:
     is_openai = (parts.scheme, parts.hostname) == ("https", _OPENAI_HOST)
     names = _KEYS if is_openai else _KEYS[:1]
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _add_key(request: Request, url: str) -> None:
+    if key := _key(url):
+        request.add_unredirected_header("authorization", f"Bearer {key}")
+
+
+def _beyond(settings: GenerateConfig) -> dict[str, float]:
+    """Settings that the protocol has no words for, where they have an effect: the likeliest token is among any k."""
+    is_drawn = settings.top_k > 0 and settings.temperature > 0
+    return {
+        **({"top_k": settings.top_k} if is_drawn else {}),
+        **({"repetition_penalty": settings.repetition_penalty} if settings.repetition_penalty != 1 else {}),
+    }
+
+
+@cache  # what was told of a server stays true of what it is sent
+def _owner(url: str) -> str | None:
+    """The owner of all models of a server, by which llama-server and vLLM name themselves; None where there is none."""
+    request = Request(f"{url}/models")
+    _add_key(request, url)
+    try:
+        with urlopen(request, timeout=_ASIDE_SECONDS) as response:
+            owners = {one["owned_by"] for one in json.load(response)["data"]}
+        return str(owners.pop()) if len(owners) == 1 else None
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+        return None
 
 
 def _without_key(text: str) -> str:

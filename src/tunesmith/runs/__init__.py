@@ -11,6 +11,7 @@ from tunesmith.runs.atomic import (
 )
 from tunesmith.runs.calibration_plot import CalibrationPoint, plot_calibration
 from tunesmith.runs.confusion_plot import plot_confusion
+from tunesmith.runs.kept import keep_result, kept_result, read_json
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
 from tunesmith.runs.plots import plot_run
@@ -29,12 +30,15 @@ __all__ = [
     "atomic_write",
     "disk_errors",
     "is_writer",
+    "keep_result",
+    "kept_result",
     "list_runs",
     "plot_calibration",
     "plot_confusion",
     "plot_run",
     "plot_schedule",
     "plot_sizes",
+    "read_json",
     "recover",
     "remove_folder",
     "require_free",
