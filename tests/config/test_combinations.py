@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith.config import METHODS, MethodConfig, load_config, quantize_of, rate_factor
+from tunesmith.config import METHODS, MethodConfig, RunConfig, check_config, load_config, quantize_of, rate_factor
 from tunesmith.errors import SettingsError
 
 IMPOSSIBLE = [
@@ -73,6 +73,32 @@ def test_what_is_wrong_within_a_section_hides_nothing_between_sections() -> None
 @pytest.mark.parametrize("settings", POSSIBLE)
 def test_what_goes_together_is_taken(settings: dict[str, Any]) -> None:
     load_config(overrides=settings)
+
+
+@pytest.mark.parametrize("settings", POSSIBLE)
+def test_what_goes_together_is_taken_from_python(settings: dict[str, Any]) -> None:
+    check_config(load_config(overrides=settings))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method.name": "full", "model.quantize": "nf4"}, "settings: method: full cannot train a base in nf4"),
+        ({"model.device": "mps", "method.name": "qlora"}, "set model.device to cpu"),
+        ({"method.name": "prefix", "train.gradient_checkpointing": True}, "prefix cannot recompute activations"),
+        ({"train.sharding": "full", "method.name": "ptuning"}, "ptuning does not work with divided weights"),
+        ({"train.schedule": "phases"}, "schedule is phases and there are none"),
+        ({"train.plateau_patience": 3, "train.early_stopping_patience": 2}, "the run would stop before"),
+    ],
+)
+def test_settings_changed_in_python_are_refused_as_those_of_a_file(changes: dict[str, Any], told: str) -> None:
+    config = RunConfig()
+    for name, value in changes.items():
+        config = config.replaced(name, value, "a script")
+    with pytest.raises(SettingsError) as refused:
+        check_config(config)
+    assert len(refused.value.problems) == 1
+    assert told in refused.value.problems[0]
 
 
 def test_a_method_has_the_settings_that_it_reads_and_no_other() -> None:

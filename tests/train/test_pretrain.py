@@ -64,6 +64,12 @@ def test_settings_of_an_adapter_are_refused(config: RunConfig) -> None:
     assert refused.value.fix == "leave them out"
 
 
+def test_settings_that_do_not_go_together_are_refused_however_they_were_made(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match="there are none: list them"):
+        pretrain(config.replaced("train.schedule", "phases", "a script"))
+    assert not Path("runs").exists()
+
+
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     whole = pretrain(config)
     parts = config.replaced("name", "parts", "test")

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tunesmith.api import train
 from tunesmith.config import RunConfig, commented_yaml, load_config
 from tunesmith.data import EncodeReport
+from tunesmith.errors import SettingsError
 from tunesmith.train.resolve import default_epochs, nothing_fits, plan_steps, resolve_settings
 
 NANO, LARGE = 15_300_000, 1_100_000_000
@@ -45,6 +47,15 @@ def test_a_small_model_is_trained_whole_and_says_why() -> None:
     assert (config.method.name, config.train.epochs, config.train.learning_rate) == ("full", 18, 2e-3)
     assert config.origin("method.name") == "detected: a model of 15.3M parameters is cheap to train whole"
     assert config.origin("train.epochs") == "detected: 18 passes: 392 rows, small model"
+
+
+def test_a_run_with_settings_made_in_python_begins_with_the_checks_of_a_file(tmp_path: Path) -> None:
+    config = RunConfig(output_dir=str(tmp_path / "run"))
+    with pytest.raises(SettingsError, match="1 problem in the settings") as refused:
+        train(config.replaced("method.name", "prefix", "a script").replaced("train.sharding", "full", "a script"))
+    assert refused.value.problems == (
+        "settings: train: prefix does not work with divided weights: set train.sharding to none",
+    )
 
 
 def test_decay_follows_what_is_trained() -> None:

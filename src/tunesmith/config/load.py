@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,19 @@ def dump_config(config: RunConfig) -> str:
     """Every resolved value as YAML, then the origin of each that is no default. `load_config(stored=...)` reads it."""
     body = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return body + yaml.safe_dump({"origins": config.origins}, sort_keys=True, allow_unicode=True)
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse what `load_config` would have refused, of settings that were built or changed in Python.
+
+    Assigning one setting checks it, but not what it is to go together with.
+
+    Raises:
+        SettingsError: with every problem, as from `load_config`.
+    """
+    content, origins = config.model_dump(mode="json"), config.origins
+    values = [value for name, item in content.items() for value in _flatten(name, item, "settings")]
+    _build([replace(value, origin=origins.get(value.name, value.origin)) for value in values])
 
 
 def recipe_paths() -> dict[str, Path]:

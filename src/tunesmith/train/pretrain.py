@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tunesmith.config import RunConfig, dump_config, unread_settings
+from tunesmith.config import RunConfig, check_config, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
 from tunesmith.errors import SettingsError
 from tunesmith.model import (
@@ -81,6 +81,7 @@ def train_from_scratch(
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return _result(destination)
+    check_config(config)
     keep_freed_memory()
     with joined(config.model.device, sharding=config.train.sharding) as processes:
         return _pretrain(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tunesmith.config import RunConfig, dump_config, quantize_of
+from tunesmith.config import RunConfig, check_config, dump_config, quantize_of
 from tunesmith.data import ReplayPlan, encode, prepare
 from tunesmith.model import (
     accelerated,
@@ -78,6 +78,7 @@ def train(
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return TrainResult.of_finished(destination, config)
+    check_config(config)
     keep_freed_memory()
     with joined(config.model.device, sharding=config.train.sharding) as processes:
         return _train(
