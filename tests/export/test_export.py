@@ -14,6 +14,7 @@ import torch
 
 from tests.export.conftest import faults, statuses
 from tunesmith.api import export
+from tunesmith.config import dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export import architectures, gguf, workshop
 from tunesmith.export.merged import write_merged
@@ -78,6 +79,33 @@ def test_merged_is_the_tuned_model(tuned: Callable[..., Run], out: Path) -> None
     assert "library_name: transformers" in card
     assert "is added to the weights" in card
     assert not (out / "merged" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("is_gone", "message"),
+    [
+        (False, "colours.csv has changed since run-1 was trained: exports were tried without held-out rows"),
+        (True, "there is no file colours.csv: exports were tried without prompts of it"),
+    ],
+)
+def test_a_data_file_that_is_not_that_of_the_training_is_told(
+    is_gone: bool, message: str, tuned: Callable[..., Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tunesmith.cli import main
+
+    run = tmp_path / "run-1"
+    shutil.copytree(tuned("gpt2").path, run)
+    config = load_config(stored=run / "config.yaml")
+    data = tmp_path / "colours.csv"
+    shutil.copy(str(config.data.path), data)
+    (run / "config.yaml").write_text(dump_config(config.replaced("data.path", str(data), "moved")))
+    assert export(str(run), out=tmp_path / "before", to=["merged"], prompts=PROMPTS).findings == ()
+    data.write_text("question,answer\n" + "Why?,So.\n" * 12)
+    if is_gone:
+        data.unlink()
+    assert main(["export", str(run), "--to", "merged", "--verify", str(PROMPTS), "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert f"warning: {message}, which proves less; restore the file and export again" in told
 
 
 def test_merged_weights_in_several_shards_load_as_one(tuned: Callable[..., Run], tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tunesmith.export import (
 from tunesmith.model import count_parameters, load_skeleton
 from tunesmith.prompts import check_template
 from tunesmith.runs import Run, atomic_write, recover
+from tunesmith.types import Finding
 
 Progress = Callable[[str, int, int], None]
 OnStage = Callable[[str, Product, bool], None]
@@ -65,7 +66,7 @@ class Export:
     """What `export` made.
 
     failed: products that are not the trained model. created: models that Ollama made. reports: table and picture of
-    size against quality, where there are several sizes.
+    size against quality, where there are several sizes. findings: what there was not to try them with.
     """
 
     RULE: ClassVar[str] = RULE
@@ -74,6 +75,7 @@ class Export:
     products: tuple[Exported, ...]
     created: tuple[str, ...] = ()
     reports: tuple[Path, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def failed(self) -> tuple[Exported, ...]:
@@ -195,7 +197,7 @@ def export_products(
             path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
             is_known = is_there and settings.server is None  # with a server it is that one's answers that count
             found.append((product, path, read_verdict(folder / product.name / MARK) if is_known else None))
-        verdicts = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
+        verdicts, findings = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
     exported = tuple(
         Exported(product, path, _size(path), verdict)
         for (product, path, _), verdict in zip(found, verdicts, strict=True)
@@ -203,7 +205,7 @@ def export_products(
     for one in exported:
         text = json.dumps(one.to_json(), indent=2, ensure_ascii=False)
         atomic_write(folder / one.product.name / MARK, text + "\n")
-    result = Export(run, folder, exported)
+    result = Export(run, folder, exported, findings=tuple(findings))
     reports = write_report(result.sizes, result.recommended, folder, title=run.name)
     made_of = [(name, one) for one in exported if (name := names.get(one.product)) and one.verdict.status != "failed"]
     if server is not None:

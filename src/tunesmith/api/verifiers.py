@@ -44,7 +44,7 @@ from tunesmith.export import (
 from tunesmith.generate import Engine
 from tunesmith.model import load_base
 from tunesmith.runs import Run
-from tunesmith.types import Encoded, Example, Message
+from tunesmith.types import Encoded, Example, Finding, Message
 
 Progress = Callable[[str, int, int], None]
 OnStage = Callable[[str, Product, bool], None]
@@ -61,8 +61,8 @@ def verify_all(
     *,
     on_progress: Progress,
     on_stage: OnStage,
-) -> list[Verdict]:
-    """A verdict for each product.
+) -> tuple[list[Verdict], list[Finding]]:
+    """A verdict for each product, and what there was not to try them with.
 
     Args:
         found: products, their main files, and what was found out about them before.
@@ -71,9 +71,11 @@ def verify_all(
     untried = [product for product, _, known in found if known is None]
     why = _why_not(untried, config)
     evidence, session = None, None
+    findings: list[Finding] = []
     if any(product not in why for product in untried):
         session = open_session(str(run.path), {"model.dtype": "float32"})
-        evidence = _evidence(session, run, shop.trained, config.export.prompts)
+        examples, held_out, findings = _examples(run, session.config, config.export.prompts)
+        evidence = _evidence(session, shop.trained, examples, held_out)
         if not evidence.cases:
             why = dict.fromkeys(untried, "the model's context has no room for a prompt and an answer")
     verdicts: list[Verdict] = []
@@ -90,7 +92,7 @@ def verify_all(
                 runner = _PythonRunner(stack.enter_context(session.engine()), session.config)
                 original = Original(runner, evidence, on_progress)
             verdicts.append(_VERIFIERS[product.target](product, path, shop, original, on_progress))
-    return verdicts
+    return verdicts, findings
 
 
 def _why_not(products: Sequence[Product], config: RunConfig) -> dict[Product, str]:
@@ -253,12 +255,11 @@ _VERIFIERS: Mapping[str, Callable[[Product, Path, Workshop, Original, Progress],
 }
 
 
-def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evidence:
+def _evidence(session: Session, trained: Trained, examples: Sequence[Example], held_out: Sequence[Example]) -> Evidence:
     config, tokenizer, template = session.config, session.loaded.tokenizer, session.template
     limit = min(config.generate.max_new_tokens, _ANSWER_TOKENS)
     # no longer than in training: logits of a whole context of a large vocabulary take gigabytes
     longest = min(session.context, config.data.max_length)
-    examples, held_out = _examples(run, config, prompts)
     cases = make_cases(
         [_conversation(example) for example in examples],
         template,
@@ -279,20 +280,29 @@ def _evidence(session: Session, run: Run, trained: Trained, prompts: int) -> Evi
     )
 
 
-def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example]]:
-    """Rows to ask with, held-out ones first, and the held-out ones.
+def _examples(run: Run, config: RunConfig, count: int) -> tuple[list[Example], list[Example], list[Finding]]:
+    """Rows to ask with, held-out ones first; the held-out ones; what is missing of them.
 
     Of a file that has changed there are none held out; any text will do to ask with. Of one that is gone there is none.
     """
-    try:
-        held_out = held_out_examples(run, config)
-    except DataError:
-        held_out = []
+    findings: list[Finding] = []
     try:
         prepared = prepare(config)
-    except DataError:
-        return held_out[:count], held_out[:count]
-    return [*held_out, *prepared.validation, *prepared.train][:count], held_out[:count]
+    except DataError as error:
+        findings.append(_fewer(error, "without prompts of it"))
+        return [], [], findings
+    try:
+        held_out = held_out_examples(run, config)
+    except DataError as error:
+        held_out = []
+        if run.manifest["data"]["split"].get("test"):
+            findings.append(_fewer(error, "without held-out rows"))
+    return [*held_out, *prepared.validation, *prepared.train][:count], held_out[:count], findings
+
+
+def _fewer(error: DataError, how: str) -> Finding:
+    message = f"{error.message}: exports were tried {how}, which proves less"
+    return Finding("warning", "fewer_prompts", message, fix="restore the file and export again")
 
 
 def _conversation(example: Example) -> tuple[str, Sequence[Message], str | None]:

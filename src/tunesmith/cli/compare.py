@@ -105,14 +105,13 @@ def present(result: Compared, *, json: bool) -> None:
     Raises:
         GateFailed: the last model failed a check.
     """
-    from tunesmith.cli.terminal import show, show_json, tell
+    from tunesmith.cli.terminal import show, show_json, tell_findings
 
     if json:
         show_json(result.to_json())
     else:
         show(*_report(result))
-    for finding in result.findings:
-        tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
+    tell_findings(result.findings)
     if result.failed:
         tested = result.contest.names[-1]
         raise GateFailed(

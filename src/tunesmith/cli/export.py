@@ -93,7 +93,7 @@ def export(
     """
     from tunesmith.cli.progress import watch_work
     from tunesmith.cli.report import check_reference
-    from tunesmith.cli.terminal import show_json, tell
+    from tunesmith.cli.terminal import show_json, tell, tell_findings
 
     wishes: dict[str, Any] = {
         "quantize": None if make.quantize is None else _names(make.quantize),
@@ -120,6 +120,7 @@ def export(
         show_json(result.to_json())
     else:
         show_export(result)
+    tell_findings(result.findings)
     require_sound(result)
 
 

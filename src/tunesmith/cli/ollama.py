@@ -33,7 +33,7 @@ def ollama(
     from tunesmith.cli.export import require_sound, show_export
     from tunesmith.cli.progress import watch_evaluation, watch_training, watch_work
     from tunesmith.cli.report import announce
-    from tunesmith.cli.terminal import show_json, tell
+    from tunesmith.cli.terminal import show_json, tell, tell_findings
 
     tell(f"reading {config} ...")
     from tunesmith import api
@@ -54,4 +54,5 @@ def ollama(
         show_json(result.to_json())
     else:
         show_export(result.export)
+    tell_findings(result.export.findings)
     require_sound(result.export)

@@ -24,6 +24,7 @@ from tunesmith.cli.terminal import (
     show_json,
     size_text,
     tell,
+    tell_findings,
 )
 from tunesmith.config import METHODS, RunConfig
 from tunesmith.errors import SettingsError
@@ -124,8 +125,7 @@ def announce(plan: Plan) -> None:
     ]
     tell("", hanging(plan.data.to_text()), "", facts(rows, title="plan"), "")
     tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
-    for finding in plan.findings:
-        tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
+    tell_findings(plan.findings)
 
 
 def _memory_text(memory: _MemoryNeed) -> str:

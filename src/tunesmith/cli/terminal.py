@@ -16,7 +16,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -24,6 +24,9 @@ from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from tunesmith.types import Finding
 
 _PIPE_COLUMNS = 120  # nobody's window is known there; narrower would cut tables that a file can hold
 _WIDE_COLUMNS = 110
@@ -67,6 +70,12 @@ def show(*parts: RenderableType) -> None:
 def tell(*parts: RenderableType) -> None:
     """Messages: on standard error."""
     _print(sys.stderr, parts)
+
+
+def tell_findings(findings: Sequence[Finding]) -> None:
+    """A line each, on standard error."""
+    for finding in findings:
+        tell(f"{finding.level}: {finding.message}" + (f"; {finding.fix}" if finding.fix else ""))
 
 
 def _print(stream: TextIO, parts: Sequence[RenderableType]) -> None:
