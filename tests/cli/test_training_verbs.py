@@ -81,6 +81,19 @@ def test_train_shows_data_plan_and_origins_before_it_starts(cli, api) -> None:
     assert messages.index("plan") < messages.index("step")
 
 
+@pytest.mark.parametrize(
+    ("flags", "ways"),
+    [
+        ("--method full", "--method lora, or a smaller model, or --train.optimizer adamw_8bit"),
+        ("--method lora", "a lower --method.r, or a smaller model, or --train.optimizer adamw_8bit"),
+        ("--method ia3 --train.optimizer adamw_8bit", "a smaller model"),
+    ],
+)
+def test_what_would_take_less_memory_is_not_what_the_run_does_already(cli, api, flags: str, ways: str) -> None:
+    messages = " ".join(cli("train", "faq.xlsx", *flags.split()).err.split())
+    assert f"300.0 MB are free: too little, take {ways} data " in messages
+
+
 def test_train_says_why_it_chose_method_and_passes(cli, api) -> None:
     messages = cli("train", "faq.xlsx").err
     assert "full: 1 k of them are trained (2.00%); 50K parameters are cheap to train whole\n" in messages

@@ -116,7 +116,7 @@ def announce(plan: Plan) -> None:
         ("model", f"{config.model.path}, {count_text(plan.parameters)} parameters"),
         ("method", f"{method}: {count_text(plan.trainable)} of them are trained ({share:.2%})" + _why_method(config)),
         ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
-        *((("memory", _memory_text(plan.memory)),) if plan.memory else ()),
+        *((("memory", _memory_text(plan.memory, config)),) if plan.memory else ()),
         ("data", plan.encoding.to_text(config.data.max_length)),
         ("steps", _steps_text(config, plan.steps)),
         *((("order", _order_text(config)),) if config.train.order != "random" else ()),
@@ -128,13 +128,23 @@ def announce(plan: Plan) -> None:
     tell_findings(plan.findings)
 
 
-def _memory_text(memory: _MemoryNeed) -> str:
+def _memory_text(memory: _MemoryNeed, config: RunConfig) -> str:
     free = f"; {size_text(memory.free_bytes)} are free" if memory.free_bytes is not None else ""
-    too_little = (
-        "" if memory.fits else ": too little, take --method lora, a smaller model, or --train.optimizer adamw_8bit"
-    )
+    too_little = "" if memory.fits else f": too little, take {_less_memory(config)}"
     need = f"{size_text(memory.weights_bytes)} of weights, {size_text(memory.training_bytes)} to train them"
     return f"{need}, and activations{free}{too_little}"
+
+
+def _less_memory(config: RunConfig) -> str:
+    method = METHODS[config.method.name]
+    ways = ["a smaller model"]
+    if not method.is_adapter:
+        ways.insert(0, "--method lora")
+    if method.has_rank:
+        ways.insert(0, "a lower --method.r")
+    if config.train.optimizer != "adamw_8bit":
+        ways.append("--train.optimizer adamw_8bit")
+    return ", or ".join(ways)
 
 
 def _dtype_text(config: RunConfig) -> str:

@@ -20,7 +20,9 @@ from tunesmith.train.device import ALONE, Processes
 
 Result = TypeVar("Result")
 
-MEMORY_FIX = "lower data.max_length, set train.gradient_checkpointing, or take a smaller model or method.name lora"
+MEMORY_FIX = (
+    "lower data.max_length, set train.gradient_checkpointing, or take a smaller model, or lora in place of full"
+)
 
 
 @dataclass(frozen=True, slots=True)
