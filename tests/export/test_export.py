@@ -231,6 +231,19 @@ def test_an_adapter_brings_its_template_where_the_base_has_another(tuned: Callab
     assert "--chat-template-file chat_template.jinja" in (out / "gguf-lora" / "README.md").read_text(encoding="utf-8")
 
 
+def test_an_adapter_that_is_there_already_is_named_by_its_file(tuned: Callable[..., Run], out: Path) -> None:
+    pytest.importorskip("gguf")
+    run = tuned("llama")
+    (first,) = export(str(run.path), out=out, to=["gguf-lora"], prompts=0).products
+    server = "http://127.0.0.1:9"  # with one, what is there is kept
+    (again,) = export(str(run.path), out=out, to=["gguf-lora"], prompts=0, server=server).products
+    assert first.path == again.path == out / "gguf-lora" / f"{run.name}-lora.gguf"
+    assert again.size_bytes == first.path.stat().st_size
+    first.path.unlink()
+    (anew,) = export(str(run.path), out=out, to=["gguf-lora"], prompts=0, server=server).products
+    assert anew.path.is_file()
+
+
 @pytest.mark.usefixtures("llama_cpp")
 def test_an_adapter_whose_base_cannot_be_written_is_unverified(
     tuned: Callable[..., Run], out: Path, monkeypatch: pytest.MonkeyPatch

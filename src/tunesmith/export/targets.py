@@ -119,7 +119,7 @@ def _modelfile_text(shop: Workshop, file_name: str) -> str:
 
 def _write_gguf_lora(shop: Workshop, product: Product, folder: Path) -> Path:
     trained = shop.trained
-    path = folder / f"{trained.facts.name}-lora.gguf"
+    path = folder / _file_name(product, shop)
     write_adapter(path, shop.tensors, trained.facts)
     alike = speaks_alike(base_folder(trained.folder), trained.template, trained.tokenizer)
     if not alike:  # for `llama-server --chat-template-file`
@@ -314,7 +314,7 @@ def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
     folder = out / product.name
     if not (folder / MARK).exists():
         return None
-    if not product.is_gguf or product.file_type is None:
+    if not product.is_gguf:
         return folder
     path = folder / _file_name(product, shop)
     is_same = product.target != "ollama" or _modelfile_text(shop, path.name) == (folder / MODELFILE).read_text("utf-8")
@@ -322,4 +322,5 @@ def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
 
 
 def _file_name(product: Product, shop: Workshop) -> str:
-    return f"{shop.trained.facts.name}-{product.type_name}.gguf"
+    kind = "lora" if product.target == "gguf-lora" else product.type_name
+    return f"{shop.trained.facts.name}-{kind}.gguf"
