@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,27 @@ def test_compiled_layers_give_the_same_gradients(
     with accelerated(model, compiled=True, lanes=Lanes()):
         expect_close(gradients(model, three_batches), wanted)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one code for all layers and lengths
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with accelerated(model, compiled=True, lanes=Lanes()):  # as the next run does
+        expect_close(gradients(model, three_batches), wanted)
+    assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] > 0
+    assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_miss"] == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend
+@pytest.mark.parametrize("is_named", [False, True])
+def test_the_folder_of_compiled_code_is_named_only_inside(
+    tiny_model_dir: Callable[[str], Path], is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, own = "TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "mine") if is_named else None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(name, raising=False)
+    if own is not None:
+        monkeypatch.setenv(name, own)
+    with accelerated(adapted(tiny_model_dir("llama")), compiled=True, lanes=Lanes()):
+        assert os.environ[name] == (own or str(tmp_path / "tunesmith" / "compiled"))
+    assert os.environ.get(name) == own
 
 
 def test_every_linear_layer_of_an_adapter_is_fused(tiny_model_dir: Callable[[str], Path]) -> None:

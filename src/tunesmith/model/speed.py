@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ from tunesmith.model.packing import base_of, packing
 # about 4 % of a step with LoRA on 135 M parameters. The number for CUDA is not measured: faster work repays it later.
 _WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
 
+_COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+
 
 @contextmanager
 def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[None]:
@@ -34,13 +36,11 @@ def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[N
         lanes: open inside.
     """
     layers = decoder_layers(model) if compiled else []
-    if layers:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))  # its default is in /tmp
+    on_disk = _kept_on_disk() if layers else nullcontext()
     # the backward pass is compiled with the forward pass, under the compiler's lock: passes run side by side
     eager_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
     one_operation = liger_layers(model, compiled=compiled)
-    with packing(model), fused_adapters(model), seeded_layers(model), one_operation, eager_backward, lanes:
+    with packing(model), fused_adapters(model), seeded_layers(model), one_operation, eager_backward, on_disk, lanes:
         for layer in layers:
             layer.compile(dynamic=True)
         try:
@@ -48,6 +48,20 @@ def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[N
         finally:
             for layer in layers:
                 layer._compiled_call_impl = None
+
+
+@contextmanager
+def _kept_on_disk() -> Iterator[None]:
+    """Inside, what is compiled is kept for the next run; torch's own default is a folder in /tmp."""
+    own = os.environ.get(_COMPILED)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
+    os.environ[_COMPILED] = own or str(cache)
+    try:
+        yield
+    finally:
+        del os.environ[_COMPILED]
+        if own is not None:
+            os.environ[_COMPILED] = own
 
 
 def choose_compile(requested: str, device: torch.device, *, parameters: int, tokens: int) -> tuple[bool, str]:
