@@ -7,14 +7,17 @@ import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tunesmith.api import pretrain
+from tunesmith.api import pretrain, run_config, verbs
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import SettingsError, Stopped
+from tunesmith.evaluate import mean_nll
+from tunesmith.runs import Run
 from tunesmith.train import Event
 from tunesmith.train.pretrain import _resolve
 
@@ -85,6 +88,47 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     resumed = pretrain(parts, resume="parts")
     assert resumed.bits_per_byte == whole.bits_per_byte
     assert resumed.steps == whole.steps == 12
+
+
+def test_a_signal_during_the_measurement_puts_it_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pretrain(config.replaced("train.tokens_per_batch", 64, "test"))
+    passes = 0
+
+    def signalled(*arguments: Any, **named: Any) -> Any:
+        nonlocal passes
+        passes += is_last
+        if passes == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return mean_nll(*arguments, **named)
+
+    def watch(event: Event) -> None:
+        nonlocal is_last
+        is_last = event.kind == "end"
+
+    is_last = False
+    parts = config.replaced("name", "parts", "test").replaced("train.tokens_per_batch", 64, "test")
+    monkeypatch.setattr(verbs, "mean_nll", signalled)
+    with pytest.raises(Stopped, match="before the measurement") as caught:
+        pretrain(parts, observers=[watch])
+    assert passes == 2
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert caught.value.fix == "resume with: tunesmith pretrain --resume runs/parts"
+    assert Run.open("parts").manifest["status"] == "stopped"
+    steps: list[Event] = []
+    monkeypatch.setattr(verbs, "mean_nll", mean_nll)
+    resumed = pretrain(run_config("parts"), resume="parts", observers=[steps.append])
+    assert not {event.kind for event in steps} & {"train", "eval", "checkpoint"}
+    assert resumed.bits_per_byte == whole.bits_per_byte
+
+
+def test_the_run_keeps_what_was_resolved(config: RunConfig) -> None:
+    run = pretrain(config.replaced("train.max_steps", 2, "test")).run
+    kept = load_config(stored=run.config_path)
+    assert kept.model.path == str(run.model_dir.absolute())
+    assert (kept.train.compile, kept.train.eval_steps, kept.train.save_steps) == ("off", 1, 1)
+    assert kept.train.tokens_per_batch
+    assert kept.model.dtype in ("float32", "bfloat16")
+    assert kept.origin("model.dtype").startswith(f"detected: {kept.model.dtype}: ")
 
 
 def _further(config: RunConfig, base: Path | str, **settings: float | None) -> RunConfig:

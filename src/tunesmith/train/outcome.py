@@ -11,7 +11,7 @@ from torch import nn
 
 from tunesmith.config import RunConfig
 from tunesmith.data import DataReport, EncodeReport, groups
-from tunesmith.errors import ResourceError, Stopped
+from tunesmith.errors import ResourceError, Stopped, TunesmithError
 from tunesmith.runs import Run, plot_run
 from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
@@ -133,11 +133,16 @@ def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: Sto
     """
     if state.stopped_early or (state.step == total_steps and not state.validation_pending):
         return
-    processes.first(lambda: run.update_manifest(status="stopped", step=state.step))
     saved = "everything up to there is saved" if state.step else "there was nothing to save"
     done = f"step {state.step} of {total_steps}" if state.step else "no step"
-    stopped = Stopped(f"stopped after {done}; {saved}", fix=_how_to_resume(run), signal_number=stop.signal_number)
-    raise processes.echo(stopped)
+    raise stopped(run, state, f"stopped after {done}; {saved}", stop, processes)
+
+
+def stopped(run: Run, state: TrainingState, message: str, stop: StopRequest, processes: Processes) -> TunesmithError:
+    """Record that the run waits to be resumed. Returns the error that says so, and how, on all processes."""
+    processes.first(lambda: run.update_manifest(status="stopped", step=state.step))
+    number = processes.highest(stop.signal_number or 0) or None
+    return processes.echo(Stopped(message, fix=_how_to_resume(run), signal_number=number))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,8 +39,8 @@ from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.device import Processes, joined
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, use_best
-from tunesmith.train.signals import listen_for_stop
+from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, stopped, use_best
+from tunesmith.train.signals import PutOff, listen_for_stop
 from tunesmith.types import Encoded, Example
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
@@ -103,8 +103,7 @@ def _pretrain(
     allow_drift: bool,
     processes: Processes,
 ) -> PretrainResult:
-    if config.pretrain.base is not None:
-        _check_base(config)
+    _check_base(config)
     run, corpus = _begun(config, destination, processes)
     with processes.together():
         start = _start(run, config, processes)
@@ -112,7 +111,7 @@ def _pretrain(
         rows, held_out = _rows(corpus, tokenizer, config)
     processes.start_equal(model)
     processes.shard(model)
-    config, plan = _planned(config, rows, model)
+    config, plan = _planned(config, rows, start)
     identity = resolve.identity_of(config, plan, data=corpus.sha256, base=start.revision, device=model.device.type)
     keep = config.train.save_total_limit
     checkpoints = Checkpoints(
@@ -126,13 +125,12 @@ def _pretrain(
     settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
-    def measure(chosen: Sequence[Encoded], put_off: Callable[[], bool] = lambda: False) -> Likelihood:
+    def measure(chosen: Sequence[Encoded]) -> Likelihood:
         with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=put_off)
+            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
 
     probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
-    counts = {"train_tokens": sum(map(len, rows)), "held_out_documents": len(corpus.held_out)}
-    processes.first(lambda: run.update_manifest(**counts))
+    processes.first(lambda: _record(run, config, rows, corpus))
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with listen_for_stop() as stop, recorded(run, stop, processes), fast:
@@ -142,14 +140,17 @@ def _pretrain(
             plan=plan,
             settings=settings,
             checkpoints=checkpoints,
-            validate=lambda: measure(probe, lambda: stop.is_asked).mean,
+            validate=lambda: measure(probe).mean,
             observers=observers,
             stop=stop,
         )
         raise_if_stopped(run, state, plan.total_steps, stop, processes)
         if config.train.keep_best:
             use_best(checkpoints, state, model, observers)
-        nll = measure(held_out).nll
+        try:
+            nll = measure(held_out).nll
+        except PutOff:
+            raise stopped(run, state, "stopped before the measurement; every step is saved", stop, processes) from None
         processes.reassemble(model)
         processes.first(lambda: _finish(run, model, tokenizer, state, nll=nll, texts=corpus.held_out))
     return _result(run)
@@ -157,7 +158,9 @@ def _pretrain(
 
 def _check_base(config: RunConfig) -> None:
     """Refuse a base that is not usable or reads shorter texts, before anything is written."""
-    base = str(config.pretrain.base)
+    base = config.pretrain.base
+    if base is None:
+        return
     longest = load_skeleton(base, config.model.revision).config.max_position_embeddings
     if config.pretrain.context > longest:
         raise SettingsError(
@@ -180,10 +183,19 @@ def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> 
     return Run(Path(processes.first(begin))), corpus
 
 
-def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel) -> tuple[RunConfig, StepPlan]:
+def _planned(config: RunConfig, rows: Sequence[Encoded], start: _Start) -> tuple[RunConfig, StepPlan]:
+    model = start.model
+    if config.model.dtype == "auto":
+        config = config.resolved("model.dtype", str(start.dtype).removeprefix("torch."), start.dtype_reason)
     plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
+
+
+def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus) -> None:
+    """What is about to be trained: settings, none of them open any more, and the size of the texts."""
+    run.update_config(dump_config(_with_own_model(config, run.path)))
+    run.update_manifest(train_tokens=sum(map(len, rows)), held_out_documents=len(corpus.held_out))
 
 
 def _resolve(config: RunConfig) -> RunConfig:
@@ -228,8 +240,12 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
         "seed": config.seed,
         "versions": resolve.package_versions(),
     }
-    named = config.resolved("model.path", str((folder / "model").absolute()), "made by this run")
-    return Run.create(folder, config_text=dump_config(named), manifest=manifest)
+    return Run.create(folder, config_text=dump_config(_with_own_model(config, folder)), manifest=manifest)
+
+
+def _with_own_model(config: RunConfig, folder: Path) -> RunConfig:
+    """As a run in `folder` keeps it: what others load from it is the model that it makes."""
+    return config.resolved("model.path", str((folder / "model").absolute()), "made by this run")
 
 
 def _tokenizer_dir(run: Run) -> Path:
@@ -250,6 +266,7 @@ class _Start:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     dtype: torch.dtype
+    dtype_reason: str
     revision: str | None
 
 
@@ -270,8 +287,8 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
         model.to(device)
     if config.train.gradient_checkpointing:
         recompute_activations(model)
-    dtype, _ = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
-    return _Start(model, tokenizer, dtype, revision)
+    dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
+    return _Start(model, tokenizer, dtype, reason, revision)
 
 
 def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
