@@ -203,6 +203,31 @@ def test_json_without_rows(tmp_path: Path, value: Any, named: str) -> None:
         load(tmp_path, value)
 
 
+@pytest.mark.parametrize(
+    ("text", "parsed", "rows"),
+    [
+        (' [{"question": "Q", "answer": "A"}]\n', 1, 1),
+        ('{"question": "Q", "answer": "A"}', 1, 1),
+        ('{"question": "Q", "answer": "A"},\n{"question": "R", "answer": "B"},', 2, 2),
+    ],
+)
+def test_each_document_is_parsed_once(
+    text: str, parsed: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = json.JSONDecoder.raw_decode, []
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", lambda self, s, idx=0: calls.append(idx) or real(self, s, idx))
+    assert len(read_json(Source(tmp_path / "f.json", text.encode())).records) == rows
+    assert len(calls) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"q": "Q"}],', '{"q": "Q"},', '[{"q": "Q"}] x', '[{"q": "Q"}] [1]', '\xa0{"q": "Q"}']
+)
+def test_a_document_with_something_beside_it_is_damaged(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_json(Source(tmp_path / "f.json", text.encode()))
+
+
 def test_damage_is_told_with_line_and_column(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path, '[{"a": 1},\n {"b": }]')

@@ -18,6 +18,7 @@ from tunesmith.types import Finding, Record
 
 DAMAGED = "not valid JSON"
 _MOST_DAMAGED = 0.1  # of the lines: with more of them the file is something else
+_SPACE = " \t\n\r"  # what JSON takes for it
 _AFTER = re.compile(r"[\s,]*")
 
 
@@ -29,7 +30,7 @@ def read_json(source: Source) -> Table:
     """
     text, encoding, findings = decode(source)
     try:
-        items = items_of(_documents(text) or _parse(text))
+        items = items_of(_whole(text))
     except DataError as error:
         raise DataError(f"{source.path}: {error.message}", cause=error.cause, fix=error.fix) from error
     rows = list(enumerate(items, start=1))
@@ -81,19 +82,23 @@ def holds_array(content: bytes) -> bool:
     return content.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"[")
 
 
-def _documents(text: str) -> list[object] | None:
-    """Several documents one after the other, with a comma between them or without; None if it is one, or no JSON."""
+def _whole(text: str) -> object:
+    """The document, or the list of several objects one after the other, with a comma between them or without."""
     decoder = json.JSONDecoder()
     found: list[object] = []
-    end, start = 0, len(text) - len(text.lstrip())
+    begin = len(text) - len(text.lstrip())
+    end, start = 0, begin
     while start < len(text):
         try:
             document, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            return None
+            return _parse(text)  # tells what is wrong
         found.append(document)
         start = _AFTER.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing as well
-    return found if len(found) > 1 and all(isinstance(document, dict) for document in found) else None
+    if len(found) > 1 and all(isinstance(document, dict) for document in found):
+        return found
+    around = text[:begin] + text[end:]
+    return found[0] if len(found) == 1 and not around.strip(_SPACE) else _parse(text)
 
 
 def _parse(text: str, *, line_number: int | None = None) -> object:
