@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from tunesmith.runs import Run
+
 REPO = Path(__file__).resolve().parents[2]
 HEAVY = ["torch", "transformers", "peft", "accelerate", "pyarrow", "matplotlib", "sacrebleu", "python_calamine"]
 BUDGET_SECONDS = 0.3
@@ -117,3 +119,12 @@ def test_a_command_that_only_looks_things_up_is_light(
 def test_a_look_at_data_imports_no_torch(words: tuple[str, ...]) -> None:
     _, heavy = start(RUN.format(words=words))
     assert set(heavy) <= {"python_calamine", "transformers"}  # the reader, and the tokenizer of the packaged model
+
+
+def test_what_would_be_pushed_is_shown_without_torch(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "faq", config_text="{}", manifest={"kind": "finetune"})
+    run.update_manifest(status="finished")
+    run.model_dir.mkdir(exist_ok=True)
+    (run.model_dir / "README.md").write_text("# faq\n")
+    _, heavy = start(RUN.format(words=("push", str(run.path), "ada/faq", "--dry-run")))
+    assert heavy == []

@@ -21,12 +21,11 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.export.importance import MATRIX
+from tunesmith.export.names import CARD, MARK, MATRIX, MODELFILE
 
-CARD = "README.md"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _BELONGS = (
-    *(CARD, "LICENSE", "LICENSE.*", "NOTICE", "ATTRIBUTION.md", "verification.json", "Modelfile", "*.gguf"),
+    *(CARD, "LICENSE", "LICENSE.*", "NOTICE", "ATTRIBUTION.md", MARK, MODELFILE, "*.gguf"),
     *("config.json", "generation_config.json", "adapter_config.json"),
     *("adapter_model.safetensors", "adapters.safetensors", "model.safetensors", "model-*-of-*.safetensors"),
     *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
@@ -184,7 +183,7 @@ def _secrets(path: Path) -> Iterator[str]:
 
 def _for_others(path: Path) -> Path | bytes:
     """The file, or what others should get of it: no path of this machine, no words of the user's data."""
-    if path.name not in ("adapter_config.json", "verification.json"):
+    if path.name not in ("adapter_config.json", MARK):
         return path
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     base = content.get("base_model_name_or_path")

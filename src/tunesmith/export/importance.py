@@ -21,8 +21,6 @@ from tunesmith.export.gguf import tensor_names
 from tunesmith.optional import need
 from tunesmith.types import Encoded
 
-MATRIX = "importance.gguf"
-
 
 @dataclass(frozen=True, slots=True)
 class Importance:

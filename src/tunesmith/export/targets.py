@@ -19,11 +19,11 @@ from tunesmith.export.card import write_card
 from tunesmith.export.card_facts import public_base
 from tunesmith.export.card_usage import TEMPLATE
 from tunesmith.export.gguf import FILE_TYPES, write_adapter
-from tunesmith.export.importance import MATRIX
 from tunesmith.export.merged import copy_speech, write_merged
 from tunesmith.export.mlx import speaks_alike, write_mlx_adapter
 from tunesmith.export.mlx_layouts import Layout, find_layout
 from tunesmith.export.mlx_runner import BITS, bits_per_weight, import_mlx_lm, quantise_mlx
+from tunesmith.export.names import MARK, MATRIX, MODELFILE
 from tunesmith.export.quantise import check_quantiser, quantise
 from tunesmith.export.refusals import (
     make_modelfile,
@@ -40,8 +40,6 @@ from tunesmith.model import base_folder, format_count
 from tunesmith.optional import need
 from tunesmith.runs import atomic_folder, require_free
 
-MARK = "verification.json"
-MODELFILE = "Modelfile"
 _UNTRIED = {"status": "unverified", "reason": "not tried yet", "checks": [], "numbers": {}}
 
 
