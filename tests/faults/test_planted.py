@@ -1,7 +1,8 @@
 """Defects planted in what keeps work safe: the suite's own tests notice each of them.
 
-A test that cannot fail proves nothing. DEFECTS is the table: what is broken, how, and the test that has to fail. Those
-of resuming are in tests/train/test_resume_planted.py.
+A test that cannot fail proves nothing. DEFECTS is the table: what is broken, how, the test that has to fail, and what
+it has to see, since another error may come of the planting itself. Those of resuming are in
+tests/train/test_resume_planted.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 import test_damage
 import test_disk
 import test_durability
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import SettingsError
 from tunesmith.runs import atomic
 from tunesmith.train import checkpoint
 from tunesmith.train.checkpoint import Checkpoints
@@ -49,9 +50,10 @@ def in_place(patch: Patch) -> None:
 
     @contextmanager
     def folder(path: Path) -> Iterator[Path]:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        yield path
+        with atomic.disk_errors(path):
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+            yield path
 
     patch.setattr(checkpoint, "atomic_folder", folder)
 
@@ -181,32 +183,63 @@ def has_a_manifest(folder: Path) -> str | None:
 
 
 FULL, KILLED = 0, 2
-DEFECTS: dict[str, tuple[Callable[[Patch], None], Callable[[Path, Patch], None]]] = {
-    "files are not synced": (ignores(atomic, "_sync_tree"), durability),
-    "named, then synced": (names_first, durability),
-    "folders are not synced": (ignores(atomic, "_sync_folder"), durability),
-    "an old one goes before the new name is synced": (deletes_before_renaming, durability),
-    "the manifest is not replaced": (manifest_in_place, durability_of_a_run),
-    "the manifest is written in place": (manifest_in_place, failed_manifest),
-    "no temporary folder, a full disk": (in_place, failed_save(FULL, again=False)),
-    "no temporary folder, a kill": (in_place, failed_save(KILLED, again=False)),
-    "deleted, then renamed": (deletes_before_renaming, failed_save(KILLED, again=True)),
-    "the old ones go first": (oldest_first, failed_save(KILLED, again=False)),
-    "deleted file by file": (deletes_piece_by_piece, failed_save(KILLED, again=False)),
-    "a failed save leaves its folder": (leaves_a_mess, failed_save(FULL, again=False)),
-    "the new one is not read back": (not_read_back, bad_disk),
-    "hashes are not compared": (hash_of(lambda path: "same"), flipped_bits),
-    "sizes are compared": (hash_of(lambda path: str(path.stat().st_size)), flipped_bits),
-    "the first bytes are compared": (hash_of(lambda path: path.read_bytes()[:64].hex()), lost_ends),
-    "a manifest is believed": (damage_is(has_a_manifest), missing_file),
-    "nothing is checked": (damage_is(lambda folder: None), missing_file),
-    "a lost best is not noticed": (never_tells_the_best, lost_best),
+NOT_SYNCED = "is not on the disk and becomes"
+HALF_A_CHECKPOINT = r"assert \['step-00000\d'\] == \[\]"
+MISSED = rf"assert \d+ == {test_damage.PLACES}"
+# what is broken -> how; the test that has to fail; how it fails
+DEFECTS: dict[str, tuple[Callable[[Patch], None], Callable[[Path, Patch], None], type[BaseException], str]] = {
+    "files are not synced": (ignores(atomic, "_sync_tree"), durability, AssertionError, NOT_SYNCED),
+    "named, then synced": (names_first, durability, AssertionError, NOT_SYNCED),
+    "folders are not synced": (ignores(atomic, "_sync_folder"), durability, AssertionError, NOT_SYNCED),
+    "an old one goes before the new name is synced": (
+        *(deletes_before_renaming, durability),
+        *(AssertionError, "step-000001 goes file by file while it has its name"),
+    ),
+    "the manifest is not replaced": (
+        *(manifest_in_place, durability_of_a_run),
+        *(AssertionError, "names in .* may be lost"),
+    ),
+    "the manifest is written in place": (
+        *(manifest_in_place, failed_manifest),
+        *(SettingsError, "cannot read the manifest of the run"),
+    ),
+    "no temporary folder, a full disk": (in_place, failed_save(FULL, again=False), AssertionError, HALF_A_CHECKPOINT),
+    "no temporary folder, a kill": (in_place, failed_save(KILLED, again=False), AssertionError, HALF_A_CHECKPOINT),
+    "deleted, then renamed": (
+        *(deletes_before_renaming, failed_save(KILLED, again=True)),
+        *(AssertionError, HALF_A_CHECKPOINT),
+    ),
+    "the old ones go first": (
+        *(oldest_first, failed_save(KILLED, again=False)),
+        *(AssertionError, "no checkpoint is left"),
+    ),
+    "deleted file by file": (
+        *(deletes_piece_by_piece, failed_save(KILLED, again=False)),
+        *(AssertionError, HALF_A_CHECKPOINT),
+    ),
+    "a failed save leaves its folder": (
+        *(leaves_a_mess, failed_save(FULL, again=False)),
+        *(AssertionError, "the failed save left something"),
+    ),
+    "the new one is not read back": (not_read_back, bad_disk, pytest.fail.Exception, "DID NOT RAISE ResourceError"),
+    "hashes are not compared": (hash_of(lambda path: "same"), flipped_bits, AssertionError, MISSED),
+    "sizes are compared": (hash_of(lambda path: str(path.stat().st_size)), flipped_bits, AssertionError, MISSED),
+    "the first bytes are compared": (
+        *(hash_of(lambda path: path.read_bytes()[:64].hex()), lost_ends),
+        *(AssertionError, MISSED),
+    ),
+    "a manifest is believed": (damage_is(has_a_manifest), missing_file, FileNotFoundError, "optimizer.safetensors"),
+    "nothing is checked": (damage_is(lambda folder: None), missing_file, FileNotFoundError, "optimizer.safetensors"),
+    "a lost best is not noticed": (
+        *(never_tells_the_best, lost_best),
+        *(AssertionError, r"assert \(2, 1, 1.5\) == \(2, None, None\)"),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_planted_defect_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, check = DEFECTS[name]
+    plant, check, kind, words = DEFECTS[name]
     plant(monkeypatch)
-    with pytest.raises((AssertionError, OSError, TunesmithError, pytest.fail.Exception)):
+    with pytest.raises(kind, match=words):
         check(tmp_path, monkeypatch)
