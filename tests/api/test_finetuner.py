@@ -43,7 +43,9 @@ def test_load_train_evaluate_test_save_generate(config: FinetuningConfig) -> Non
     other = ModelFinetuner()
     other.load_finetuned_model(folder)
     assert other.generate("What is the code of colour 3?", max_new_tokens=6, temperature=0.0) == answer
-    assert isinstance(before, str)
+    assert answer != before
+    other.load_finetuned_model(str(config.model_name))
+    assert other.generate("What is the code of colour 3?", max_new_tokens=6, temperature=0.0) == before  # the base's
 
 
 def test_a_loop_over_learning_rates_makes_a_run_each(config: FinetuningConfig) -> None:
