@@ -12,7 +12,7 @@ from tunesmith.model.dropout import seeded_dropout
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes
 from tunesmith.model.liger import layers_for_liger
-from tunesmith.model.load import LoadedModel, load_base, load_skeleton
+from tunesmith.model.load import LoadedModel, load_base, load_skeleton, load_tokenizer
 from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
@@ -22,6 +22,7 @@ from tunesmith.model.quick import quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
     SMALL_MODEL_PARAMETERS,
+    context_tokens,
     count_parameters,
     default_learning_rate,
     default_method,
@@ -53,6 +54,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "choose_lanes",
+    "context_tokens",
     "count_parameters",
     "decoder_layers",
     "default_learning_rate",
@@ -67,6 +69,7 @@ __all__ = [
     "load_adapter",
     "load_base",
     "load_skeleton",
+    "load_tokenizer",
     "load_trained",
     "memory_errors",
     "merge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from tunesmith.model import (
     apply_method,
     autocast,
     check_method,
+    context_tokens,
     count_parameters,
     layers_for_liger,
     load_base,
@@ -126,7 +128,7 @@ def _train(
         template.attach(base.tokenizer)
 
         # token ids: what is too long, what carries loss
-        context = base.model.config.max_position_embeddings - resolve.virtual_tokens_of(config.method)
+        context = (context_tokens(base.model) or sys.maxsize) - resolve.virtual_tokens_of(config.method)
         max_length = min(config.data.max_length, context)
         encoded = partial(
             encode,
