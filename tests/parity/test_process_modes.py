@@ -187,6 +187,13 @@ def test_pretraining(project: Project, optimizer: str, sharding: str) -> None:
     assert both.manifest["held_out_bytes"] == one.manifest["held_out_bytes"] > 0
 
 
+@pytest.mark.parametrize("settings", [{"method__r": 4}, {"pretrain__base": "no/model"}], ids=["method", "base"])
+def test_what_pretraining_refuses_is_told_once(project: Project, settings: dict[str, Any]) -> None:
+    assert len(set(pretrain(project, "refused", world=2, **settings))) == 1
+    assert "fix:" in project.crew.said(0)
+    assert "fix:" not in project.crew.said(1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_torchrun_itself_with_compiled_layers(project: Project, command: str) -> None:

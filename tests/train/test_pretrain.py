@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from tunesmith.api import pretrain
 from tunesmith.config import RunConfig, load_config
-from tunesmith.errors import SettingsError, Stopped
+from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.train import Event
-from tunesmith.train.pretrain import _resolve
+from tunesmith.train.pretrain import _document_ids, _resolve
+
+ModelDir = Callable[[str], Path]
 
 
 @pytest.fixture
@@ -130,6 +137,76 @@ def test_what_a_base_settles_is_refused(config: RunConfig, settings: dict[str, f
         pretrain(_further(config, "builtin:nano", **settings))
     assert refused.value.fix
     assert not Path("runs").exists()
+
+
+@pytest.fixture
+def base(tiny_model_dir: ModelDir, tmp_path: Path) -> Path:
+    """A base whose tokenizer has no chat template."""
+    folder = Path(shutil.copytree(tiny_model_dir("llama"), tmp_path / "base"))
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def test_documents_alone_need_no_chat_template(config: RunConfig, base: Path) -> None:
+    further = _further(config, base)
+    with pytest.raises(SettingsError, match=r"base has no chat template, which pretrain.qa is rendered with"):
+        pretrain(further)
+    assert not Path("runs").exists()
+    assert pretrain(further.replaced("pretrain.qa", [], "test")).steps == 12
+
+
+def test_a_base_that_pads_with_its_stop_token_learns_pairs(config: RunConfig, tiny_model_dir: ModelDir) -> None:
+    folder = Path(shutil.copytree(tiny_model_dir("llama"), "padded"))
+    _change(folder / "tokenizer_config.json", pad_token="<|endoftext|>")
+    result = pretrain(_further(config, folder))
+    assert AutoTokenizer.from_pretrained(result.run.model_dir).pad_token == "<|pad|>"
+
+
+def test_a_base_whose_context_has_no_end(config: RunConfig, base: Path) -> None:
+    bloom = BloomConfig(vocab_size=400, hidden_size=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
+    BloomForCausalLM(bloom).save_pretrained(base)
+    assert pretrain(_further(config, base).replaced("pretrain.qa", [], "test")).steps == 12
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "problem"),
+    [
+        ("tokenizer_config.json", {"eos_token": None, "bos_token": None}, "base has no end-of-text token"),
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "base is quantised"),
+    ],
+)
+def test_a_base_that_cannot_be_trained_further_is_refused(
+    config: RunConfig, base: Path, file: str, changes: dict[str, object], problem: str
+) -> None:
+    _change(base / file, **changes)
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<|endoftext|>", "<|end of text|>"))
+    with pytest.raises((SettingsError, ResourceError), match=problem) as refused:
+        pretrain(_further(config, base).replaced("pretrain.qa", [], "test"))
+    assert refused.value.fix
+    assert not Path("runs").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(config: RunConfig, base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(100)
+    model.save_pretrained(base)
+    with pytest.raises(ResourceError, match=r"base writes token \d+, the model has 100"):
+        pretrain(_further(config, base).replaced("pretrain.qa", [], "test"))
+
+
+def test_documents_begin_as_the_base_knows_them(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    (plain,) = _document_ids(["press"], tokenizer)
+    tokenizer._tokenizer.post_processor = TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 2)])
+    tokenizer.bos_token = "<|im_start|>"
+    (begun,) = _document_ids(["press"], tokenizer)
+    assert plain.tolist() == [*tokenizer.encode("press", add_special_tokens=False), 1]
+    assert begun.tolist() == [2, *plain.tolist()]
+
+
+def _change(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:

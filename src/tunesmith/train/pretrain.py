@@ -16,21 +16,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from tunesmith.config import RunConfig, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
-from tunesmith.errors import SettingsError
+from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import (
     END_OF_TEXT,
     accelerated,
+    apply_method,
     autocast,
     choose_device,
     choose_dtype,
+    context_tokens,
     count_parameters,
+    find_source,
     load_base,
     load_skeleton,
+    load_tokenizer,
     new_model,
     new_tokenizer,
-    recompute_activations,
 )
-from tunesmith.prompts import Template, check_template, render
+from tunesmith.prompts import Template, check_template, prepare_tokenizer, render, writes_bos
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
@@ -84,7 +87,7 @@ def train_from_scratch(
     keep_freed_memory()
     with joined(config.model.device, sharding=config.train.sharding) as processes:
         return _pretrain(
-            _resolve(config),
+            config,
             destination=destination,
             mean_nll=mean_nll,
             observers=observers,
@@ -102,13 +105,13 @@ def _pretrain(
     allow_drift: bool,
     processes: Processes,
 ) -> PretrainResult:
-    if config.pretrain.base is not None:
-        _check_base(config)
+    with processes.together():
+        config = _checked(config)
     run, corpus = _begun(config, destination, processes)
     with processes.together():
         start = _start(run, config, processes)
         model, tokenizer = start.model, start.tokenizer
-        rows, held_out = _rows(corpus, tokenizer, config)
+        rows, held_out = _rows(corpus, tokenizer, config, vocab_size=model.config.vocab_size)
     processes.start_equal(model)
     processes.shard(model)
     config, plan = _planned(config, rows, model)
@@ -154,14 +157,39 @@ def _pretrain(
     return _result(run)
 
 
-def _check_base(config: RunConfig) -> None:
-    """Refuse a base that is not usable or reads shorter texts, before anything is written."""
-    base = str(config.pretrain.base)
-    longest = load_skeleton(base, config.model.revision).config.max_position_embeddings
-    if config.pretrain.context > longest:
+def _checked(config: RunConfig) -> RunConfig:
+    """The settings as pre-training wants them, once they and the base are known to be usable."""
+    config = _resolve(config)
+    if config.pretrain.base is not None:
+        _check_base(config, config.pretrain.base)
+    return config
+
+
+def _check_base(config: RunConfig, base: str) -> None:
+    """Refuse a base that is not usable for these texts, before anything is written."""
+    skeleton = load_skeleton(base, config.model.revision)
+    if getattr(skeleton.config, "quantization_config", None) is not None:
+        raise SettingsError(
+            f"{base} is quantised, and pre-training changes every weight",
+            fix="set pretrain.base to the model that it was made from",
+        )
+    longest = context_tokens(skeleton)
+    if longest is not None and config.pretrain.context > longest:
         raise SettingsError(
             f"pretrain.context is {config.pretrain.context}, but {base} reads {longest} tokens at most",
             fix=f"set pretrain.context to {longest} or less",
+        )
+    tokenizer = load_tokenizer(find_source(base, config.model.revision))
+    if _end_of_text(tokenizer) is None:
+        raise ResourceError(
+            f"the tokenizer of {base} has no end-of-text token, so no document could end",
+            cause="eos_token is missing in tokenizer_config.json",
+            fix="set eos_token there to the token the model was trained to stop at, or take another model",
+        )
+    if config.pretrain.qa and not tokenizer.chat_template:
+        raise SettingsError(
+            f"the tokenizer of {base} has no chat template, which pretrain.qa is rendered with",
+            fix="leave pretrain.qa out, or take a base with a chat template",
         )
 
 
@@ -264,44 +292,64 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
             config.pretrain.base, revision=config.model.revision, dtype="float32", device=processes.device, on_host=True
         )
         model, tokenizer, revision = base.model, base.tokenizer, base.revision
-        model.requires_grad_(True)
     if not processes.sharded:
         model.to(device)
-    if config.train.gradient_checkpointing:
-        recompute_activations(model)
+    recomputes = config.train.gradient_checkpointing
+    model = apply_method(model, config.method, dtype=torch.float32, gradient_checkpointing=recomputes)
     dtype, _ = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
     return _Start(model, tokenizer, dtype, revision)
 
 
-def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
-    """Training blocks, and the blocks of each held-out document."""
+def _rows(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Training blocks, and the blocks of each held-out document.
+
+    Raises:
+        ResourceError: the tokenizer of a base writes tokens that the model, of `vocab_size`, does not have.
+    """
     length = config.pretrain.context
-    end = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
-    template = check_template("chat", tokenizer)
-    rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), length)
-    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([ids], length)]
+    rows = blocks(_shuffled_sequences(corpus, tokenizer, config, vocab_size=vocab_size), length)
+    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer) for row in blocks([ids], length)]
+    highest = max(int(row.input_ids.max()) for row in [*rows, *held_out])
+    if highest >= vocab_size:
+        raise ResourceError(
+            f"the tokenizer of {config.pretrain.base} writes token {highest}, the model has {vocab_size}",
+            fix="tokenizer and weights must belong together: download the model again, or take another",
+        )
     return rows, held_out
 
 
-def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> list[NDArray[np.int64]]:
+def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    end: int | None = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
+    return end
+
+
+def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int64]]:
+    """Token ids of each text, from the token that texts begin with for a base that has one to the end of text."""
+    first = [tokenizer.bos_token_id] if writes_bos(tokenizer) else []
     # split_special_tokens: a document that mentions <|im_end|> is text about it, not the token
     ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return [np.append(np.asarray(row, dtype=np.int64), end) for row in ids]
+    return [np.asarray([*first, *row, _end_of_text(tokenizer)], dtype=np.int64) for row in ids]
 
 
 def _shuffled_sequences(
-    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerBase, end: int, config: RunConfig
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
 ) -> list[NDArray[np.int64]]:
     """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
-    sequences = _document_ids(corpus.documents, tokenizer, end)
-    chats = [_chat_ids(pair, template, tokenizer, end) for pair in corpus.pairs]
-    sequences += chats * config.pretrain.qa_repeats
+    sequences = _document_ids(corpus.documents, tokenizer)
+    if corpus.pairs:
+        prepare_tokenizer(tokenizer, vocab_size)  # a base may pad with what ends its answers
+        template = check_template("chat", tokenizer)
+        chats = [_chat_ids(pair, template, tokenizer) for pair in corpus.pairs]
+        sequences += chats * config.pretrain.qa_repeats
     order = np.random.default_rng(config.seed).permutation(len(sequences))
     return [sequences[index] for index in order]
 
 
-def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase, end: int) -> NDArray[np.int64]:
-    return np.append(render(pair, template, tokenizer, train_on="all").input_ids, end)
+def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
+    ids = render(pair, template, tokenizer, train_on="all").input_ids
+    return np.asarray([*ids, _end_of_text(tokenizer)], dtype=np.int64)
 
 
 def _finish(
