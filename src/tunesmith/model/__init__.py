@@ -17,7 +17,7 @@ from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
-from tunesmith.model.precision import autocast, choose_device, choose_dtype, slow_format
+from tunesmith.model.precision import autocast, choose_device, choose_dtype, loss_scale, slow_format
 from tunesmith.model.quick import quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
@@ -71,6 +71,7 @@ __all__ = [
     "load_skeleton",
     "load_tokenizer",
     "load_trained",
+    "loss_scale",
     "memory_errors",
     "merge",
     "new_model",

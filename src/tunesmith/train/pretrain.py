@@ -30,6 +30,7 @@ from tunesmith.model import (
     load_base,
     load_skeleton,
     load_tokenizer,
+    loss_scale,
     new_model,
     new_tokenizer,
 )
@@ -125,7 +126,8 @@ def _pretrain(
     def compute() -> AbstractContextManager[object]:
         return autocast(model.device, start.dtype)
 
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
+    scale = loss_scale(start.dtype)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, loss_scale=scale)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
     def measure(chosen: Sequence[Encoded], put_off: Callable[[], bool] = lambda: False) -> Likelihood:

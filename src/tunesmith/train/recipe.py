@@ -22,6 +22,7 @@ from tunesmith.model import (
     count_parameters,
     layers_for_liger,
     load_base,
+    loss_scale,
     save_adapter,
     slow_format,
     why_padded,
@@ -226,7 +227,15 @@ def _train(
     processes.first(begin)
 
     # the loop
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, penalty=penalty)
+    settings = resolve.loop_settings(
+        config,
+        plan,
+        model,
+        autocast=compute,
+        processes=processes,
+        penalty=penalty,
+        loss_scale=loss_scale(base.dtype),
+    )
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:

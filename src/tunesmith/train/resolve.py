@@ -229,6 +229,7 @@ def loop_settings(
     model: nn.Module,
     *,
     autocast: Autocast,
+    loss_scale: float,
     processes: Processes = ALONE,
     penalty: Ewc | None = None,
 ) -> LoopSettings:
@@ -255,6 +256,7 @@ def loop_settings(
         processes=processes,
         rate_factors=rate_factors(config),
         penalty=penalty,
+        loss_scale=loss_scale,
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
