@@ -71,6 +71,17 @@ def test_settings_of_an_adapter_are_refused(config: RunConfig) -> None:
     assert refused.value.fix == "leave them out"
 
 
+def test_a_quantised_model_is_refused(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"every weight and has no model\.quantize"):
+        pretrain(config.replaced("model.quantize", "nf4", "flag"))
+
+
+def test_a_model_to_go_on_from_is_not_ignored(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"model\.path is builtin:nano, and pre-training makes") as refused:
+        pretrain(config.replaced("model.path", "builtin:nano", "flag"))
+    assert refused.value.fix == "leave it out; set pretrain.base to go on from a model"
+
+
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     whole = pretrain(config)
     parts = config.replaced("name", "parts", "test")

@@ -48,6 +48,7 @@ from tunesmith.train.signals import listen_for_stop
 from tunesmith.types import Encoded, Example
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
+_OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
 
 
@@ -218,10 +219,17 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel)
 def _resolve(config: RunConfig) -> RunConfig:
     """Settings that were left open, as a model from scratch wants them."""
     unread = unread_settings(config.method, "full")
+    if config.model.quantize not in ("auto", "none"):
+        unread.append("model.quantize")
     if unread:
         raise SettingsError(
             f"pre-training trains every weight and has no {' and no '.join(unread)}",
             fix=f"leave {'it' if len(unread) == 1 else 'them'} out",
+        )
+    if config.origin("model.path") not in ("default", f"detected: {_OWN_MODEL}"):
+        raise SettingsError(
+            f"model.path is {config.model.path}, and pre-training makes a model of its own",
+            fix="leave it out; set pretrain.base to go on from a model",
         )
     unread = config.pretrain.unread_beside_base()
     if unread and config.pretrain.base is None:
@@ -257,7 +265,7 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
         "seed": config.seed,
         "versions": resolve.package_versions(),
     }
-    named = config.resolved("model.path", str((folder / "model").absolute()), "made by this run")
+    named = config.resolved("model.path", str((folder / "model").absolute()), _OWN_MODEL)
     return Run.create(folder, config_text=dump_config(named), manifest=manifest)
 
 
