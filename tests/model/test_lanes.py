@@ -69,6 +69,19 @@ def test_the_caller_has_one_thread_while_lanes_have_the_cores(two_threads: None)
         assert torch.get_num_threads() == 2
 
 
+def test_an_interrupt_while_lanes_end_gives_the_threads_back(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(running: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesmith.model.lanes.wait", interrupted)
+    with Lanes(2) as lanes:
+        with pytest.raises(KeyboardInterrupt):
+            list(lanes.map(lambda number: number, range(3)))
+        assert torch.get_num_threads() == 2
+
+
 def test_an_error_waits_for_what_is_under_way() -> None:
     ended: list[int] = []
 

@@ -79,8 +79,10 @@ class Lanes:
                 yield running.popleft().result()
                 running.extend(self._pool.submit(inside, item) for item in islice(remaining, 1))
         finally:
-            wait(running)
-            torch.set_num_threads(before)
+            try:
+                wait(running)
+            finally:  # a second signal ends the waiting
+                torch.set_num_threads(before)
 
 
 def choose_lanes(model: nn.Module, device: torch.device, *, tokens: int) -> Lanes:
