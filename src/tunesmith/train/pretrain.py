@@ -63,7 +63,7 @@ class PretrainResult:
     held_out_bytes: int
 
 
-def train_from_scratch(
+def train_on_texts(
     config: RunConfig,
     *,
     destination: Run | Path,
@@ -217,7 +217,7 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], model: PreTrainedModel)
 
 
 def _resolve(config: RunConfig) -> RunConfig:
-    """Settings that were left open, as a model from scratch wants them."""
+    """Settings that were left open, as pre-training wants them."""
     unread = unread_settings(config.method, "full")
     if config.model.quantize not in ("auto", "none"):
         unread.append("model.quantize")
