@@ -49,9 +49,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     )
 
 
-def test_it_learns_and_leaves_a_plain_model(config: RunConfig) -> None:
+def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
     losses: list[float] = []
     result = pretrain(config, observers=[lambda event: losses.extend(_loss(event))])
+    assert capfd.readouterr().err == ""  # no progress bar but the program's own
     assert losses[-1] < losses[0] - 0.5
     assert 0 < result.bits_per_byte < 8
     tokenizer = AutoTokenizer.from_pretrained(result.run.model_dir)

@@ -33,6 +33,7 @@ from tunesmith.model import (
     loss_scale,
     new_model,
     new_tokenizer,
+    quiet,
 )
 from tunesmith.prompts import Template, check_template, prepare_tokenizer, render, writes_bos
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
@@ -376,7 +377,7 @@ def _finish(
     bits_per_byte = nll / math.log(2) / held_out_bytes
     for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
         parameter.data = parameter.data.bfloat16()
-    with atomic_folder(run.model_dir) as folder:
+    with atomic_folder(run.model_dir) as folder, quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")
