@@ -137,6 +137,24 @@ def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunC
     assert pretrain(further, resume="parts").bits_per_byte == whole.bits_per_byte
 
 
+def test_another_tokenizer_of_the_base_is_noticed_when_it_is_resumed(config: RunConfig, base: Path) -> None:
+    further = _further(config, base).replaced("pretrain.qa", [], "test")
+
+    def stop_at_five(event: Event) -> None:
+        if event.kind == "train" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        pretrain(further, observers=[stop_at_five])
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    ids = tokenizer["model"]["vocab"]
+    ids["a"], ids["e"] = ids["e"], ids["a"]
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(SettingsError, match="cannot be resumed") as refused:
+        pretrain(further, resume="further")
+    assert [problem.split(" was ")[0] for problem in refused.value.problems] == ["token ids SHA-256"]
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, dump_config, unread_settings
-from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
+from tunesmith.data import Corpus, StepPlan, blocks, ids_sha256, read_corpus
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import (
     END_OF_TEXT,
@@ -118,11 +118,10 @@ def _pretrain(
     processes.start_equal(model)
     processes.shard(model)
     config, plan = _planned(config, rows, model)
-    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=start.revision, device=model.device.type)
-    keep = config.train.save_total_limit
-    checkpoints = Checkpoints(
-        run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes
-    )
+    sums = {"data": corpus.sha256, "ids": ids_sha256([*rows, *held_out])}
+    identity = resolve.identity_of(config, plan, **sums, base=start.revision, device=model.device.type)
+    folder, keep = run.checkpoints_dir, config.train.save_total_limit
+    checkpoints = Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tunesmith.config import RunConfig, dump_config, quantize_of
-from tunesmith.data import ReplayPlan, encode, prepare
+from tunesmith.data import ReplayPlan, encode, ids_sha256, prepare
 from tunesmith.model import (
     accelerated,
     apply_method,
@@ -183,7 +183,12 @@ def _train(
     folder = destination.path if isinstance(destination, Run) else destination
     run = Run(Path(processes.first(lambda: str(folder))))
     identity = resolve.identity_of(
-        config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
+        config,
+        plan,
+        data=prepared.report.sha256,
+        ids=ids_sha256([*rows, *held_out]),
+        base=base.revision,
+        device=base.device.type,
     )
     penalty = None
     if past:
