@@ -10,7 +10,7 @@ from bench.job import ALPHA, CONTENDERS, LEARNING_RATE, RANK, SEED, SIZES, Job
 from bench.watch import Watch
 from bench.workload import rows_of, seed_adapter
 from tunesmith.config import RunConfig, load_config
-from tunesmith.model import accelerated, apply_method, autocast, count_parameters, load_base
+from tunesmith.model import accelerated, apply_method, autocast, count_parameters, load_base, loss_scale
 from tunesmith.train import Event, fit, resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.checkpoint import Checkpoints
@@ -42,7 +42,7 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
             watch.step(int(event.values["tokens"] or 0))
             watch.losses.append(float(event.values["loss"] or 0.0))
 
-    settings = resolve.loop_settings(config, plan, model, autocast=compute)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, loss_scale=loss_scale(base.dtype))
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with TemporaryDirectory() as checkpoints, fast:
         fit(

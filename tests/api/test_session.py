@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM
 
-from tunesmith.api import is_base, open_session
+from tunesmith.api import is_base, open_session, train
 from tunesmith.config import load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import apply_method, load_base, save_adapter
@@ -39,6 +40,20 @@ def adapter(tiny_model_dir, tmp_path):
 def answer(session, *, base=False):
     session.set_generation("max_new_tokens", 12)
     return session.answer(session.conversation(QUESTION), base=base)
+
+
+def test_a_model_without_a_limit_is_trained_and_asked(tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bloom = BloomConfig(vocab_size=400, hidden_size=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
+    BloomForCausalLM(bloom).save_pretrained("bloom")
+    tiny_tokenizer.save_pretrained("bloom")
+    rows = [f"What is {number}?,It is {number} sheets" for number in range(20)]
+    (tmp_path / "rows.csv").write_text("\n".join(["question,answer", *rows]))
+    settings = {"data.path": "rows.csv", "model.path": "bloom", "train.max_steps": 1, "name": "alibi"}
+    train(load_config(overrides=settings))
+    session = open_session("alibi")
+    assert session.context > 10**9
+    assert isinstance(answer(session), str)
 
 
 def test_a_base_is_asked_as_it_is(tiny_model_dir):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,10 @@ def test_held_out_documents_stay_the_same_whatever_the_order(shard: Path, tmp_pa
 def test_pairs_and_plain_text(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("One long text.\n\nStill the same document.")
     (tmp_path / "qa.jsonl").write_text('{"question": "Why?", "answer": "Because."}\n\n')
-    corpus = read_corpus([str(tmp_path / "t.txt")], [str(tmp_path / "*.jsonl")], holdout=1e-9)
+    (tmp_path / "u.txt").write_text("Held out.")
+    corpus = read_corpus([str(tmp_path / "*.txt")], [str(tmp_path / "*.jsonl")], holdout=0.2)
     assert corpus.documents == ["One long text.\n\nStill the same document."]
+    assert corpus.held_out == ["Held out."]
     assert (corpus.pairs[0].question, corpus.pairs[0].answer) == ("Why?", "Because.")
 
 
@@ -47,6 +50,43 @@ def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
         read_corpus([str(tmp_path / "bad.jsonl")], [], holdout=0.01)
     with pytest.raises(DataError, match="no file matches"):
         read_corpus([str(tmp_path / "absent-*.jsonl")], [], holdout=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("cut.jsonl.gz", gzip.compress(b'{"text": "fine"}\n' * 50)[:-9], "cannot read .*cut.jsonl.gz"),
+        ("flipped.txt.gz", gzip.compress(b"fine " * 90)[:12] + b"\xff" * 20, "cannot read .*flipped.txt.gz"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt is not text in UTF-8"),
+        ("latin.jsonl", '{"text": "caf\xe9"}'.encode("latin-1"), "latin.jsonl is not text in UTF-8"),
+        ("null.jsonl", b'{"text": null}', "null.jsonl:1 is not a JSON object with text"),
+        ("half.jsonl", b'{"text": "fine"}\n{"text": "\\ud800"}', "half.jsonl:2 is not a JSON object with text"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=problem) as refused:
+        read_corpus([str(tmp_path / name)], [], holdout=0.01)
+    assert refused.value.cause
+    assert refused.value.fix
+
+
+def test_nothing_to_measure_on_or_to_train_on_is_refused(shard: Path, tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    for text, holdout, problem, fix in [
+        ("A whole book.", 0.01, "no document is held out to measure on: there are 1,", "give more documents"),
+        ("", 0.4, "no document is held out to measure on: there are 0,", "give more documents"),
+        ("A whole book.", 0.4, "no document is left to train on: there are 1,", "lower pretrain.holdout, or give more"),
+    ]:
+        book.write_text(text)
+        with pytest.raises(DataError, match=problem) as refused:
+            read_corpus([str(book)], [], holdout=holdout)
+        assert str(refused.value.fix).startswith(fix)
+    with pytest.raises(DataError, match="no document is held out to measure on: there are 400,") as refused:
+        read_corpus([str(shard)], [], holdout=1e-9)
+    wanted = re.search(r"set pretrain.holdout to ([\d.]+), or ", str(refused.value.fix))
+    assert wanted is not None
+    assert read_corpus([str(shard)], [], holdout=float(wanted[1])).held_out
 
 
 def test_blocks_are_full_but_the_last_and_lose_no_token() -> None:

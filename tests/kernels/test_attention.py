@@ -136,3 +136,14 @@ def test_computes_in_autocasts_format() -> None:
     mixed = [tensors[0], tensors[1], tensors[2].bfloat16()]  # as rotary embeddings leave them
     with torch.autocast("cpu", torch.bfloat16):
         assert packed_attention(*mixed, boundaries, scale=0.3).dtype == torch.bfloat16
+
+
+def test_autocast_does_not_reach_into_the_operator() -> None:
+    *tensors, boundaries = make([120, 80], 2, 1, torch.bfloat16, width=64)
+    incoming = torch.ones(200, 2, 64, dtype=torch.bfloat16)
+    plain = packed_attention(*tensors, boundaries, scale=1.0)  # scores of up to 30: rounded, they are off by a tenth
+    wanted = (plain, *torch.autograd.grad(plain, tensors, incoming))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = packed_attention(*tensors, boundaries, scale=1.0)
+        found = (mixed, *torch.autograd.grad(mixed, tensors, incoming))
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
@@ -65,6 +66,19 @@ def test_the_caller_has_one_thread_while_lanes_have_the_cores(two_threads: None)
         assert torch.get_num_threads() == 2
         with closing(lanes.map(lambda number: number, range(3))) as results:
             next(results)
+        assert torch.get_num_threads() == 2
+
+
+def test_an_interrupt_while_lanes_end_gives_the_threads_back(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(running: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesmith.model.lanes.wait", interrupted)
+    with Lanes(2) as lanes:
+        with pytest.raises(KeyboardInterrupt):
+            list(lanes.map(lambda number: number, range(3)))
         assert torch.get_num_threads() == 2
 
 
@@ -154,3 +168,11 @@ def test_batches_for_lanes_hold_every_row_once_and_are_even(lengths: list[int], 
     )
     assert len(found) % lanes == 0 or len(found) == len(rows)
     assert max(sizes) - min(sizes) <= max(lengths)
+
+
+@pytest.mark.parametrize("kind", ["default", "dynamic"])
+def test_rotary_embeddings_that_follow_the_rows_of_a_pass_have_one_lane(kind: str, two_threads: None) -> None:
+    shape = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, **({"factor": 2.0} if kind == "dynamic" else {})}
+    model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, rope_parameters=rope))
+    assert choose_lanes(model, CPU, tokens=2048).count == (1 if kind == "dynamic" else 2)

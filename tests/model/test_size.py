@@ -7,10 +7,13 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from transformers import BloomConfig, BloomForCausalLM
 
+from tests.conftest import make_model
 from tunesmith.config import METHODS
 from tunesmith.model.size import (
     SMALL_MODEL_PARAMETERS,
+    context_tokens,
     count_parameters,
     default_learning_rate,
     default_method,
@@ -60,3 +63,9 @@ def test_the_guides_rates_hold_where_they_apply() -> None:
 def test_the_reason_names_method_size_and_rate() -> None:
     rate, reason = default_learning_rate("lora", 124_439_808)
     assert reason == f"{rate:g} suits lora on a model of 124M parameters"
+
+
+def test_what_limits_a_sequence() -> None:
+    assert context_tokens(make_model("gpt2", 400)) == 256
+    with torch.device("meta"):
+        assert context_tokens(BloomForCausalLM(BloomConfig(vocab_size=9, hidden_size=4, n_layer=1, n_head=1))) is None

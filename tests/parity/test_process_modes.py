@@ -187,6 +187,30 @@ def test_pretraining(project: Project, optimizer: str, sharding: str) -> None:
     assert both.manifest["held_out_bytes"] == one.manifest["held_out_bytes"] > 0
 
 
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_pretraining_from_a_base(project: Project, sharding: str) -> None:
+    write_texts(project)
+    shape = ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads")
+    changed = {name: value for name, value in PRETRAINING.items() if name.removeprefix("pretrain.") not in shape}
+    changed |= {"pretrain.base": "model", "pretrain.epochs_before": 0.5, "train.sharding": sharding}
+    flags = [part for key, value in changed.items() for part in (f"--{key}", str(value))]
+    runs = []
+    for world in (1, 2):
+        name = f"further-{sharding}-{world}"
+        arguments = ("pretrain", "texts.jsonl", "--output-dir", name, *flags)
+        assert project.crew.run(project.folder, *arguments, world=world) == [0] * world, project.crew.said(0)
+        runs.append(project.run(name))
+    assert_equal_within_rounding(runs[1], runs[0], of_weights=1e-2)  # saved in bfloat16
+    assert runs[1].manifest["bits_per_byte"] == pytest.approx(runs[0].manifest["bits_per_byte"], rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"method__r": 4}, {"pretrain__base": "no/model"}], ids=["method", "base"])
+def test_what_pretraining_refuses_is_told_once(project: Project, settings: dict[str, Any]) -> None:
+    assert len(set(pretrain(project, "refused", world=2, **settings))) == 1
+    assert "fix:" in project.crew.said(0)
+    assert "fix:" not in project.crew.said(1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "pretrain"])
 def test_torchrun_itself_with_compiled_layers(project: Project, command: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -272,4 +274,18 @@ def test_a_lock_left_by_a_killed_process_holds_nobody(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "a", config_text="", manifest={})
     (run.path / ".lock").touch()
     with run.claimed():
+        pass
+
+
+def test_a_lock_that_is_deleted_before_it_is_taken_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who ends deletes the file, perhaps after another has opened and before it locks it; a third makes a new one."""
+    run = Run.create(tmp_path / "a", config_text="", manifest={})
+    lock = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        (run.path / ".lock").unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr("tunesmith.runs.store.fcntl.flock", late)
+    with pytest.raises(SettingsError, match="being trained by another process"), run.claimed():
         pass

@@ -240,7 +240,9 @@ class Harness:
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
         plan = self.plan(folder)
-        settings = resolve.loop_settings(self.config, plan, self.model, autocast=nullcontext, penalty=self.penalty)
+        settings = resolve.loop_settings(
+            self.config, plan, self.model, autocast=nullcontext, loss_scale=1.0, penalty=self.penalty
+        )
         return fit(
             self.model,
             [*self.rows, *self.old] if self.share else self.rows,

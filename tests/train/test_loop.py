@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from tunesmith.config import load_config
 from tunesmith.data import StepPlan
 from tunesmith.errors import ResourceError, TrainingError
-from tunesmith.model import Lanes, apply_method, load_base
+from tunesmith.model import Lanes, apply_method, autocast, load_base, loss_scale
 from tunesmith.train import fit
+from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
-from tunesmith.train.loop import LoopSettings
+from tunesmith.train.loop import LoopSettings, _accumulate
 from tunesmith.train.observe import Event
 from tunesmith.train.schedule import Schedule
 from tunesmith.train.signals import StopRequest
@@ -62,6 +64,7 @@ class Trial:
             patience=changes.pop("patience", None),
             threshold=0.0,
             lanes=changes.pop("lanes", Lanes()),
+            loss_scale=changes.pop("loss_scale", 1.0),
         )
         self.plan = StepPlan(len(self.rows), 8, total_steps, seed=5)
         self.checkpoints = Checkpoints(folder, identity={"data": changes.pop("data", "x")}, keep=50)
@@ -113,6 +116,47 @@ def test_only_the_division_into_batches_differs(tmp_path: Path, tiny_model_dir: 
     for other in trials[1:]:
         assert other.losses() == pytest.approx(trials[0].losses(), rel=2e-5)
     assert len(set(trials[0].losses())) == STEPS  # and it does train
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_scale_of_the_backward_pass_changes_nothing_but_what_is_lost(
+    tmp_path: Path, tiny_model_dir: Any, lanes: int
+) -> None:
+    trials = [
+        Trial(tmp_path / str(scale), tiny_model_dir("llama"), dropout=0.0, lanes=Lanes(lanes), loss_scale=scale)
+        for scale in (1.0, 1024.0)
+    ]
+    for trial in trials:
+        trial.fit()
+    assert trials[0].losses() == trials[1].losses()
+    assert_same(trials[0].model, trials[1].model)
+
+
+def test_gradients_of_a_large_step_in_float16(tmp_path: Path, tiny_model_dir: Any) -> None:
+    """What a mean over 6,400 tokens gives each of them would be rounded, or nothing."""
+    draw = np.random.default_rng(0)
+    rows = [Encoded(draw.integers(4, 300, 101), np.ones(101, dtype=bool), row=row) for row in range(64)]
+    wanted = _gradients(tmp_path, tiny_model_dir, rows, torch.float32, scale=1.0)
+
+    def error(scale: float) -> float:
+        found = _gradients(tmp_path, tiny_model_dir, rows, torch.float16, scale=scale)
+        return max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
+
+    assert error(1.0) > 0.05
+    assert error(loss_scale(torch.float16)) < 0.01
+
+
+def _gradients(
+    folder: Path, tiny_model_dir: Any, rows: list[Encoded], dtype: torch.dtype, *, scale: float
+) -> list[torch.Tensor]:
+    trial = Trial(folder, tiny_model_dir("llama"), method="full", rows=rows, loss_scale=scale)
+    with torch.no_grad():
+        for parameter in trial.model.parameters():  # as small as they are in a model that begins to learn
+            parameter.mul_(0.1 if parameter.ndim > 1 else 1)
+    mixed = replace(trial.settings, autocast=lambda: autocast(torch.device("cpu"), dtype))
+    sizes = MicroBatches(800, longest=101)
+    _accumulate(trial.model, rows, range(64), settings=mixed, sizes=sizes, step=0, seed=0)
+    return [parameter.grad for parameter in trial.model.parameters() if parameter.grad is not None]
 
 
 def test_loss_is_the_mean_over_supervised_tokens(tmp_path: Path, tiny_model_dir: Any) -> None:

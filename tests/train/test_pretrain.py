@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from tunesmith.api import pretrain, run_config, verbs
 from tunesmith.config import RunConfig, load_config
-from tunesmith.errors import SettingsError, Stopped
+from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
 from tunesmith.runs import Run
 from tunesmith.train import Event
-from tunesmith.train.pretrain import _resolve
+from tunesmith.train.pretrain import _document_ids, _resolve
+
+ModelDir = Callable[[str], Path]
 
 
 @pytest.fixture
@@ -45,9 +51,10 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     )
 
 
-def test_it_learns_and_leaves_a_plain_model(config: RunConfig) -> None:
+def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
     losses: list[float] = []
     result = pretrain(config, observers=[lambda event: losses.extend(_loss(event))])
+    assert capfd.readouterr().err == ""  # no progress bar but the program's own
     assert losses[-1] < losses[0] - 0.5
     assert 0 < result.bits_per_byte < 8
     tokenizer = AutoTokenizer.from_pretrained(result.run.model_dir)
@@ -71,6 +78,17 @@ def test_settings_that_do_not_go_together_are_refused_however_they_were_made(con
     with pytest.raises(SettingsError, match="there are none: list them"):
         pretrain(config.replaced("train.schedule", "phases", "a script"))
     assert not Path("runs").exists()
+
+
+def test_a_quantised_model_is_refused(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"every weight and has no model\.quantize"):
+        pretrain(config.replaced("model.quantize", "nf4", "flag"))
+
+
+def test_a_model_to_go_on_from_is_not_ignored(config: RunConfig) -> None:
+    with pytest.raises(SettingsError, match=r"model\.path is builtin:nano, and pre-training makes") as refused:
+        pretrain(config.replaced("model.path", "builtin:nano", "flag"))
+    assert refused.value.fix == "leave it out; set pretrain.base to go on from a model"
 
 
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
@@ -168,6 +186,24 @@ def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunC
     assert pretrain(further, resume="parts").bits_per_byte == whole.bits_per_byte
 
 
+def test_another_tokenizer_of_the_base_is_noticed_when_it_is_resumed(config: RunConfig, base: Path) -> None:
+    further = _further(config, base).replaced("pretrain.qa", [], "test")
+
+    def stop_at_five(event: Event) -> None:
+        if event.kind == "train" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        pretrain(further, observers=[stop_at_five])
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    ids = tokenizer["model"]["vocab"]
+    ids["a"], ids["e"] = ids["e"], ids["a"]
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(SettingsError, match="cannot be resumed") as refused:
+        pretrain(further, resume="further")
+    assert [problem.split(" was ")[0] for problem in refused.value.problems] == ["token ids SHA-256"]
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
@@ -180,6 +216,76 @@ def test_what_a_base_settles_is_refused(config: RunConfig, settings: dict[str, f
         pretrain(_further(config, "builtin:nano", **settings))
     assert refused.value.fix
     assert not Path("runs").exists()
+
+
+@pytest.fixture
+def base(tiny_model_dir: ModelDir, tmp_path: Path) -> Path:
+    """A base whose tokenizer has no chat template."""
+    folder = Path(shutil.copytree(tiny_model_dir("llama"), tmp_path / "base"))
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def test_documents_alone_need_no_chat_template(config: RunConfig, base: Path) -> None:
+    further = _further(config, base)
+    with pytest.raises(SettingsError, match=r"base has no chat template, which pretrain.qa is rendered with"):
+        pretrain(further)
+    assert not Path("runs").exists()
+    assert pretrain(further.replaced("pretrain.qa", [], "test")).steps == 12
+
+
+def test_a_base_that_pads_with_its_stop_token_learns_pairs(config: RunConfig, tiny_model_dir: ModelDir) -> None:
+    folder = Path(shutil.copytree(tiny_model_dir("llama"), "padded"))
+    _change(folder / "tokenizer_config.json", pad_token="<|endoftext|>")
+    result = pretrain(_further(config, folder))
+    assert AutoTokenizer.from_pretrained(result.run.model_dir).pad_token == "<|pad|>"
+
+
+def test_a_base_whose_context_has_no_end(config: RunConfig, base: Path) -> None:
+    bloom = BloomConfig(vocab_size=400, hidden_size=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
+    BloomForCausalLM(bloom).save_pretrained(base)
+    assert pretrain(_further(config, base).replaced("pretrain.qa", [], "test")).steps == 12
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "problem"),
+    [
+        ("tokenizer_config.json", {"eos_token": None, "bos_token": None}, "base has no end-of-text token"),
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "base is quantised"),
+    ],
+)
+def test_a_base_that_cannot_be_trained_further_is_refused(
+    config: RunConfig, base: Path, file: str, changes: dict[str, object], problem: str
+) -> None:
+    _change(base / file, **changes)
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<|endoftext|>", "<|end of text|>"))
+    with pytest.raises((SettingsError, ResourceError), match=problem) as refused:
+        pretrain(_further(config, base).replaced("pretrain.qa", [], "test"))
+    assert refused.value.fix
+    assert not Path("runs").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(config: RunConfig, base: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(100)
+    model.save_pretrained(base)
+    with pytest.raises(ResourceError, match=r"base writes token \d+, the model has 100"):
+        pretrain(_further(config, base).replaced("pretrain.qa", [], "test"))
+
+
+def test_documents_begin_as_the_base_knows_them(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    (plain,) = _document_ids(["press"], tokenizer)
+    tokenizer._tokenizer.post_processor = TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 2)])
+    tokenizer.bos_token = "<|im_start|>"
+    (begun,) = _document_ids(["press"], tokenizer)
+    assert plain.tolist() == [*tokenizer.encode("press", add_special_tokens=False), 1]
+    assert begun.tolist() == [2, *plain.tolist()]
+
+
+def _change(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:

@@ -172,7 +172,7 @@ def config_of(**changes: object) -> RunConfig:
 
 
 def identity(config: RunConfig, **changes: Any) -> dict[str, object]:
-    facts = {"data": "d1", "base": "b1", "device": "cpu", "rows": 21, **changes}
+    facts = {"data": "d1", "ids": "i1", "base": "b1", "device": "cpu", "rows": 21, **changes}
     plan = resolve.plan_steps(config, make_rows(0, facts.pop("rows")))
     return resolve.identity_of(config, plan, **facts)
 
@@ -189,12 +189,12 @@ def test_all_differences_are_named_together(tmp_path: Path, monkeypatch: pytest.
     other = config_of(**{"train.learning_rate": 1e-3, "prompt.system": "Be kind.", "train.max_steps": 9, "seed": 1})
     versions = {**resolve.package_versions(), "torch": "9.9", "python": "3.99", "safetensors": "9.9"}
     monkeypatch.setattr(resolve, "package_versions", lambda: versions)
-    now = identity(other, data="d2", base="b2", device="cuda", rows=22)
+    now = identity(other, data="d2", ids="i2", base="b2", device="cuda", rows=22)
     parts = saved_as(tmp_path, before)
     with pytest.raises(SettingsError, match="--allow-drift") as refused:
         Checkpoints(tmp_path, identity=now, keep=1).restore(*parts)
     assert {problem.split(" was ")[0] for problem in refused.value.problems} == {
-        *("data SHA-256", "base model", "device", "seed", "rows", "total_steps"),
+        *("data SHA-256", "token ids SHA-256", "base model", "device", "seed", "rows", "total_steps"),
         *("train.learning_rate", "prompt.system", "versions.torch"),
     }
     assert "train.learning_rate was 0.01, is 0.001" in refused.value.problems

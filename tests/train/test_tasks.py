@@ -75,7 +75,7 @@ def test_a_resumed_run_may_find_its_files_elsewhere_but_not_mix_them_otherwise()
 
     def identity(*sets: object) -> dict[str, object]:
         config = load_config(overrides={"data.sets": list(sets), "train.epochs": 1})
-        return identity_of(config, plan_steps(config, rows), data="d", base="b", device="cpu")
+        return identity_of(config, plan_steps(config, rows), data="d", ids="i", base="b", device="cpu")
 
     first = identity({"path": "a", "task": "a"}, {"path": "b", "task": "b"})
     assert identity({"path": "x/a", "task": "a"}, {"path": "y/b", "task": "b"}) == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,15 @@ from tunesmith.api.look import check_finished, is_base
 from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Choice, Completion, Engine, choose
-from tunesmith.model import LoadedModel, check_switch, load_adapter, load_base, switch_adapter, virtual_tokens
+from tunesmith.model import (
+    LoadedModel,
+    check_switch,
+    context_tokens,
+    load_adapter,
+    load_base,
+    switch_adapter,
+    virtual_tokens,
+)
 from tunesmith.prompts import Template, check_template, prepare_tokenizer
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -46,7 +55,7 @@ class Session:
     @property
     def context(self) -> int:
         """Longest sequence the tuned model takes, in tokens; virtual ones come on top."""
-        return int(self.loaded.model.config.max_position_embeddings) - virtual_tokens(self.loaded.model)
+        return (context_tokens(self.loaded.model) or sys.maxsize) - virtual_tokens(self.loaded.model)
 
     @contextmanager
     def engine(self, *, base: bool = False) -> Iterator[Engine]:

@@ -65,13 +65,15 @@ def pretrain(
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
-    """Train tokenizer and model from scratch on the texts of `config.pretrain`; the other arguments are those of train.
+    """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
+
+    The other arguments are those of train.
 
     Raises:
-        SettingsError, DataError, TrainingError, Stopped: see `tunesmith.errors`.
+        SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
-    return training.train_from_scratch(
+    return training.train_on_texts(
         config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
     )
 

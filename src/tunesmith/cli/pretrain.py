@@ -1,4 +1,4 @@
-"""`tunesmith pretrain`: a tokenizer and a model from scratch."""
+"""`tunesmith pretrain`: a tokenizer and a model from scratch, or a base trained further."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def pretrain(
 
     Makes its vocabulary, trains it and measures it in bits per byte on texts
     that it has never seen. The result is a base model for tunesmith train.
+    With pretrain.base a model that is there is trained further instead.
     Any setting is a flag.
 
         tunesmith pretrain books/*.txt --pretrain.layers 4 --epochs 2
+        tunesmith pretrain news/*.txt --pretrain.base runs/books/model
         tunesmith pretrain my-settings.yaml
         tunesmith pretrain --resume books
     """
@@ -56,7 +58,7 @@ def pretrain(
         config = load_config(stored=run.config_path, overrides=own)
     else:
         config = _named(load_config(recipe=sources.recipe, file=next(iter(given_files), None), overrides=own))
-    tell("reading the texts and making the vocabulary ...")
+    tell("reading the texts ..." if config.pretrain.base else "reading the texts and making the vocabulary ...")
     from tunesmith import api
     from tunesmith.cli.progress import watch_training
 

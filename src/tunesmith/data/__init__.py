@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.corpus import Corpus, blocks, read_corpus
 from tunesmith.data.curriculum import Curriculum
-from tunesmith.data.encode import EncodeReport, encode, shorten_prompt
+from tunesmith.data.encode import EncodeReport, encode, ids_sha256, shorten_prompt
 from tunesmith.data.mix import Mixture
 from tunesmith.data.order import StepPlan
 from tunesmith.data.overlap import Overlap, overlaps
@@ -43,6 +43,7 @@ __all__ = [
     "detect_columns",
     "encode",
     "groups",
+    "ids_sha256",
     "overlaps",
     "prepare",
     "prepare_rows",

@@ -10,6 +10,8 @@ import glob
 import gzip
 import hashlib
 import json
+import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,8 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
     """Read every file that the patterns name.
 
     Raises:
-        DataError: a pattern matches nothing, a line is not JSON with the fields needed, or no document is found.
+        DataError: a pattern matches nothing, a file is damaged, a line is not JSON with the texts needed, or there is
+            no document to train on or none to measure on.
     """
     digest = hashlib.sha256()
     texts = [text for path in _expand(documents) for text in _texts(path, digest)]
@@ -46,8 +49,10 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
         for path in _expand(pairs)
         for line, row in _json_lines(path, digest, needed=("question", "answer"))
     ]
-    held_out = [text for text in texts if _is_held_out(text, holdout)]
-    kept = [text for text in texts if not _is_held_out(text, holdout)]
+    held_out = [text for text in texts if _place(text) < holdout]
+    kept = [text for text in texts if _place(text) >= holdout]
+    if not any(kept) or not any(held_out):
+        raise _one_sided(sorted(_place(text) for text in set(texts) if text), holdout)
     return Corpus(kept, held_out, questions, digest.hexdigest())
 
 
@@ -58,8 +63,22 @@ def blocks(sequences: Iterable[NDArray[np.int64]], length: int) -> list[Encoded]
     return [Encoded(row, np.ones(len(row), dtype=np.bool_), index) for index, row in enumerate(rows) if len(row) > 1]
 
 
-def _is_held_out(text: str, share: float) -> bool:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < share * 2**64
+def _place(text: str) -> float:
+    """Where between 0 and 1 the hash of a document puts it: below the share to hold out it is held out."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+
+
+def _one_sided(places: Sequence[float], holdout: float) -> DataError:
+    """places: of the different documents that are not empty, ascending."""
+    missing, needed = "held out to measure on", math.ceil(places[0] * 1000 + 1) / 1000 if places else 1.0
+    choose = f"set pretrain.holdout to {needed:g}, or " if len(places) > 1 and needed < 0.5 else ""
+    if places and places[-1] < holdout:
+        missing, choose = "left to train on", "lower pretrain.holdout, or "
+    return DataError(
+        f"no document is {missing}: there are {len(places)}, and pretrain.holdout is {holdout:g}",
+        cause="a text file is one document, and so is a line of jsonl",
+        fix=f"{choose}give more documents, such as a file for each chapter of a book",
+    )
 
 
 def _expand(patterns: Sequence[str]) -> list[Path]:
@@ -79,27 +98,46 @@ def _texts(path: Path, digest: hashlib._Hash) -> Iterator[str]:
         return
     content = _read(path)
     digest.update(content)
-    yield content.decode("utf-8-sig")
+    yield _decoded(path, content, "utf-8-sig")
 
 
 def _json_lines(path: Path, digest: hashlib._Hash, *, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     content = _read(path)
     digest.update(content)
-    for number, line in enumerate(content.decode("utf-8").split("\n"), start=1):
+    for number, line in enumerate(_decoded(path, content, "utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            yield number, {name: row[name] for name in needed}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            found = {name: row[name] for name in needed}
+            for name, value in found.items():
+                if not isinstance(value, str):
+                    raise TypeError(f"{name} is no text but {json.dumps(value)[:40]}")
+                value.encode()  # JSON can hold halves of surrogate pairs, which are no text
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
             raise DataError(
                 f"{path}:{number} is not a JSON object with {' and '.join(needed)}",
                 cause=f"{type(error).__name__}: {error}",
+                fix="correct that line, or leave it out",
             ) from error
+        yield number, found
 
 
 def _read(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}", cause=str(error), fix="check the path") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"cannot read {path}", cause=str(error), fix="check the path; copy the file again if it is damaged"
+        ) from error
+
+
+def _decoded(path: Path, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not text in UTF-8",
+            cause=f"byte {error.start} is 0x{content[error.start]:02x}",
+            fix="save it as UTF-8, or leave it out",
+        ) from error

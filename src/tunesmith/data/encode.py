@@ -5,6 +5,7 @@ Knows nothing of batches or order. Rendering itself belongs to `prompts`; here i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -108,6 +109,16 @@ def encode(
                 account.note("prompt", example)
                 account.keep(render(shorter, template, tokenizer, train_on=train_on), example)
     return account.encoded, account.report()
+
+
+def ids_sha256(rows: Sequence[Encoded]) -> str:
+    """SHA-256 over the token ids of the rows and which carry loss: what data, template and tokenizer come to."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(len(row).to_bytes(8))
+        digest.update(row.input_ids.tobytes())
+        digest.update(row.supervised.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from tunesmith.errors import DataError, SettingsError
 from tunesmith.generate.rows import Rows, evaluating
 from tunesmith.generate.sample import GREEDY_BELOW, apply_repetition_penalty, next_tokens, row_generator
 from tunesmith.generate.text import GrowingText, decode, tidy
-from tunesmith.model import virtual_tokens
+from tunesmith.model import context_tokens, virtual_tokens
 from tunesmith.prompts import Template, render_prompt
 from tunesmith.types import Message
 
@@ -74,8 +74,8 @@ class Engine:
     @property
     def context_tokens(self) -> int | None:
         """Longest prompt and answer together; None for a model without a limit. Virtual tokens take their part."""
-        limit = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) - virtual_tokens(self.model) if limit else None
+        limit = context_tokens(self.model)
+        return None if limit is None else limit - virtual_tokens(self.model)
 
     def generate(
         self,

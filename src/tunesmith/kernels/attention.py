@@ -47,8 +47,9 @@ def packed_attention(
         query, key, value = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (query, key, value))
     if device == "cpu":
         seed = draw_seed(query) if dropout else torch.zeros(1, dtype=torch.int64)
-        out: Tensor = _attend(query, key, value, boundaries, scale, dropout, seed)
-        return out
+        with torch.autocast(device, enabled=False):  # it would reach into the operator and round the scores
+            out: Tensor = _attend(query, key, value, boundaries, scale, dropout, seed)
+            return out
     if dropout == 0.0 and device == "cuda" and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, boundaries, scale)
     query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))  # (1, H or K, T, D)
@@ -177,7 +178,8 @@ def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], 
 
 def _differentiate(ctx: torch.autograd.function.FunctionCtx, of_out: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, seed = ctx.saved_tensors  # type: ignore[attr-defined]
-    gradients = _attend_backward(of_out, *tensors, ctx.scale, ctx.dropout, seed)  # type: ignore[attr-defined]
+    with torch.autocast("cpu", enabled=False):  # where gradients are asked for inside autocast
+        gradients = _attend_backward(of_out, *tensors, ctx.scale, ctx.dropout, seed)  # type: ignore[attr-defined]
     return *gradients, None, None, None, None
 
 

@@ -12,16 +12,17 @@ from tunesmith.model.dropout import seeded_dropout
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
 from tunesmith.model.lanes import Lanes, choose_lanes
 from tunesmith.model.liger import layers_for_liger
-from tunesmith.model.load import LoadedModel, load_base, load_skeleton
+from tunesmith.model.load import LoadedModel, load_base, load_skeleton, load_tokenizer, quiet
 from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
-from tunesmith.model.precision import autocast, choose_device, choose_dtype, slow_format
+from tunesmith.model.precision import autocast, choose_device, choose_dtype, loss_scale, slow_format
 from tunesmith.model.quick import quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
     SMALL_MODEL_PARAMETERS,
+    context_tokens,
     count_parameters,
     default_learning_rate,
     default_method,
@@ -53,6 +54,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "choose_lanes",
+    "context_tokens",
     "count_parameters",
     "decoder_layers",
     "default_learning_rate",
@@ -67,7 +69,9 @@ __all__ = [
     "load_adapter",
     "load_base",
     "load_skeleton",
+    "load_tokenizer",
     "load_trained",
+    "loss_scale",
     "memory_errors",
     "merge",
     "new_model",
@@ -76,6 +80,7 @@ __all__ = [
     "open_trained",
     "packing",
     "quick_layers",
+    "quiet",
     "recompute_activations",
     "save_adapter",
     "seeded_dropout",

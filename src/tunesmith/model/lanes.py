@@ -79,23 +79,31 @@ class Lanes:
                 yield running.popleft().result()
                 running.extend(self._pool.submit(inside, item) for item in islice(remaining, 1))
         finally:
-            wait(running)
-            torch.set_num_threads(before)
+            try:
+                wait(running)
+            finally:  # a second signal ends the waiting
+                torch.set_num_threads(before)
 
 
 def choose_lanes(model: nn.Module, device: torch.device, *, tokens: int) -> Lanes:
     """As many lanes as pay for passes over `tokens` tokens in all.
 
-    One where lanes would change a result, because dropout draws from the one generator of the process or the base is
-    quantised, or would cost much memory, because each has gradients of its own.
+    One where lanes would change a result, because dropout draws from the one generator of the process or the model
+    keeps something from pass to pass, or would cost much memory, because each has gradients of its own.
     """
     threads = torch.get_num_threads()
     count = min(threads, tokens // _LEAST_TOKENS)
     trainable, _ = count_parameters(model)
-    is_quantized = getattr(base_of(model), "is_quantized", False)  # such layers keep what they compute with
-    if device.type != "cpu" or count < 2 or trainable > SMALL_MODEL_PARAMETERS or is_quantized or draws_itself(model):
+    is_large = trainable > SMALL_MODEL_PARAMETERS
+    if device.type != "cpu" or count < 2 or is_large or _has_a_memory(model) or draws_itself(model):
         return Lanes()
     return Lanes(count, threads // count, least_tokens=count * _LEAST_TOKENS)
+
+
+def _has_a_memory(model: nn.Module) -> bool:
+    """Quantised layers keep what they compute with, some rotary embeddings the frequencies for the rows of the pass."""
+    stretches = any(getattr(module, "rope_type", None) in ("dynamic", "longrope") for module in model.modules())
+    return stretches or getattr(base_of(model), "is_quantized", False)
 
 
 def _as_here(function: Callable[[Item], Result]) -> Callable[[Item], Result]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,6 +24,13 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """(trainable, total) parameters; tied weights count once."""
     sizes = [(_numbers_in(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def context_tokens(model: nn.Module) -> int | None:
+    """Longest sequence that a model reads, virtual tokens included; None where nothing limits it (ALiBi)."""
+    config: Any = model.config
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit or None
 
 
 def _numbers_in(parameter: nn.Parameter) -> int:

@@ -19,6 +19,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from tunesmith.config import MethodConfig
 from tunesmith.errors import SettingsError
+from tunesmith.model.size import context_tokens
 
 _LEAST_TEXT = 8  # tokens of the context that have to be left for rows: the least of data.max_length
 
@@ -30,7 +31,7 @@ def soft_config(model: PreTrainedModel, method: MethodConfig) -> PeftConfig:
         SettingsError: so many virtual tokens leave no room for text, or the model's embeddings have another width than
             its layers.
     """
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_tokens(model)
     if context is not None and method.num_virtual_tokens > context - _LEAST_TEXT:
         raise SettingsError(
             f"method.num_virtual_tokens {method.num_virtual_tokens} leaves no room in a context of {context} tokens",

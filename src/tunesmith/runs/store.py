@@ -103,6 +103,8 @@ class Run:
         with path.open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not _is_at(path, file.fileno()):
+                    raise BlockingIOError("who had it deleted it meanwhile, and another may have a new one")
             except BlockingIOError as error:
                 raise SettingsError(
                     f"{self.path} is being trained by another process",
@@ -196,6 +198,14 @@ class Run:
     @property
     def exports_dir(self) -> Path:
         return self.path / "exports"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_writer() -> bool:

@@ -1,4 +1,4 @@
-"""Training: one loop, the main path around it, and pre-training from scratch.
+"""Training: one loop, the main path around it, and pre-training.
 
 Schedules need no torch; the other names import it when the first of them is used.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tunesmith.train.loop import fit
     from tunesmith.train.observe import Event, Observer
     from tunesmith.train.outcome import Plan, TrainResult
-    from tunesmith.train.pretrain import PretrainResult, train_from_scratch
+    from tunesmith.train.pretrain import PretrainResult, train_on_texts
     from tunesmith.train.recipe import train
 
 __all__ = [
@@ -27,14 +27,14 @@ __all__ = [
     "fit",
     "schedule_for",
     "train",
-    "train_from_scratch",
+    "train_on_texts",
 ]
 _HOME = {
     "continued": "continual",
     "fit": "loop",
     **dict.fromkeys(("Event", "Observer"), "observe"),
     **dict.fromkeys(("Plan", "TrainResult"), "outcome"),
-    **dict.fromkeys(("PretrainResult", "train_from_scratch"), "pretrain"),
+    **dict.fromkeys(("PretrainResult", "train_on_texts"), "pretrain"),
     "train": "recipe",
 }
 

@@ -5,7 +5,6 @@ The losses are measured once and kept in the run, so that a resumed run has the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from tunesmith.config import TrainConfig
-from tunesmith.data import Curriculum, collate, groups
+from tunesmith.data import Curriculum, collate, groups, ids_sha256
 from tunesmith.model import packing, token_nll
 from tunesmith.runs import Run, atomic_write
 from tunesmith.train.budget import MicroBatches, within_memory
@@ -52,7 +51,7 @@ def stored_losses(
         ResourceError: they cannot be written.
     """
     path = run.path / LOSSES_FILE
-    of = {"rows": _digest(rows), "base": base}
+    of = {"rows": ids_sha256(rows), "base": base}
 
     def read() -> list[float] | None:
         try:
@@ -104,12 +103,3 @@ def row_losses(
     # JSON has no NaN, and a row that the model cannot even score is no easy one
     most = torch.finfo(torch.float64).max
     return [value if math.isfinite(value) else most for value in found]
-
-
-def _digest(rows: Sequence[Encoded]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(len(row).to_bytes(8))
-        digest.update(row.input_ids.tobytes())
-        digest.update(row.supervised.tobytes())
-    return digest.hexdigest()

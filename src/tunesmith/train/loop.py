@@ -45,7 +45,7 @@ class LoopSettings:
     patience: validations without a gain over `threshold` before stopping early. plateau: before the rate is lowered.
     processes: those that compute a step together. They take the same steps as one would.
     lanes: the passes of a step that are computed side by side. rate_factors: what the schedule's rate is multiplied by
-    for groups of parameters. penalty: what is minimised beside the loss.
+    for groups of parameters. penalty: what is minimised beside the loss. loss_scale: of the backward pass alone.
     """
 
     schedule: Callable[[int], float]
@@ -64,6 +64,7 @@ class LoopSettings:
     lanes: Lanes = field(default_factory=Lanes)
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     penalty: Ewc | None = None
+    loss_scale: float = 1.0
 
 
 def fit(
@@ -278,6 +279,7 @@ def _accumulate(
         value = loss.item()
         if not math.isfinite(value) and not processes.sharded:
             return value, (), batch.rows
+        loss = loss * settings.loss_scale
         if lanes.count > 1:  # added up below, in the order of the batches
             return value, torch.autograd.grad(loss, trained, allow_unused=True), batch.rows
         loss.backward()
@@ -298,6 +300,9 @@ def _accumulate(
                 else:
                     parameter.grad += gradient
             total += value
+    for parameter in trained:
+        if parameter.grad is not None and settings.loss_scale != 1:
+            parameter.grad /= settings.loss_scale
     return total, problem
 
 

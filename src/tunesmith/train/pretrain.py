@@ -15,22 +15,27 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, check_config, dump_config, unread_settings
-from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
-from tunesmith.errors import SettingsError
+from tunesmith.data import Corpus, StepPlan, blocks, ids_sha256, read_corpus
+from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import (
     END_OF_TEXT,
     accelerated,
+    apply_method,
     autocast,
     choose_device,
     choose_dtype,
+    context_tokens,
     count_parameters,
+    find_source,
     load_base,
     load_skeleton,
+    load_tokenizer,
+    loss_scale,
     new_model,
     new_tokenizer,
-    recompute_activations,
+    quiet,
 )
-from tunesmith.prompts import Template, check_template, render
+from tunesmith.prompts import Template, check_template, prepare_tokenizer, render, writes_bos
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
@@ -44,6 +49,7 @@ from tunesmith.train.signals import PutOff, listen_for_stop
 from tunesmith.types import Encoded, Example
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
+_OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
 
 
@@ -58,7 +64,7 @@ class PretrainResult:
     held_out_bytes: int
 
 
-def train_from_scratch(
+def train_on_texts(
     config: RunConfig,
     *,
     destination: Run | Path,
@@ -85,7 +91,7 @@ def train_from_scratch(
     keep_freed_memory()
     with joined(config.model.device, sharding=config.train.sharding) as processes:
         return _pretrain(
-            _resolve(config),
+            config,
             destination=destination,
             mean_nll=mean_nll,
             observers=observers,
@@ -103,26 +109,27 @@ def _pretrain(
     allow_drift: bool,
     processes: Processes,
 ) -> PretrainResult:
-    _check_base(config)
+    with processes.together():
+        config = _checked(config)
     run, corpus = _begun(config, destination, processes)
     with processes.together():
         start = _start(run, config, processes)
         model, tokenizer = start.model, start.tokenizer
-        rows, held_out = _rows(corpus, tokenizer, config)
+        rows, held_out = _rows(corpus, tokenizer, config, vocab_size=model.config.vocab_size)
     processes.start_equal(model)
     processes.shard(model)
     config, plan = _planned(config, rows, start)
-    identity = resolve.identity_of(config, plan, data=corpus.sha256, base=start.revision, device=model.device.type)
-    keep = config.train.save_total_limit
-    checkpoints = Checkpoints(
-        run.checkpoints_dir, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes
-    )
+    sums = {"data": corpus.sha256, "ids": ids_sha256([*rows, *held_out])}
+    identity = resolve.identity_of(config, plan, **sums, base=start.revision, device=model.device.type)
+    folder, keep = run.checkpoints_dir, config.train.save_total_limit
+    checkpoints = Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
         return autocast(model.device, start.dtype)
 
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes)
+    scale = loss_scale(start.dtype)
+    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, loss_scale=scale)
     sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:
@@ -156,16 +163,39 @@ def _pretrain(
     return _result(run)
 
 
-def _check_base(config: RunConfig) -> None:
-    """Refuse a base that is not usable or reads shorter texts, before anything is written."""
-    base = config.pretrain.base
-    if base is None:
-        return
-    longest = load_skeleton(base, config.model.revision).config.max_position_embeddings
-    if config.pretrain.context > longest:
+def _checked(config: RunConfig) -> RunConfig:
+    """The settings as pre-training wants them, once they and the base are known to be usable."""
+    config = _resolve(config)
+    if config.pretrain.base is not None:
+        _check_base(config, config.pretrain.base)
+    return config
+
+
+def _check_base(config: RunConfig, base: str) -> None:
+    """Refuse a base that is not usable for these texts, before anything is written."""
+    skeleton = load_skeleton(base, config.model.revision)
+    if getattr(skeleton.config, "quantization_config", None) is not None:
+        raise SettingsError(
+            f"{base} is quantised, and pre-training changes every weight",
+            fix="set pretrain.base to the model that it was made from",
+        )
+    longest = context_tokens(skeleton)
+    if longest is not None and config.pretrain.context > longest:
         raise SettingsError(
             f"pretrain.context is {config.pretrain.context}, but {base} reads {longest} tokens at most",
             fix=f"set pretrain.context to {longest} or less",
+        )
+    tokenizer = load_tokenizer(find_source(base, config.model.revision))
+    if _end_of_text(tokenizer) is None:
+        raise ResourceError(
+            f"the tokenizer of {base} has no end-of-text token, so no document could end",
+            cause="eos_token is missing in tokenizer_config.json",
+            fix="set eos_token there to the token the model was trained to stop at, or take another model",
+        )
+    if config.pretrain.qa and not tokenizer.chat_template:
+        raise SettingsError(
+            f"the tokenizer of {base} has no chat template, which pretrain.qa is rendered with",
+            fix="leave pretrain.qa out, or take a base with a chat template",
         )
 
 
@@ -199,12 +229,19 @@ def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus
 
 
 def _resolve(config: RunConfig) -> RunConfig:
-    """Settings that were left open, as a model from scratch wants them."""
+    """Settings that were left open, as pre-training wants them."""
     unread = unread_settings(config.method, "full")
+    if config.model.quantize not in ("auto", "none"):
+        unread.append("model.quantize")
     if unread:
         raise SettingsError(
             f"pre-training trains every weight and has no {' and no '.join(unread)}",
             fix=f"leave {'it' if len(unread) == 1 else 'them'} out",
+        )
+    if config.origin("model.path") not in ("default", f"detected: {_OWN_MODEL}"):
+        raise SettingsError(
+            f"model.path is {config.model.path}, and pre-training makes a model of its own",
+            fix="leave it out; set pretrain.base to go on from a model",
         )
     unread = config.pretrain.unread_beside_base()
     if unread and config.pretrain.base is None:
@@ -245,7 +282,7 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
 
 def _with_own_model(config: RunConfig, folder: Path) -> RunConfig:
     """As a run in `folder` keeps it: what others load from it is the model that it makes."""
-    return config.resolved("model.path", str((folder / "model").absolute()), "made by this run")
+    return config.resolved("model.path", str((folder / "model").absolute()), _OWN_MODEL)
 
 
 def _tokenizer_dir(run: Run) -> Path:
@@ -282,44 +319,64 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
             config.pretrain.base, revision=config.model.revision, dtype="float32", device=processes.device, on_host=True
         )
         model, tokenizer, revision = base.model, base.tokenizer, base.revision
-        model.requires_grad_(True)
     if not processes.sharded:
         model.to(device)
-    if config.train.gradient_checkpointing:
-        recompute_activations(model)
+    recomputes = config.train.gradient_checkpointing
+    model = apply_method(model, config.method, dtype=torch.float32, gradient_checkpointing=recomputes)
     dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
     return _Start(model, tokenizer, dtype, reason, revision)
 
 
-def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig) -> tuple[list[Encoded], list[Encoded]]:
-    """Training blocks, and the blocks of each held-out document."""
+def _rows(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
+) -> tuple[list[Encoded], list[Encoded]]:
+    """Training blocks, and the blocks of each held-out document.
+
+    Raises:
+        ResourceError: the tokenizer of a base writes tokens that the model, of `vocab_size`, does not have.
+    """
     length = config.pretrain.context
-    end = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
-    template = check_template("chat", tokenizer)
-    rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), length)
-    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([ids], length)]
+    rows = blocks(_shuffled_sequences(corpus, tokenizer, config, vocab_size=vocab_size), length)
+    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer) for row in blocks([ids], length)]
+    highest = max(int(row.input_ids.max()) for row in [*rows, *held_out])
+    if highest >= vocab_size:
+        raise ResourceError(
+            f"the tokenizer of {config.pretrain.base} writes token {highest}, the model has {vocab_size}",
+            fix="tokenizer and weights must belong together: download the model again, or take another",
+        )
     return rows, held_out
 
 
-def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end: int) -> list[NDArray[np.int64]]:
+def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    end: int | None = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
+    return end
+
+
+def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int64]]:
+    """Token ids of each text, from the token that texts begin with for a base that has one to the end of text."""
+    first = [tokenizer.bos_token_id] if writes_bos(tokenizer) else []
     # split_special_tokens: a document that mentions <|im_end|> is text about it, not the token
     ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return [np.append(np.asarray(row, dtype=np.int64), end) for row in ids]
+    return [np.asarray([*first, *row, _end_of_text(tokenizer)], dtype=np.int64) for row in ids]
 
 
 def _shuffled_sequences(
-    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerBase, end: int, config: RunConfig
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
 ) -> list[NDArray[np.int64]]:
     """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
-    sequences = _document_ids(corpus.documents, tokenizer, end)
-    chats = [_chat_ids(pair, template, tokenizer, end) for pair in corpus.pairs]
-    sequences += chats * config.pretrain.qa_repeats
+    sequences = _document_ids(corpus.documents, tokenizer)
+    if corpus.pairs:
+        prepare_tokenizer(tokenizer, vocab_size)  # a base may pad with what ends its answers
+        template = check_template("chat", tokenizer)
+        chats = [_chat_ids(pair, template, tokenizer) for pair in corpus.pairs]
+        sequences += chats * config.pretrain.qa_repeats
     order = np.random.default_rng(config.seed).permutation(len(sequences))
     return [sequences[index] for index in order]
 
 
-def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase, end: int) -> NDArray[np.int64]:
-    return np.append(render(pair, template, tokenizer, train_on="all").input_ids, end)
+def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
+    ids = render(pair, template, tokenizer, train_on="all").input_ids
+    return np.asarray([*ids, _end_of_text(tokenizer)], dtype=np.int64)
 
 
 def _finish(
@@ -336,7 +393,7 @@ def _finish(
     bits_per_byte = nll / math.log(2) / held_out_bytes
     for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
         parameter.data = parameter.data.bfloat16()
-    with atomic_folder(run.model_dir) as folder:
+    with atomic_folder(run.model_dir) as folder, quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")

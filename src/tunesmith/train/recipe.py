@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -11,15 +12,17 @@ from pathlib import Path
 import torch
 
 from tunesmith.config import RunConfig, check_config, dump_config, quantize_of
-from tunesmith.data import ReplayPlan, encode, prepare
+from tunesmith.data import ReplayPlan, encode, ids_sha256, prepare
 from tunesmith.model import (
     accelerated,
     apply_method,
     autocast,
     check_method,
+    context_tokens,
     count_parameters,
     layers_for_liger,
     load_base,
+    loss_scale,
     save_adapter,
     slow_format,
     why_padded,
@@ -127,7 +130,7 @@ def _train(
         template.attach(base.tokenizer)
 
         # token ids: what is too long, what carries loss
-        context = base.model.config.max_position_embeddings - resolve.virtual_tokens_of(config.method)
+        context = (context_tokens(base.model) or sys.maxsize) - resolve.virtual_tokens_of(config.method)
         max_length = min(config.data.max_length, context)
         encoded = partial(
             encode,
@@ -181,7 +184,12 @@ def _train(
     folder = destination.path if isinstance(destination, Run) else destination
     run = Run(Path(processes.first(lambda: str(folder))))
     identity = resolve.identity_of(
-        config, plan, data=prepared.report.sha256, base=base.revision, device=base.device.type
+        config,
+        plan,
+        data=prepared.report.sha256,
+        ids=ids_sha256([*rows, *held_out]),
+        base=base.revision,
+        device=base.device.type,
     )
     penalty = None
     if past:
@@ -225,7 +233,15 @@ def _train(
     processes.first(begin)
 
     # the loop
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, penalty=penalty)
+    settings = resolve.loop_settings(
+        config,
+        plan,
+        model,
+        autocast=compute,
+        processes=processes,
+        penalty=penalty,
+        loss_scale=loss_scale(base.dtype),
+    )
     sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
 
     def measure(chosen: Sequence[Encoded]) -> Likelihood:

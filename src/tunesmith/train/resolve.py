@@ -229,6 +229,7 @@ def loop_settings(
     model: nn.Module,
     *,
     autocast: Autocast,
+    loss_scale: float,
     processes: Processes = ALONE,
     penalty: Ewc | None = None,
 ) -> LoopSettings:
@@ -255,6 +256,7 @@ def loop_settings(
         processes=processes,
         rate_factors=rate_factors(config),
         penalty=penalty,
+        loss_scale=loss_scale,
         lanes=Lanes() if processes.sharded else choose_lanes(model, device, tokens=tokens),
     )
 
@@ -302,11 +304,14 @@ _FREE_SETTINGS = {
 }
 
 
-def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | None, device: str) -> dict[str, object]:
+def identity_of(
+    config: RunConfig, plan: StepPlan, *, data: str, ids: str, base: str | None, device: str
+) -> dict[str, object]:
     """What must not change when a run is resumed, because the steps already done would mean something else.
 
     Args:
-        data: SHA-256 of the files. base: fingerprint of the model, None for one made by this run.
+        data: SHA-256 of the files. ids: of the token ids, of validation too: a tokenizer or a chat template in the
+            base's folder is no part of its fingerprint. base: fingerprint of the model, None for one made by this run.
         device: type of device that is computed on.
     """
     sections = ("model", "data", "prompt", "method", "train", *(("pretrain",) if config.pretrain.documents else ()))
@@ -320,6 +325,7 @@ def identity_of(config: RunConfig, plan: StepPlan, *, data: str, base: str | Non
     versions = {name: version for name, version in package_versions().items() if name not in _FREE_VERSIONS}
     return {
         "data SHA-256": data,
+        "token ids SHA-256": ids,
         "base model": base,
         "device": device,
         "seed": config.seed,
