@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,11 @@ def test_held_out_documents_stay_the_same_whatever_the_order(shard: Path, tmp_pa
 
 def test_pairs_and_plain_text(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("One long text.\n\nStill the same document.")
+    (tmp_path / "u.txt").write_text("Held out.")
     (tmp_path / "qa.jsonl").write_text('{"question": "Why?", "answer": "Because."}\n\n')
-    corpus = read_corpus([str(tmp_path / "t.txt")], [str(tmp_path / "*.jsonl")], holdout=1e-9)
+    corpus = read_corpus([str(tmp_path / "*.txt")], [str(tmp_path / "*.jsonl")], holdout=0.2)
     assert corpus.documents == ["One long text.\n\nStill the same document."]
+    assert corpus.held_out == ["Held out."]
     assert (corpus.pairs[0].question, corpus.pairs[0].answer) == ("Why?", "Because.")
 
 
@@ -47,6 +50,26 @@ def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
         read_corpus([str(tmp_path / "bad.jsonl")], [], holdout=0.01)
     with pytest.raises(DataError, match="no file matches"):
         read_corpus([str(tmp_path / "absent-*.jsonl")], [], holdout=0.01)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_too_few_documents_to_hold_one_out_are_refused(tmp_path: Path, number: int) -> None:
+    for name in range(number):
+        (tmp_path / f"{name}.txt").write_text(f"Chapter {name}.")
+    pattern = [str(tmp_path / "*.txt")]
+    with pytest.raises(DataError, match=f"none of {number} documents") as refused:
+        read_corpus(pattern, [], holdout=0.01)
+    assert "name more documents" in (refused.value.fix or "")
+    share = re.search(r"set pretrain.holdout to ([\d.]+), or", refused.value.fix or "")
+    assert (share is None) == (number == 1)
+    if share:
+        assert len(read_corpus(pattern, [], holdout=float(share[1])).held_out) == 1
+
+
+def test_a_share_that_holds_out_every_document_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("Held out.")
+    with pytest.raises(DataError, match="all of 1 documents"):
+        read_corpus([str(tmp_path / "t.txt")], [], holdout=0.2)
 
 
 def test_blocks_are_full_but_the_last_and_lose_no_token() -> None:

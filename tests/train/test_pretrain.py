@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from tunesmith.api import pretrain
 from tunesmith.config import RunConfig, load_config
+from tunesmith.data import Corpus
 from tunesmith.errors import SettingsError, Stopped
 from tunesmith.train import Event
-from tunesmith.train.pretrain import _resolve
+from tunesmith.train.pretrain import _resolve, _rows
+from tunesmith.types import Example, Message
 
 
 @pytest.fixture
@@ -130,6 +134,37 @@ def test_what_a_base_settles_is_refused(config: RunConfig, settings: dict[str, f
         pretrain(_further(config, "builtin:nano", **settings))
     assert refused.value.fix
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("path", ["org/name", "builtin:nano"])
+def test_a_model_that_would_not_be_read_is_refused(config: RunConfig, path: str) -> None:
+    with pytest.raises(SettingsError, match=f"does not read model.path .{path}") as refused:
+        pretrain(config.replaced("model.path", path, "flag"))
+    assert f"pretrain.base to {path}" in (refused.value.fix or "")
+    written = config.replaced("model.path", "builtin:nano", "mine.yaml:3")  # as in a file of tunesmith init
+    assert _resolve(written).model.path == "builtin:nano"
+
+
+def test_a_base_without_a_chat_template_writes_pairs_as_train_would(
+    config: RunConfig, tiny_model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_model_dir("gpt2"), tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    assert pretrain(_further(config, base)).steps == 12
+    pair = Example(messages=(Message("user", "Why?"), Message("assistant", "So.")))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows, _ = _rows(Corpus(["A text."], ["Held out."], [pair], ""), tokenizer, config)
+    assert "### Question: Why?\n\n### Answer: So." in tokenizer.decode(rows[0].input_ids)
+
+
+def test_a_base_has_the_rate_of_its_size(tmp_path: Path) -> None:
+    LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9).save_pretrained(
+        tmp_path
+    )
+    for name in ("model.safetensors", "tokenizer.json"):  # config.json has the shapes, and no more is read
+        (tmp_path / name).touch()
+    assert 1e-5 < (_resolve(load_config(overrides={"pretrain.base": str(tmp_path)})).train.learning_rate or 0) < 1e-4
+    assert _resolve(load_config()).train.learning_rate == 2e-3
 
 
 def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:

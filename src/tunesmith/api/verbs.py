@@ -65,7 +65,7 @@ def pretrain(
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
-    """Train tokenizer and model from scratch on the texts of `config.pretrain`; the other arguments are those of train.
+    """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`; else as train.
 
     Raises:
         SettingsError, DataError, TrainingError, Stopped: see `tunesmith.errors`.

@@ -10,6 +10,7 @@ import glob
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
     """Read every file that the patterns name.
 
     Raises:
-        DataError: a pattern matches nothing, a line is not JSON with the fields needed, or no document is found.
+        DataError: a pattern matches nothing, a line is not JSON with the fields needed, no document is found, or
+            `holdout` leaves none to train on or none to measure with.
     """
     digest = hashlib.sha256()
     texts = [text for path in _expand(documents) for text in _texts(path, digest)]
@@ -48,6 +50,8 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
     ]
     held_out = [text for text in texts if _is_held_out(text, holdout)]
     kept = [text for text in texts if not _is_held_out(text, holdout)]
+    if not held_out or not kept:
+        raise _not_divided(texts, holdout)
     return Corpus(kept, held_out, questions, digest.hexdigest())
 
 
@@ -59,7 +63,26 @@ def blocks(sequences: Iterable[NDArray[np.int64]], length: int) -> list[Encoded]
 
 
 def _is_held_out(text: str, share: float) -> bool:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < share * 2**64
+    return _place(text) < share * 2**64
+
+
+def _place(text: str) -> int:
+    """Where a document's hash falls among 2**64 places."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _not_divided(texts: Sequence[str], holdout: float) -> DataError:
+    """Few documents: their hashes are all on one side of `holdout`. Names the share that divides them, if one may."""
+    places = sorted(map(_place, texts))
+    share = math.ceil(places[0] / 2**64 * 100 + 1e-9) / 100
+    fixes = ["name more documents (a txt file is one, a line of jsonl is one)"]
+    if share < 0.5 and places[-1] >= share * 2**64:
+        fixes.insert(0, f"set pretrain.holdout to {share}")
+    what = "all" if places[0] < holdout * 2**64 else "none"
+    return DataError(
+        f"pretrain.holdout {holdout} holds out {what} of {len(texts)} documents, chosen by a hash of their text",
+        fix=", or ".join(fixes),
+    )
 
 
 def _expand(patterns: Sequence[str]) -> list[Path]:

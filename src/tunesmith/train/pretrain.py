@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tunesmith.config import RunConfig, dump_config, unread_settings
+from tunesmith.config import ModelConfig, RunConfig, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, blocks, read_corpus
 from tunesmith.errors import SettingsError
 from tunesmith.model import (
@@ -24,6 +24,7 @@ from tunesmith.model import (
     choose_device,
     choose_dtype,
     count_parameters,
+    default_learning_rate,
     load_base,
     load_skeleton,
     new_model,
@@ -193,6 +194,7 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"pre-training trains every weight and has no {' and no '.join(unread)}",
             fix=f"leave {'it' if len(unread) == 1 else 'them'} out",
         )
+    _check_model_unset(config)
     unread = config.pretrain.unread_beside_base()
     if unread and config.pretrain.base is None:
         raise SettingsError("a new model has no epochs before", fix=f"leave out {unread[0]}, or set pretrain.base")
@@ -211,12 +213,31 @@ def _resolve(config: RunConfig) -> RunConfig:
     train = config.train
     for name, given, value, reason in (
         ("epochs", train.epochs, 1.0, "1 pass: pre-training reads every text once"),
-        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model"),
+        ("learning_rate", train.learning_rate, *_default_rate(config)),
         ("weight_decay", train.weight_decay, 0.1, "usual for pre-training"),
     ):
         if given is None:
             config = config.resolved(f"train.{name}", value, reason)
     return config
+
+
+def _default_rate(config: RunConfig) -> tuple[float, str]:
+    """Peak learning rate of a new model, which is small, or of a base, which more would make forget; and why."""
+    if config.pretrain.base is None:
+        return _LEARNING_RATE, "pre-training a small model"
+    base = load_skeleton(config.pretrain.base, config.model.revision)
+    return default_learning_rate("full", count_parameters(base)[1])
+
+
+def _check_model_unset(config: RunConfig) -> None:
+    """Refuse `--model`, which would be a new model all the same. A file of `tunesmith init` has it at its default."""
+    path, origin = config.model.path, config.origin("model.path")
+    is_chosen = origin in ("flag", "argument") or path != ModelConfig().path
+    if is_chosen and not origin.startswith("detected"):
+        raise SettingsError(
+            f"pre-training makes a new model and does not read model.path ({path})",
+            fix=f"to go on from that model set pretrain.base to {path}; else leave model.path out",
+        )
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
@@ -277,8 +298,7 @@ def _rows(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig)
     """Training blocks, and the blocks of each held-out document."""
     length = config.pretrain.context
     end = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
-    template = check_template("chat", tokenizer)
-    rows = blocks(_shuffled_sequences(corpus, template, tokenizer, end, config), length)
+    rows = blocks(_shuffled_sequences(corpus, tokenizer, end, config), length)
     held_out = [row for ids in _document_ids(corpus.held_out, tokenizer, end) for row in blocks([ids], length)]
     return rows, held_out
 
@@ -290,12 +310,14 @@ def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, end:
 
 
 def _shuffled_sequences(
-    corpus: Corpus, template: Template, tokenizer: PreTrainedTokenizerBase, end: int, config: RunConfig
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, end: int, config: RunConfig
 ) -> list[NDArray[np.int64]]:
     """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
     sequences = _document_ids(corpus.documents, tokenizer, end)
-    chats = [_chat_ids(pair, template, tokenizer, end) for pair in corpus.pairs]
-    sequences += chats * config.pretrain.qa_repeats
+    if corpus.pairs:  # checked for them alone: a base without a chat template takes the one that train would take
+        template = check_template("auto", tokenizer)
+        chats = [_chat_ids(pair, template, tokenizer, end) for pair in corpus.pairs]
+        sequences += chats * config.pretrain.qa_repeats
     order = np.random.default_rng(config.seed).permutation(len(sequences))
     return [sequences[index] for index in order]
 
