@@ -82,6 +82,19 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_linked_pages_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_linked_pages_and_headings_exist(page: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", without_code(page)):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not heading or heading in anchors_of(linked), f"{target}#{heading}"
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Of every heading, as GitHub makes them: small letters and hyphens, nothing else."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

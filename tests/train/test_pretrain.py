@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
 
 from tunesmith.api import pretrain, run_config, verbs
 from tunesmith.config import RunConfig, load_config
@@ -286,6 +286,16 @@ def test_documents_begin_as_the_base_knows_them(tiny_tokenizer: Any) -> None:
 
 def _change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_base_has_the_rate_of_its_size(tmp_path: Path) -> None:
+    LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9).save_pretrained(
+        tmp_path
+    )
+    for name in ("model.safetensors", "tokenizer.json"):  # config.json has the shapes, and no more is read
+        (tmp_path / name).touch()
+    assert 1e-5 < (_resolve(load_config(overrides={"pretrain.base": str(tmp_path)})).train.learning_rate or 0) < 1e-4
+    assert _resolve(load_config()).train.learning_rate == 2e-3
 
 
 def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""`tunesmith pretrain`: a tokenizer and a model from scratch, or a base trained further."""
+"""`tunesmith pretrain`: a tokenizer and a model from scratch, or a base trained further on texts."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ def pretrain(
     json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """Train a small model from scratch on texts of your own.
+    """Train a small model from scratch on texts of your own, or a base further.
 
-    Makes its vocabulary, trains it and measures it in bits per byte on texts
-    that it has never seen. The result is a base model for tunesmith train.
-    With pretrain.base a model that is there is trained further instead.
-    Any setting is a flag.
+    Makes a vocabulary and a model, or takes those of --pretrain.base, trains
+    every weight and measures in bits per byte on texts that it has never seen.
+    The result is a base model for tunesmith train. Any setting is a flag.
 
         tunesmith pretrain books/*.txt --pretrain.layers 4 --epochs 2
-        tunesmith pretrain news/*.txt --pretrain.base runs/books/model
+        tunesmith pretrain books/*.txt --pretrain.base org/name
         tunesmith pretrain my-settings.yaml
         tunesmith pretrain --resume books
     """

@@ -26,6 +26,7 @@ from tunesmith.model import (
     choose_dtype,
     context_tokens,
     count_parameters,
+    default_learning_rate,
     find_source,
     load_base,
     load_skeleton,
@@ -261,12 +262,20 @@ def _resolve(config: RunConfig) -> RunConfig:
     train = config.train
     for name, given, value, reason in (
         ("epochs", train.epochs, 1.0, "1 pass: pre-training reads every text once"),
-        ("learning_rate", train.learning_rate, _LEARNING_RATE, "pre-training a small model"),
+        ("learning_rate", train.learning_rate, *_default_rate(config)),
         ("weight_decay", train.weight_decay, 0.1, "usual for pre-training"),
     ):
         if given is None:
             config = config.resolved(f"train.{name}", value, reason)
     return config
+
+
+def _default_rate(config: RunConfig) -> tuple[float, str]:
+    """Peak learning rate of a new model, which is small, or of a base, which more would make forget; and why."""
+    if config.pretrain.base is None:
+        return _LEARNING_RATE, "pre-training a small model"
+    base = load_skeleton(config.pretrain.base, config.model.revision)
+    return default_learning_rate("full", count_parameters(base)[1])
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
