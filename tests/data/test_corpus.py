@@ -55,13 +55,14 @@ def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "fine"}\n' * 50)[:-9], "cannot read .*cut.jsonl.gz"),
-        ("flipped.txt.gz", gzip.compress(b"fine " * 90)[:12] + b"\xff" * 20, "cannot read .*flipped.txt.gz"),
+        ("cut.jsonl.gz", gzip.compress(b'{"text": "fine"}\n' * 50, mtime=0)[:-9], "cannot read .*cut.jsonl.gz"),
+        ("flipped.txt.gz", gzip.compress(b"fine " * 90, mtime=0)[:12] + b"\xff" * 20, "cannot read .*flipped.txt.gz"),
         ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt is not text in UTF-8"),
         ("latin.jsonl", '{"text": "caf\xe9"}'.encode("latin-1"), "latin.jsonl is not text in UTF-8"),
         ("null.jsonl", b'{"text": null}', "null.jsonl:1 is not a JSON object with text"),
         ("half.jsonl", b'{"text": "fine"}\n{"text": "\\ud800"}', "half.jsonl:2 is not a JSON object with text"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_text_is_named(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / name).write_bytes(content)

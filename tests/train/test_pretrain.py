@@ -23,7 +23,8 @@ from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
 from tunesmith.runs import Run
 from tunesmith.train import Event
-from tunesmith.train.pretrain import _document_ids, _resolve
+from tunesmith.train.corpus_blocks import document_ids
+from tunesmith.train.pretrain import _resolve
 
 ModelDir = Callable[[str], Path]
 
@@ -276,10 +277,10 @@ def test_a_tokenizer_of_another_model_is_refused(config: RunConfig, base: Path) 
 
 def test_documents_begin_as_the_base_knows_them(tiny_tokenizer: Any) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer)
-    (plain,) = _document_ids(["press"], tokenizer)
+    (plain,) = document_ids(["press"], tokenizer)
     tokenizer._tokenizer.post_processor = TemplateProcessing("<|im_start|> $A", special_tokens=[("<|im_start|>", 2)])
     tokenizer.bos_token = "<|im_start|>"
-    (begun,) = _document_ids(["press"], tokenizer)
+    (begun,) = document_ids(["press"], tokenizer)
     assert plain.tolist() == [*tokenizer.encode("press", add_special_tokens=False), 1]
     assert begun.tolist() == [2, *plain.tolist()]
 

@@ -9,16 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tunesmith.config import RunConfig, check_config, dump_config, unread_settings
-from tunesmith.data import Corpus, StepPlan, blocks, ids_sha256, read_corpus
+from tunesmith.data import Corpus, StepPlan, ids_sha256, read_corpus
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import (
-    END_OF_TEXT,
     accelerated,
     apply_method,
     autocast,
@@ -36,18 +33,18 @@ from tunesmith.model import (
     new_tokenizer,
     quiet,
 )
-from tunesmith.prompts import Template, check_template, prepare_tokenizer, render, writes_bos
 from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
 from tunesmith.train import resolve
 from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
+from tunesmith.train.corpus_blocks import corpus_blocks, end_of_text
 from tunesmith.train.device import Processes, joined
 from tunesmith.train.loop import fit
 from tunesmith.train.observe import Observer, log_metrics
 from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, stopped, use_best
 from tunesmith.train.signals import PutOff, listen_for_stop
-from tunesmith.types import Encoded, Example
+from tunesmith.types import Encoded
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
 _OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
@@ -116,14 +113,13 @@ def _pretrain(
     with processes.together():
         start = _start(run, config, processes)
         model, tokenizer = start.model, start.tokenizer
-        rows, held_out = _rows(corpus, tokenizer, config, vocab_size=model.config.vocab_size)
+        rows, held_out = corpus_blocks(corpus, tokenizer, config, vocab_size=model.config.vocab_size)
     processes.start_equal(model)
     processes.shard(model)
     config, plan = _planned(config, rows, start)
     sums = {"data": corpus.sha256, "ids": ids_sha256([*rows, *held_out])}
     identity = resolve.identity_of(config, plan, **sums, base=start.revision, device=model.device.type)
-    folder, keep = run.checkpoints_dir, config.train.save_total_limit
-    checkpoints = Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
+    checkpoints = _checkpoints(run, config, identity, allow_drift=allow_drift, processes=processes)
     checkpoints.check(model)
 
     def compute() -> AbstractContextManager[object]:
@@ -187,7 +183,7 @@ def _check_base(config: RunConfig, base: str) -> None:
             fix=f"set pretrain.context to {longest} or less",
         )
     tokenizer = load_tokenizer(find_source(base, config.model.revision))
-    if _end_of_text(tokenizer) is None:
+    if end_of_text(tokenizer) is None:
         raise ResourceError(
             f"the tokenizer of {base} has no end-of-text token, so no document could end",
             cause="eos_token is missing in tokenizer_config.json",
@@ -221,6 +217,13 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], start: _Start) -> tuple
     plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
     parameters, length = count_parameters(model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
+
+
+def _checkpoints(
+    run: Run, config: RunConfig, identity: dict[str, object], *, allow_drift: bool, processes: Processes
+) -> Checkpoints:
+    folder, keep = run.checkpoints_dir, config.train.save_total_limit
+    return Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
 
 
 def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus) -> None:
@@ -334,58 +337,6 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
     model = apply_method(model, config.method, dtype=torch.float32, gradient_checkpointing=recomputes)
     dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
     return _Start(model, tokenizer, dtype, reason, revision)
-
-
-def _rows(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
-) -> tuple[list[Encoded], list[Encoded]]:
-    """Training blocks, and the blocks of each held-out document.
-
-    Raises:
-        ResourceError: the tokenizer of a base writes tokens that the model, of `vocab_size`, does not have.
-    """
-    length = config.pretrain.context
-    rows = blocks(_shuffled_sequences(corpus, tokenizer, config, vocab_size=vocab_size), length)
-    held_out = [row for ids in _document_ids(corpus.held_out, tokenizer) for row in blocks([ids], length)]
-    highest = max(int(row.input_ids.max()) for row in [*rows, *held_out])
-    if highest >= vocab_size:
-        raise ResourceError(
-            f"the tokenizer of {config.pretrain.base} writes token {highest}, the model has {vocab_size}",
-            fix="tokenizer and weights must belong together: download the model again, or take another",
-        )
-    return rows, held_out
-
-
-def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    end: int | None = tokenizer.get_vocab().get(END_OF_TEXT, tokenizer.eos_token_id)
-    return end
-
-
-def _document_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int64]]:
-    """Token ids of each text, from the token that texts begin with for a base that has one to the end of text."""
-    first = [tokenizer.bos_token_id] if writes_bos(tokenizer) else []
-    # split_special_tokens: a document that mentions <|im_end|> is text about it, not the token
-    ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return [np.asarray([*first, *row, _end_of_text(tokenizer)], dtype=np.int64) for row in ids]
-
-
-def _shuffled_sequences(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, vocab_size: int
-) -> list[NDArray[np.int64]]:
-    """Documents and Q/A chats in one seeded order. Chats are packed between documents and end as documents do."""
-    sequences = _document_ids(corpus.documents, tokenizer)
-    if corpus.pairs:
-        prepare_tokenizer(tokenizer, vocab_size)  # a base may pad with what ends its answers
-        template = check_template("chat", tokenizer)
-        chats = [_chat_ids(pair, template, tokenizer) for pair in corpus.pairs]
-        sequences += chats * config.pretrain.qa_repeats
-    order = np.random.default_rng(config.seed).permutation(len(sequences))
-    return [sequences[index] for index in order]
-
-
-def _chat_ids(pair: Example, template: Template, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
-    ids = render(pair, template, tokenizer, train_on="all").input_ids
-    return np.asarray([*ids, _end_of_text(tokenizer)], dtype=np.int64)
 
 
 def _finish(
