@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.config import MethodConfig, RunConfig, commented_yaml, describe, dump_config, load_config, recipe_paths
-from tunesmith.config.aliases import ALIASES, canonical
+from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, canonical
 from tunesmith.errors import SettingsError
 
 
@@ -53,6 +53,29 @@ def test_all_problems_at_once_with_place_nearest_and_range(tmp_path: Path) -> No
 )
 def test_nearest_without_the_section(name: str, nearest: str) -> None:
     assert f"did you mean {nearest!r}?" in problems(overrides={name: 1})[0]
+
+
+@pytest.mark.parametrize("name", ["logging-steps", "stage", "sample_packing"])
+def test_a_name_without_counterpart_is_answered_instead_of_guessed_at(name: str) -> None:
+    assert f"unknown setting {name!r}: {NO_COUNTERPART[name.replace('-', '_')]}" in problems(overrides={name: 1})[0]
+
+
+def test_an_axolotl_file_is_understood(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yml"
+    file.write_text(
+        "base_model: org/name\nadapter: qlora\nlora_r: 8\nsequence_len: 256\nmicro_batch_size: 2\n"
+        "lr_scheduler: cosine\nval_set_size: 0.2\nnum_epochs: 2\n"
+    )
+    config = load_config(file=file)
+    assert (config.method.name, config.method.r, config.data.max_length) == ("qlora", 8, 256)
+    assert (config.train.batch_size, config.train.schedule, config.data.split.validation) == (2, "cosine", 0.2)
+    assert (config.data.split.train, config.data.split.test) == (0.7, 0.1)  # what is left, and what no training sees
+
+
+@pytest.mark.parametrize("split", [{"validation": 0.5, "test": 0.6}, {"train": 0.8, "validation": 0.3}])
+def test_shares_that_do_not_add_up_are_refused(split: dict[str, float]) -> None:
+    found = problems(overrides={f"data.split.{name}": share for name, share in split.items()})
+    assert "train + validation + test must be 1" in found[0]
 
 
 def test_every_alias_leads_to_a_setting() -> None:

@@ -1,7 +1,7 @@
 """Other people's names for our settings: one table that YAML, command line and Python accept.
 
 Sources: Hugging Face TrainingArguments, PEFT LoraConfig, the FinetuningConfig, Config class and flags of the guides
-this project unites, and mlx-lm's keys.
+this project unites, and the keys of LLaMA-Factory, Axolotl and mlx-lm.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "sequence_length": "data.max_length",
     "cutoff_len": "data.max_length",
     "block_size": "data.max_length",
+    "sequence_len": "data.max_length",
     "max_samples": "data.max_rows",
+    "val_size": "data.split.validation",
+    "val_set_size": "data.split.validation",
     # prompt
     "prompt": "prompt.template",
     "template": "prompt.template",
@@ -82,6 +85,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "method": "method.name",
     "finetuning_type": "method.name",
     "fine_tune_type": "method.name",
+    "adapter": "method.name",
     "use_lora": ("method.name", _lora_or_full),
     "lora_r": "method.r",
     "lora_rank": "method.r",
@@ -109,6 +113,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "batch_size": "train.batch_size",
     "per_device_train_batch_size": "train.batch_size",
     "train_batch_size": "train.batch_size",
+    "micro_batch_size": "train.batch_size",
     "gradient_accumulation_steps": "train.gradient_accumulation_steps",
     "grad_accumulation_steps": "train.gradient_accumulation_steps",
     "learning_rate": "train.learning_rate",
@@ -117,6 +122,7 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "loraplus_lr_embedding": "train.learning_rates.embeddings",
     "embedding_learning_rate": "train.learning_rates.embeddings",
     "lr_scheduler_type": "train.schedule",
+    "lr_scheduler": "train.schedule",
     "warmup_steps": "train.warmup_steps",
     "warmup_ratio": "train.warmup_ratio",
     "weight_decay": "train.weight_decay",
@@ -163,6 +169,25 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
 
 # Those that say yes or no to a value of another setting, and need none on a command line.
 YES_OR_NO = frozenset({"fp16", "bf16", "load_in_4bit", "load_in_8bit", "use_lora"})
+
+
+# Those that nothing here corresponds to: what becomes of the wish behind them.
+NO_COUNTERPART: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("stage", "do_train", "do_eval", "do_predict"), "the verb says what is done: train, eval, pretrain"
+    ),
+    **dict.fromkeys(("logging_steps", "logging_dir", "report_to"), "every step is a line of the run's metrics.jsonl"),
+    "overwrite_output_dir": "a run is never overwritten: give another name, or go on with --resume",
+    "resume_from_checkpoint": "go on with --resume RUN",
+    **dict.fromkeys(
+        ("packing", "sample_packing", "padding_free", "flash_attention", "flash_attn", "group_by_length"),
+        "rows are laid end to end without padding wherever that is exact",
+    ),
+    **dict.fromkeys(
+        ("deepspeed", "fsdp", "ddp_timeout"), "start with torchrun, and set train.sharding to full for FSDP2"
+    ),
+    **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "set prompt.train_on to answers or all"),
+}
 
 
 def canonical(name: str, value: object) -> tuple[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -13,9 +13,21 @@ from tunesmith.config.section import Section, setting
 class SplitConfig(Section):
     """Shares of the rows that go to training, validation and test."""
 
-    train: float = setting(0.8, "Share of rows to train on.", gt=0, le=1)
+    train: float = setting(0.8, "Share of rows to train on; what the others leave when one of them is set.", gt=0, le=1)
     validation: float = setting(0.1, "Share of rows that choose the best checkpoint.", ge=0, lt=1)
     test: float = setting(0.1, "Share of rows kept for the final measurement.", ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _train_is_the_rest(cls, given: Any) -> Any:
+        """As where another trainer's file sets the share of validation alone."""
+        if not isinstance(given, dict) or "train" in given:
+            return given
+        try:
+            others = [float(given.get(name, cls.model_fields[name].default)) for name in ("validation", "test")]
+        except (TypeError, ValueError):
+            return given  # told by the field
+        return {**given, "train": round(1 - sum(others), 6)} if sum(others) < 1 else given
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitConfig:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tunesmith.config.aliases import ALIASES, canonical
+from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, canonical
 from tunesmith.config.describe import Setting, settings_by_name
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.methods import METHODS, settings_of
@@ -269,7 +269,9 @@ def _build(values: list[_Value]) -> RunConfig:
             origins[whole] = value.origin
             continue
         if name not in known:
-            problems.append(f"{value.origin}: unknown setting {value.given_name!r}{_nearest(value.given_name, known)}")
+            problems.append(
+                f"{value.origin}: unknown setting {value.given_name!r}{_instead_of(value.given_name, known)}"
+            )
             continue
         *path, leaf = name.split(".")
         section = nested
@@ -362,6 +364,12 @@ def _shown(value: object) -> str:
     return "" if is_nested else f" = {value!r}"
 
 
+def _instead_of(name: str, known: Mapping[str, object]) -> str:
+    """': what other trainers' name comes to here', or the nearest of ours."""
+    advice = NO_COUNTERPART.get(name.replace("-", "_"))
+    return f": {advice}" if advice else _nearest(name, known)
+
+
 def _nearest(name: str, known: Mapping[str, object]) -> str:
     """', did you mean ...?' by whole name, then by the part after the last dot, then by other people's names."""
     name = name.replace("-", "_")
@@ -369,7 +377,7 @@ def _nearest(name: str, known: Mapping[str, object]) -> str:
     if not close:
         leaf = name.rsplit(".", 1)[-1]
         leaves = {full.rsplit(".", 1)[-1]: full for full in known}
-        close = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+        close = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.7)]
     if not close:
         close = difflib.get_close_matches(name, list(ALIASES), n=1, cutoff=0.7)
     return f", did you mean {close[0]!r}?" if close else ""
