@@ -17,7 +17,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
 
-from tunesmith.api import pretrain, run_config, verbs
+from tunesmith.api import evaluate, pretrain, run_config, verbs
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
@@ -67,6 +67,8 @@ def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.Cap
     assert tokenizer.decode(tokenizer("Café, naïve!\n\tok").input_ids) == "Café, naïve!\n\tok"
     assert result.run.manifest["status"] == "finished"
     assert math.isclose(result.run.manifest["bits_per_byte"], result.bits_per_byte)
+    with pytest.raises(SettingsError, match="scratch was pre-trained on texts and has no test rows"):
+        evaluate(str(result.run.path))
 
 
 def test_settings_of_an_adapter_are_refused(config: RunConfig) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.config import RunConfig
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import AnswerLog, Measured
 from tunesmith.evaluate import ask as ask_model
 from tunesmith.runs import Run
@@ -25,7 +25,13 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
 
     Raises:
         DataError: the file changed since training (its test rows might have been trained on), or none are left.
+        SettingsError: the run was pre-trained, on texts instead of rows.
     """
+    if run.manifest.get("kind") == "pretrain":
+        raise SettingsError(
+            f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
+            fix=f"give rows with --data FILE, or compare it: tunesmith compare BASE {run.model_dir} --questions CASES",
+        )
     prepared = prepare(config)
     trained_on = run.manifest["data"]["sha256"]
     if prepared.report.sha256 != trained_on and config.data.test_path is None:
