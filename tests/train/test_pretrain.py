@@ -167,6 +167,8 @@ def test_a_base_is_trained_further_with_its_own_vocabulary(config: RunConfig) ->
     further = _further(config, first.run.model_dir, epochs_before=0.5)
     second = pretrain(further, observers=[seen.append])
     assert second.bits_per_byte < first.bits_per_byte - 0.1
+    assert first.base_bits_per_byte is None
+    assert second.base_bits_per_byte == pytest.approx(first.bits_per_byte, rel=1e-2)  # its weights are in bfloat16
     assert not (second.run.path / "tokenizer").exists()
     before, after = (AutoTokenizer.from_pretrained(result.run.model_dir) for result in (first, second))
     assert before.get_vocab() == after.get_vocab()

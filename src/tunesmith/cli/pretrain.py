@@ -85,6 +85,7 @@ def _report(run: Run, *, as_json: bool) -> None:
 
     training = run.manifest["training"]
     bits, held_out = run.manifest["bits_per_byte"], run.manifest["held_out_bytes"]
+    before = run.manifest.get("base_bits_per_byte")
     if as_json:
         show_json(
             {
@@ -93,12 +94,14 @@ def _report(run: Run, *, as_json: bool) -> None:
                 "steps": training["step"],
                 "tokens": training["tokens"],
                 "bits_per_byte": bits,
+                "base_bits_per_byte": before,
                 "held_out_bytes": held_out,
                 "seconds": round(training["seconds"], 3),
             }
         )
         return
     show(f"{run.name}: {training['step']} steps in {seconds_text(training['seconds'])}")
-    show(f"{bits:.4f} bits per byte on {held_out} bytes of text that it has never seen", "", files(run), "")
+    was = f", {before:.4f} before" if before is not None else ""
+    show(f"{bits:.4f} bits per byte on {held_out} bytes of text that it has never seen{was}", "", files(run), "")
     model = run.model_dir
     show(commands([(shell("tunesmith", "train", "data.xlsx", "--model", model), "tune it on examples")]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,13 +53,14 @@ _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end 
 
 @dataclass(frozen=True, slots=True)
 class PretrainResult:
-    """The run and its measurement on documents never trained on."""
+    """The run and its measurement on documents never trained on; `base_bits_per_byte` is that of a base, before."""
 
     run: Run
     steps: int
     tokens: int
     bits_per_byte: float
     held_out_bytes: int
+    base_bits_per_byte: float | None
 
 
 def train_on_texts(
@@ -133,18 +134,18 @@ def _pretrain(
         with compute():
             return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
 
-    probe = held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
     processes.first(lambda: _record(run, config, rows, corpus))
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
     with listen_for_stop() as stop, recorded(run, stop, processes), fast:
+        _measure_base(run, config, lambda: measure(held_out), corpus.held_out, processes)
         state = fit(
             model,
             rows,
             plan=plan,
             settings=settings,
             checkpoints=checkpoints,
-            validate=lambda: measure(probe).mean,
+            validate=lambda: measure(_probe(held_out)).mean,
             observers=observers,
             stop=stop,
         )
@@ -339,6 +340,23 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
     return _Start(model, tokenizer, dtype, reason, revision)
 
 
+def _probe(held_out: Sequence[Encoded]) -> Sequence[Encoded]:
+    return held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
+
+
+def _measure_base(
+    run: Run, config: RunConfig, measure: Callable[[], Likelihood], texts: Sequence[str], processes: Processes
+) -> None:
+    """Write down what the base makes of the held-out `texts`, once, before a step is done or restored."""
+    if config.pretrain.base is None or "base_bits_per_byte" in run.manifest:
+        return
+    try:
+        nll = measure().nll
+    except PutOff:  # a stop is asked for: the resumed run measures it
+        return
+    processes.first(lambda: run.update_manifest(base_bits_per_byte=_bits_per_byte(nll, texts)))
+
+
 def _finish(
     run: Run,
     model: PreTrainedModel,
@@ -349,8 +367,6 @@ def _finish(
     texts: Sequence[str],
 ) -> None:
     """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
-    held_out_bytes = sum(len(text.encode()) for text in texts)
-    bits_per_byte = nll / math.log(2) / held_out_bytes
     for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
         parameter.data = parameter.data.bfloat16()
     with atomic_folder(run.model_dir) as folder, quiet():
@@ -358,13 +374,29 @@ def _finish(
         tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")
     run.update_manifest(
-        status="finished", bits_per_byte=bits_per_byte, held_out_bytes=held_out_bytes, training=asdict(state)
+        status="finished",
+        bits_per_byte=_bits_per_byte(nll, texts),
+        held_out_bytes=_byte_count(texts),
+        training=asdict(state),
     )
+
+
+def _bits_per_byte(nll: float, texts: Sequence[str]) -> float:
+    return nll / math.log(2) / _byte_count(texts)
+
+
+def _byte_count(texts: Sequence[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 def _result(run: Run) -> PretrainResult:
     content = run.manifest
     training = content["training"]
     return PretrainResult(
-        run, training["step"], training["tokens"], content["bits_per_byte"], content["held_out_bytes"]
+        run,
+        training["step"],
+        training["tokens"],
+        content["bits_per_byte"],
+        content["held_out_bytes"],
+        content.get("base_bits_per_byte"),
     )
