@@ -18,9 +18,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
 
 from tunesmith.api import evaluate, pretrain, run_config, verbs
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
+from tunesmith.model import new_tokenizer
 from tunesmith.runs import Run
 from tunesmith.train import Event
 from tunesmith.train.corpus_blocks import document_ids
@@ -109,6 +110,18 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     resumed = pretrain(parts, resume="parts")
     assert resumed.bits_per_byte == whole.bits_per_byte
     assert resumed.steps == whole.steps == 12
+
+
+@pytest.mark.parametrize("has_tokenizer", [False, True])
+def test_a_run_that_another_process_trains_is_left_as_it_is(has_tokenizer: bool, config: RunConfig) -> None:
+    run = Run.create("runs/scratch", config_text=dump_config(config), manifest={"kind": "pretrain"})
+    if has_tokenizer:
+        new_tokenizer([Path("docs.jsonl").read_text()], config.pretrain).save_pretrained(run.path / "tokenizer")
+    with run.claimed():
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        with pytest.raises(SettingsError, match="being trained by another process"):
+            pretrain(config.replaced("train.max_steps", 3, "flag"), resume="scratch")
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_a_signal_during_the_measurement_puts_it_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,40 +89,44 @@ class TrainResult:
 
 
 @contextmanager
-def recorded(run: Run, stop: StopRequest, processes: Processes) -> Iterator[None]:
+def recorded(run: Run, stop: StopRequest, processes: Processes, *, begin: Callable[[], object]) -> Iterator[None]:
     """The run is `running` inside; when training fails, it is `failed` and its pictures show how far it came.
+
+    Args:
+        begin: what the first process writes and tells of a run once nobody else trains it.
 
     Raises:
         Stopped: a second signal asked to stop at once; nothing on disk is half-written.
-        SettingsError: another process trains this run.
+        SettingsError: another process trains this run; it is left as it is.
     """
-    claim = ExitStack()
-    with processes.together():
-        if processes.is_first:
-            claim.enter_context(run.claimed())
 
     def record(status: str) -> None:
         if processes.is_first:
             run.update_manifest(status=status)
 
-    try:
-        record("running")
-        yield
-    except Stopped:
-        raise
-    except KeyboardInterrupt as error:
-        record("stopped")
-        raise Stopped(
-            "stopped at once; what was saved last is kept", fix=_how_to_resume(run), signal_number=stop.signal_number
-        ) from error
-    except BaseException:
-        with suppress(ResourceError):  # the disk may be what failed
-            record("failed")
+    with ExitStack() as claim:
+        with processes.together():
             if processes.is_first:
-                plot_run(run)
-        raise
-    finally:
-        claim.close()
+                claim.enter_context(run.claimed())
+        processes.first(begin)
+        try:
+            record("running")
+            yield
+        except Stopped:
+            raise
+        except KeyboardInterrupt as error:
+            record("stopped")
+            raise Stopped(
+                "stopped at once; what was saved last is kept",
+                fix=_how_to_resume(run),
+                signal_number=stop.signal_number,
+            ) from error
+        except BaseException:
+            with suppress(ResourceError):  # the disk may be what failed
+                record("failed")
+                if processes.is_first:
+                    plot_run(run)
+            raise
 
 
 def raise_if_stopped(run: Run, state: TrainingState, total_steps: int, stop: StopRequest, processes: Processes) -> None:

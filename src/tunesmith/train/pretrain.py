@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,10 @@ def _pretrain(
         with compute():
             return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
 
-    processes.first(lambda: _record(run, config, rows, corpus))
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
+    begin = partial(_record, run, config, rows, corpus)
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
-    with listen_for_stop() as stop, recorded(run, stop, processes), fast:
+    with listen_for_stop() as stop, recorded(run, stop, processes, begin=begin), fast:
         _measure_base(run, config, lambda: measure(held_out), corpus.held_out, processes)
         state = fit(
             model,
@@ -303,10 +304,11 @@ def _tokenizer_dir(run: Run) -> Path:
 
 
 def _make_tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> None:
-    folder = _tokenizer_dir(run)
-    if not folder.exists():
-        with atomic_folder(folder) as temporary:
-            new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
+    with run.claimed():
+        folder = _tokenizer_dir(run)
+        if not folder.exists():
+            with atomic_folder(folder) as temporary:
+                new_tokenizer(corpus.documents, config.pretrain).save_pretrained(temporary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,12 +206,13 @@ def _train(
     processes.start_equal(model)
     processes.shard(model)
 
+    def create() -> None:
+        manifest = resolve.manifest_of(config, prepared.report, base)
+        Run.create(run.path, config_text=dump_config(config), manifest=manifest)
+
     def begin() -> None:
         if isinstance(destination, Run):
             run.update_config(dump_config(config))
-        else:
-            manifest = resolve.manifest_of(config, prepared.report, base)
-            Run.create(run.path, config_text=dump_config(config), manifest=manifest)
         keep_fisher(run, penalty)
         announce(
             Plan(
@@ -230,7 +231,8 @@ def _train(
             )
         )
 
-    processes.first(begin)
+    if not isinstance(destination, Run):
+        processes.first(create)
 
     # the loop
     settings = resolve.loop_settings(
@@ -258,7 +260,7 @@ def _train(
     observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
     observers = [validation.told_to(observe) for observe in observers]
     fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
-    with listen_for_stop() as stop, recorded(run, stop, processes), fast:
+    with listen_for_stop() as stop, recorded(run, stop, processes, begin=begin), fast:
         if config.train.order == "curriculum":
             plan = plan.paced(curriculum_of(config.train, rows, losses_before))
         state = fit(
