@@ -119,7 +119,7 @@ def manifest_in_place(patch: Patch) -> None:
 
 
 def hash_of(described: Callable[[Path], str]) -> Callable[[Patch], None]:
-    return lambda patch: patch.setattr(checkpoint, "_sha256", described)
+    return lambda patch: patch.setattr(checkpoint, "file_sha256", described)
 
 
 def damage_is(found: Callable[[Path], str | None]) -> Callable[[Patch], None]:

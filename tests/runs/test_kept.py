@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith.runs import keep_result, kept_result, read_json
+from tunesmith.runs import file_sha256, keep_result, kept_result, read_json
 
 
 def texts(content: dict[str, Any]) -> list[str]:
@@ -32,3 +33,9 @@ def test_what_is_no_such_result_is_nothing(tmp_path: Path, content: str) -> None
     path = tmp_path / "a.json"
     path.write_text(content)
     assert kept_result(path, texts, version=2) is None
+
+
+def test_a_file_is_known_by_all_of_its_bytes(tmp_path: Path) -> None:
+    path, content = tmp_path / "weights", bytes(range(256)) * 2000
+    path.write_bytes(content)
+    assert file_sha256(path) == hashlib.sha256(content).hexdigest()

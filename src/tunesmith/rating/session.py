@@ -5,7 +5,6 @@ What a rater sees of a task (`shown`) has a random id, texts and nothing else; w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import secrets
@@ -18,7 +17,7 @@ from typing import Any
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.rating.items import Item
 from tunesmith.rating.votes import VoteLog
-from tunesmith.runs import atomic_write
+from tunesmith.runs import atomic_write, file_sha256
 
 FORMAT_VERSION = 1
 _SESSION = "session.json"
@@ -118,7 +117,7 @@ def begin(
     session = Session(
         folder=folder,
         source=str(source.absolute()),
-        sha256=_sha256(source),
+        sha256=file_sha256(source),
         criteria=tuple(criteria),
         show_reference=show_reference,
         items=tuple(chosen),
@@ -192,7 +191,7 @@ def check_same(session: Session, *, criteria: Sequence[str], show_reference: boo
 
 def has_changed(session: Session, source: Path) -> bool:
     """Whether the answers in `source` are other ones than those that are rated."""
-    return source.is_file() and _sha256(source) != session.sha256
+    return source.is_file() and file_sha256(source) != session.sha256
 
 
 def _pairs(items: Sequence[Item], chance: random.Random) -> tuple[list[Task], list[tuple[str, str]]]:
@@ -229,7 +228,3 @@ def _refuse(source: Path, items: Sequence[Item], identical: Sequence[tuple[str, 
         f"there is nothing to compare in {source}: it has {found}",
         fix="give each question the answers of two models or more, or score them one by one: --scale correct,helpful",
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,10 +1,12 @@
-"""Results that are kept as JSON and read again by those versions that mean the same by them. Knows none of them.
+"""Results that are kept as JSON and read again by those versions that mean the same by them, and the hash by which a
+file is known again. Knows none of them.
 
 A file that is gone, torn or of another version is no error: who finds nothing computes the result again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,3 +51,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the bytes of a file, which is never in memory as a whole. OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

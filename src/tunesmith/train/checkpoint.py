@@ -11,7 +11,6 @@ one is the best stands in the state itself.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tunesmith.errors import ResourceError, SettingsError, TrainingError
-from tunesmith.runs import atomic_folder, atomic_write, disk_errors, recover, remove_folder, require_free
+from tunesmith.runs import (
+    atomic_folder,
+    atomic_write,
+    disk_errors,
+    file_sha256,
+    recover,
+    remove_folder,
+    require_free,
+)
 from tunesmith.train.device import ALONE, Processes
 
 _FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -112,7 +119,7 @@ class Checkpoints:
             save_file(moments, folder / "optimizer.safetensors")
             content = {"state": asdict(state), "identity": self.identity}
             (folder / "state.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
-            hashes = {name: _sha256(folder / name) for name in _FILES}
+            hashes = {name: file_sha256(folder / name) for name in _FILES}
             (folder / "manifest.json").write_text(json.dumps({"sha256": hashes}, indent=2), encoding="utf-8")
         atomic_write(self.folder / "LATEST", target.name + "\n")
         if state.best_step == state.step:
@@ -321,7 +328,7 @@ def damage(folder: Path) -> str | None:
     try:
         hashes = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sha256"]
         for name in _FILES:
-            if _sha256(folder / name) != hashes[name]:
+            if file_sha256(folder / name) != hashes[name]:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -341,8 +348,3 @@ def _differences(stored: object, current: object, name: str = "") -> Iterator[st
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

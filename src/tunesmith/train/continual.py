@@ -18,7 +18,7 @@ from tunesmith.config import METHODS, MethodConfig, RunConfig, load_config
 from tunesmith.data import ReplayBuffer
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import load_trained
-from tunesmith.runs import Run, atomic_write
+from tunesmith.runs import Run, atomic_write, file_sha256
 from tunesmith.train.device import Processes
 from tunesmith.train.ewc import Ewc, diagonal_fisher, read_fisher
 from tunesmith.train.loop import Autocast
@@ -181,7 +181,7 @@ class Past:
     def identity(self, config: RunConfig, penalty: Ewc | None) -> dict[str, object]:
         """What must be the same when the run is resumed."""
         settings = config.continual.model_dump(include={"replay_share", "ewc_lambda", "fisher_rows"})
-        weights = {path.name: _sha256(path) for path in sorted(self.parent.model_dir.glob("*.safetensors"))}
+        weights = {path.name: file_sha256(path) for path in sorted(self.parent.model_dir.glob("*.safetensors"))}
         rows = self.buffer.facts["sha256"]
         return {"continual": {**settings, "parent": weights, "rows": rows, "fisher": penalty and penalty.sha256}}
 
@@ -252,8 +252,3 @@ def _missing_rows(config: RunConfig, buffer: ReplayBuffer, parent: Run) -> Itera
             )
     if settings.ewc_lambda and config.train.sharding == "full":
         yield "continual.ewc_lambda does not work with train.sharding full: leave one of them out"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
