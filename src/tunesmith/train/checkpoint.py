@@ -5,8 +5,9 @@
       LATEST  BEST  one line each, the name of a step folder
 
 Nothing random is stored: every step seeds its own generator from (seed, step) and finds its rows the same way.
-A checkpoint is believed only after every byte of it was compared with its hash. LATEST and BEST are for people; which
-one is the best stands in the state itself.
+A checkpoint is believed only after every byte of it was compared with its hash. LATEST and BEST are hints for people,
+never read here: after a roll-back, or when a checkpoint was set aside, they may name a folder that is gone. The newest
+is found by its number, and which one is the best stands in the state itself.
 """
 
 from __future__ import annotations
