@@ -107,6 +107,9 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
         pretrain(parts, observers=[stop_at_five])
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert "tunesmith pretrain --resume" in str(caught.value)
+    with pytest.raises(SettingsError, match="cannot be resumed") as refused:
+        pretrain(parts.replaced("pretrain.layers", 3, "test"), resume="parts")
+    assert refused.value.problems == ("pretrain.layers was 2, is 3",)
     resumed = pretrain(parts, resume="parts")
     assert resumed.bits_per_byte == whole.bits_per_byte
     assert resumed.steps == whole.steps == 12

@@ -203,6 +203,11 @@ def test_all_differences_are_named_together(tmp_path: Path, monkeypatch: pytest.
     assert accepting.messages == [f"resuming although {problem}" for problem in refused.value.problems]
 
 
+def test_settings_of_pretraining_are_none_of_a_run_that_is_no_pretraining() -> None:
+    section = {"pretrain.documents": ["docs.jsonl"], "pretrain.context": 64}
+    assert identity(config_of(**section)) == identity(config_of())
+
+
 @pytest.mark.parametrize(
     "changes",
     [

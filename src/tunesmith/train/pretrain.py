@@ -49,6 +49,7 @@ from tunesmith.types import Encoded
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
 _OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
+_FREE_SETTINGS = {"documents", "qa", "base"}  # where things are, which a resumed run may change
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
 
 
@@ -225,6 +226,7 @@ def _checkpoints(
     run: Run, config: RunConfig, identity: dict[str, object], *, allow_drift: bool, processes: Processes
 ) -> Checkpoints:
     folder, keep = run.checkpoints_dir, config.train.save_total_limit
+    identity = {**identity, "pretrain": config.pretrain.model_dump(mode="json", exclude=_FREE_SETTINGS)}
     return Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
 
 

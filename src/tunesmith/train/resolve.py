@@ -300,7 +300,6 @@ _FREE_SETTINGS = {
         *("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "tokens_per_batch"),
         *("gradient_checkpointing", "save_steps", "save_total_limit", "keep_best", "sharding"),
     },
-    "pretrain": {"documents", "qa", "base"},
 }
 
 
@@ -314,10 +313,9 @@ def identity_of(
             base's folder is no part of its fingerprint. base: fingerprint of the model, None for one made by this run.
         device: type of device that is computed on.
     """
-    sections = ("model", "data", "prompt", "method", "train", *(("pretrain",) if config.pretrain.documents else ()))
-    settings = config.model_dump(mode="json", include=set(sections))
+    settings = config.model_dump(mode="json", include={"model", "data", "prompt", "method", "train"})
     for section, names in _FREE_SETTINGS.items():
-        for name in names & settings.get(section, {}).keys():
+        for name in names:
             del settings[section][name]
     for one in settings["data"]["sets"]:
         for name in ("path", "validation_path", "test_path"):
