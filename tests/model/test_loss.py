@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
-from tunesmith.model import apply_method, load_base, loss, token_nll
+from tunesmith.model import apply_method, context_tokens, load_base, loss, packing, token_nll
 from tunesmith.types import Batch
 
 FIXTURE_ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
@@ -142,6 +143,32 @@ def test_padding_changes_nothing(tiny_model_dir: Callable[[str], Path], batch: B
     for row, nll in enumerate(together.split(batch.lengths)):
         alone = Batch(ids[row], supervised[row], (len(nll),), rows=(row,))
         torch.testing.assert_close(token_nll(model, alone), nll, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", ["end to end", "padded"])
+def test_a_row_has_the_frequencies_of_its_own_length(batch: Batch, rows: str) -> None:
+    """Of the three rows the first is longer than the original context, which transformers asks of a whole pass."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 4.0}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    model = make(tf.Phi3Config(**GROUPED, original_max_position_embeddings=6, rope_parameters=rope))
+    with packing(model) if rows == "end to end" else nullcontext():
+        expect_equal(model, batch)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_dynamic_rope_remembers_rows_beyond_the_context_alone(beyond: int) -> None:
+    """Training has none: `data.max_length` and `pretrain.context` end at the context."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    model = make(tf.LlamaConfig(**{**GROUPED, "max_position_embeddings": 12}, rope_parameters=rope))
+    context = context_tokens(model)
+    assert context == 12
+
+    def nll(length: int) -> Tensor:
+        return token_nll(model, Batch(torch.arange(length) + 4, torch.arange(length) > 0, (length,), rows=(2,)))
+
+    before = nll(context)
+    nll(context + beyond)
+    assert torch.equal(nll(context), before) == (beyond == 0)
 
 
 def test_a_batch_without_targets_is_zero_and_can_be_trained_on(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from itertools import groupby
 from types import MethodType
 from typing import Any
 
@@ -32,6 +34,9 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     Logits are formed for supervised positions only, in float32 and in chunks (`kernels.selected_nll`), where the head
     of the model is a plain linear layer on the decoder's output. Under `packing` no row is padded.
 
+    The result of a row does not depend on the rows beside it, but for models with `longrope` whose weights are divided
+    among processes: all of these have to make as many passes.
+
     S rows, T tokens in all, N supervised tokens, L longest row, H hidden size, V vocabulary.
 
     Returns:
@@ -39,8 +44,10 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     """
     base = base_of(model)
     sharded = vars(base).get(_METHOD)
-    nll: Tensor = _token_nll(base, batch, model) if sharded is None else sharded(batch)
-    return nll
+    if sharded is not None:
+        nll: Tensor = sharded(batch)
+        return nll
+    return torch.cat([_token_nll(base, part, model) for part in _of_like_rotation(base, batch, virtual_tokens(model))])
 
 
 def drawn_nll(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -84,6 +91,26 @@ def _token_nll(base: Any, batch: Batch, model: nn.Module | None = None) -> Tenso
         logits = _own_logits(base, batch, chosen - 1, model or base)
         nll = F.cross_entropy(logits, targets, reduction="none")  # (N,)
     return nll.new_zeros(len(batch.input_ids)).index_copy(0, chosen, nll)
+
+
+def _of_like_rotation(base: Any, batch: Batch, before: int) -> Iterator[Batch]:
+    """The batch in stretches of rows that have the same rotary frequencies, `before` tokens standing before each.
+
+    With `longrope` transformers takes those of a pass from its longest row: others beyond the original context than
+    within it (`dynamic_rope_update` in its modeling_rope_utils.py). With `dynamic` they change beyond the context of
+    the model alone, where no row is.
+    """
+    rope = getattr(base.config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        yield batch
+        return
+    limit, first = rope["original_max_position_embeddings"] - before, 0
+    stretches = [tuple(lengths) for _, lengths in groupby(batch.lengths, key=lambda length: length > limit)]
+    tokens = [sum(lengths) for lengths in stretches]
+    pieces = zip(batch.input_ids.split(tokens), batch.supervised.split(tokens), stretches, strict=True)
+    for input_ids, supervised, lengths in pieces:
+        yield Batch(input_ids, supervised, lengths, batch.rows[first : first + len(lengths)])
+        first += len(lengths)
 
 
 def _decode(base: Any, batch: Batch, model: nn.Module) -> Tensor:
