@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _NO_RESULT = {"batch_size", "requests", "judge_timeout"}  # settings of eval that change how long it takes, nothing else
 _CARD = "README.md"  # in the model's folder, but no part of it
-# Where a GPU shows itself without torch: NVIDIA's and AMD's drivers on Linux, either one in WSL, NVIDIA's on Windows.
-_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+# Where a GPU shows itself without torch: NVIDIA's and AMD's drivers on Linux, either one in WSL.
+_GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 _VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 

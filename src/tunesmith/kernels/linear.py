@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from platform import processor
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +14,11 @@ _LEAST_FEATURES = 64
 
 
 def _vendor() -> str:
-    """Who made the processor, as Linux or Windows tell it: GenuineIntel, AuthenticAMD ..."""
+    """Who made the processor, as Linux tells it: GenuineIntel, AuthenticAMD ...; empty elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return processor().rpartition(", ")[2]  # AMD64 Family 25 Model 80 Stepping 0, AuthenticAMD
+        return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
 
 

@@ -26,7 +26,6 @@ _ASIDE = ".old-"
 # Two programs may write the same small file (training and evaluation update one manifest) or start the same run, so a
 # young leftover can be in use; a folder that replaces another has one writer.
 _ABANDONED_SECONDS = 3600
-_SYNC_MODE = "rb+" if os.name == "nt" else "rb"  # Windows syncs only what is open for writing
 _DENIED = {errno.EACCES, errno.EPERM}
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose another disk with --output-dir"),
@@ -269,15 +268,13 @@ def _sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             Path(parent, name).chmod(rights)
-            with Path(parent, name).open(_SYNC_MODE) as file:
+            with Path(parent, name).open("rb") as file:
                 os.fsync(file.fileno())
         _sync_folder(Path(parent))
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can: Windows and some network file systems cannot."""
-    if os.name == "nt":
-        return
+    """Make renames in `folder` durable, where the file system can: some of a network cannot."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

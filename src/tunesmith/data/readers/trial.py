@@ -8,13 +8,14 @@ trial.py`, the workbook on standard input); it answers with the cells of the lar
 from __future__ import annotations
 
 import io
+import resource
 import subprocess
 import sys
 from contextlib import suppress
 
 import python_calamine as calamine
 
-MEMORY_BYTES = 2 * 2**30  # of the child, where the system keeps such limits (not on Windows and macOS)
+MEMORY_BYTES = 2 * 2**30  # of the child, where the system keeps such limits (macOS does not)
 TIMEOUT_SECONDS = 60
 
 
@@ -35,10 +36,6 @@ def largest_sheet(content: bytes) -> int:
 
 
 def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     with suppress(ValueError, OSError):  # macOS takes no such limit; elsewhere there may be a lower one already
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
