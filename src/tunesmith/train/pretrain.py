@@ -396,11 +396,5 @@ def _byte_count(texts: Sequence[str]) -> int:
 def _result(run: Run) -> PretrainResult:
     content = run.manifest
     training = content["training"]
-    return PretrainResult(
-        run,
-        training["step"],
-        training["tokens"],
-        content["bits_per_byte"],
-        content["held_out_bytes"],
-        content.get("base_bits_per_byte"),
-    )
+    held_out = content["bits_per_byte"], content["held_out_bytes"], content.get("base_bits_per_byte")
+    return PretrainResult(run, training["step"], training["tokens"], *held_out)
