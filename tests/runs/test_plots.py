@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tunesmith.errors import SettingsError
 from tunesmith.runs import MetricsLog, Run, plot_run, plots
 from tunesmith.runs.curves import Series, columns_under, mean_between, needs_log_scale, smooth, thin
+from tunesmith.runs.plots import _between
 
 CONFIG = "name: faq\nseed: 42\nmodel:\n  path: org/tiny\nmethod:\n  name: lora\n  r: 16\norigins:\n  seed: flag\n"
 FIGURES = ("training_curves.png", "loss_comparison.png", "lr_schedule.png")
@@ -267,3 +268,9 @@ def test_each_task_has_a_curve_of_its_own(tmp_path: Path) -> None:
     assert not has_colour(plain, "training_curves.png", pink)
     with (run.visuals_dir / "training_metrics.csv").open(newline="") as file:
         assert [row["validation_loss/maths"] for row in csv.DictReader(file) if row["kind"] == "eval"] == ["2.5"] * 3
+
+
+def test_a_run_that_begins_within_an_epoch_has_its_epochs_where_they_are() -> None:
+    to_epoch, to_step = _between((1, 0.25), (11, 0.75))
+    assert (to_epoch(1), to_epoch(6), to_epoch(0)) == (0.25, 0.5, pytest.approx(0.2))
+    assert to_step(0.5) == 6

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.runs.atomic import atomic_write, without_nonfinite
 from tunesmith.runs.curves import (
@@ -316,6 +316,13 @@ def _legend(ax: Axes) -> None:
         ax.legend(loc="upper right")
 
 
+def _between(first: tuple[int, float], last: tuple[int, float]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The line through two points, each (step, epoch), and its inverse. A run on a base may begin within an epoch."""
+    (start, before), (end, after) = first, last
+    ratio = (after - before) / (end - start)
+    return (lambda step: before + (step - start) * ratio), (lambda epoch: start + (epoch - before) / ratio)
+
+
 def _finish(figure: Figure, top: Axes, bottom: Axes, story: _Story) -> None:
     """Subtitle, the axis of steps, and below it the epochs."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -331,10 +338,10 @@ def _finish(figure: Figure, top: Axes, bottom: Axes, story: _Story) -> None:
     if len(set(steps)) <= 1:
         bottom.set_xlim(max(steps, default=1) - 1, max(steps, default=1) + 1)
     figure.align_ylabels()
-    last = story.train[-1] if story.train else {}
-    if last.get("epoch") and last["step"] > 1:
-        ratio = last["epoch"] / last["step"]
-        epochs = bottom.secondary_xaxis("bottom", functions=(lambda step: step * ratio, lambda epoch: epoch / ratio))
+    passes = [(line["step"], line["epoch"]) for line in story.train if line.get("epoch")]
+    if len(passes) > 1 and passes[-1][1] > passes[0][1]:
+        to_epoch, to_step = _between(passes[0], passes[-1])
+        epochs = bottom.secondary_xaxis("bottom", functions=(to_epoch, to_step))
         epochs.spines["bottom"].set_position(("outward", 40))
         epochs.spines["bottom"].set_visible(False)
         epochs.tick_params(length=0)
