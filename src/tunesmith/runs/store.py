@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from tunesmith.errors import SettingsError
-from tunesmith.runs.atomic import atomic_folder, atomic_write, without_nonfinite
+from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, without_nonfinite
 
 # There has been one format so far, so anything else is newer. A second one brings its migration to `_check_format`.
 FORMAT_VERSION = 1
@@ -98,9 +98,12 @@ class Run:
 
         Raises:
             SettingsError: another process trains it now.
+            ResourceError: nothing can be written there.
         """
         path = self.path / _LOCK
-        with path.open("a") as file:
+        with disk_errors(path):
+            lock = path.open("a")
+        with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not _is_at(path, file.fileno()):
@@ -115,7 +118,8 @@ class Run:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # left over where the disk has failed, it locks nobody out
+                    path.unlink(missing_ok=True)
 
     @staticmethod
     def free_name(stem: str) -> str:
