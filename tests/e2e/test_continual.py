@@ -19,7 +19,7 @@ from tunesmith.api import evaluate, open_session, run_config, train
 from tunesmith.config import METHODS, RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.runs import MetricsLog, Run
-from tunesmith.train import Plan, continued, recipe
+from tunesmith.train import Plan, continued, recipe, trainer
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 ROWS = 20
@@ -86,14 +86,14 @@ def test_it_starts_where_the_parent_ended(
 ) -> None:
     earlier = parent(method)
     begun: list[torch.Tensor] = []
-    fit = recipe.fit
+    fit = trainer.fit
 
     def spy(model: Any, *arguments: Any, **named: Any) -> Any:
         with torch.no_grad():
             begun.append(model.eval()(IDS).logits)
         return fit(model, *arguments, **named)
 
-    monkeypatch.setattr(recipe, "fit", spy)
+    monkeypatch.setattr(trainer, "fit", spy)
     later = train(configured("animals", **{"continual.parent": "colours"})).run
     torch.testing.assert_close(begun[0], logits(earlier.path), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(begun[0], logits(later.path), atol=1e-2)  # and it has learned since
@@ -109,8 +109,8 @@ def test_rows_of_all_generations_are_kept_and_replayed(
 ) -> None:
     first = parent("lora")
     plans: list[Any] = []
-    fit = recipe.fit
-    monkeypatch.setattr(recipe, "fit", lambda *a, **k: plans.append((a[1], k["plan"])) or fit(*a, **k))
+    fit = trainer.fit
+    monkeypatch.setattr(trainer, "fit", lambda *a, **k: plans.append((a[1], k["plan"])) or fit(*a, **k))
     second = train(configured("animals", **{"continual.parent": "colours", "continual.replay_share": 0.5})).run
     rows, plan = plans[0]
     kept = first.manifest["replay"]["rows"]

@@ -77,7 +77,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
         (RECIPE, "encode", 1, None, TERM),
         ("tunesmith.train.loop", "_accumulate", 1, 0, INT),  # the try for memory, before the first step
         ("tunesmith.train.loop", "_accumulate", 5, 4, TERM),
-        (RECIPE, "measured", 1, 3, INT),
+        ("tunesmith.train.trainer", "measured", 1, 3, INT),
         (CHECKPOINT, "save_file", 3, 3, TERM),
     ],
     ids=["read", "load", "tokenise", "try", "train", "validate", "save"],

@@ -107,7 +107,7 @@ def test_a_mode_goes_on_with_another_number_of_processes(project: Project, mode:
 def test_a_signal_while_they_validate(project: Project, alone: Callable[[str], Run], sharding: str) -> None:
     """One of two gets it. With whole weights the validation is left, with divided ones it is brought to its end."""
     name = f"validating-{sharding}"
-    term = fault(SIGTERM, "tunesmith.train.recipe:measured", rank=1, call=1)
+    term = fault(SIGTERM, "tunesmith.train.trainer:measured", rank=1, call=1)
     codes = project.train(name, world=2, faults=term, train__sharding=sharding, **FULL)
     assert codes == [143, 143], project.crew.said(0)
     run = project.run(name)

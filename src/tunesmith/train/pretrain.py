@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tunesmith.config import RunConfig, check_config, dump_config, unread_settings
+from tunesmith.config import RunConfig, dump_config, unread_settings
 from tunesmith.data import Corpus, StepPlan, ids_sha256, read_corpus
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.model import (
-    accelerated,
     apply_method,
-    autocast,
     choose_device,
     choose_dtype,
     context_tokens,
@@ -29,22 +26,19 @@ from tunesmith.model import (
     load_base,
     load_skeleton,
     load_tokenizer,
-    loss_scale,
     new_model,
     new_tokenizer,
     quiet,
 )
-from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
+from tunesmith.runs import Run, atomic_folder, plot_run
 from tunesmith.train import resolve
-from tunesmith.train.allocator import keep_freed_memory
-from tunesmith.train.budget import MicroBatches
-from tunesmith.train.checkpoint import Checkpoints, TrainingState
+from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.corpus_blocks import corpus_blocks, end_of_text
-from tunesmith.train.device import Processes, joined
-from tunesmith.train.loop import fit
-from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import Likelihood, MeanNll, measured, raise_if_stopped, recorded, stopped, use_best
-from tunesmith.train.signals import PutOff, listen_for_stop
+from tunesmith.train.device import Processes
+from tunesmith.train.observe import Observer
+from tunesmith.train.outcome import MeanNll, stopped
+from tunesmith.train.signals import PutOff
+from tunesmith.train.trainer import Start, Trainer, started
 from tunesmith.types import Encoded
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
@@ -88,78 +82,33 @@ def train_on_texts(
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return _result(destination)
-    check_config(config)
-    keep_freed_memory()
-    with joined(config.model.device, sharding=config.train.sharding) as processes:
-        return _pretrain(
-            config,
-            destination=destination,
-            mean_nll=mean_nll,
-            observers=observers,
-            allow_drift=allow_drift,
-            processes=processes,
-        )
+    with started(config, destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift) as start:
+        return _pretrain(config, start)
 
 
-def _pretrain(
-    config: RunConfig,
-    *,
-    destination: Run | Path,
-    mean_nll: MeanNll,
-    observers: Sequence[Observer],
-    allow_drift: bool,
-    processes: Processes,
-) -> PretrainResult:
+def _pretrain(config: RunConfig, start: Start) -> PretrainResult:
+    processes, run = start.processes, start.run
     with processes.together():
         config = _checked(config)
-    run, corpus = _begun(config, destination, processes)
+    corpus = _begun(config, start)
     with processes.together():
-        start = _start(run, config, processes)
-        model, tokenizer = start.model, start.tokenizer
-        rows, held_out = corpus_blocks(corpus, tokenizer, config, vocab_size=model.config.vocab_size)
-    processes.start_equal(model)
-    processes.shard(model)
-    config, plan = _planned(config, rows, start)
+        base = _base(run, config, processes)
+        rows, held_out = corpus_blocks(corpus, base.tokenizer, config, vocab_size=base.model.config.vocab_size)
+        config, plan = _planned(config, rows, base)
     sums = {"data": corpus.sha256, "ids": ids_sha256([*rows, *held_out])}
-    identity = resolve.identity_of(config, plan, **sums, base=start.revision, device=model.device.type)
-    checkpoints = _checkpoints(run, config, identity, allow_drift=allow_drift, processes=processes)
-    checkpoints.check(model)
-
-    def compute() -> AbstractContextManager[object]:
-        return autocast(model.device, start.dtype)
-
-    scale = loss_scale(start.dtype)
-    settings = resolve.loop_settings(config, plan, model, autocast=compute, processes=processes, loss_scale=scale)
-    sizes = MicroBatches(settings.tokens_per_batch, longest=config.pretrain.context)
-
-    def measure(chosen: Sequence[Encoded]) -> Likelihood:
-        with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
-
-    observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
-    begin = partial(_record, run, config, rows, corpus)
-    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
-    with listen_for_stop() as stop, recorded(run, stop, processes, begin=begin), fast:
-        _measure_base(run, config, lambda: measure(held_out), corpus.held_out, processes)
-        state = fit(
-            model,
-            rows,
-            plan=plan,
-            settings=settings,
-            checkpoints=checkpoints,
-            validate=lambda: measure(_probe(held_out)).mean,
-            observers=observers,
-            stop=stop,
-        )
-        raise_if_stopped(run, state, plan.total_steps, stop, processes)
-        if config.train.keep_best:
-            use_best(checkpoints, state, model, observers)
+    identity = resolve.identity_of(config, plan, **sums, base=base.revision, device=base.device.type)
+    identity["pretrain"] = config.pretrain.model_dump(mode="json", exclude=_FREE_SETTINGS)
+    trainer = Trainer(start, config, base.model, plan, device=base.device, dtype=base.dtype, identity=identity)
+    with trainer.running(begin=partial(_record, run, config, rows, corpus)):
+        _measure_base(trainer, held_out, corpus.held_out)
+        state = trainer.fit(rows, plan=plan, held_out=_probe(held_out))
         try:
-            nll = measure(held_out).nll
+            nll = trainer.measure(held_out).nll
         except PutOff:
-            raise stopped(run, state, "stopped before the measurement; every step is saved", stop, processes) from None
-        processes.reassemble(model)
-        processes.first(lambda: _finish(run, model, tokenizer, state, nll=nll, texts=corpus.held_out))
+            message = "stopped before the measurement; every step is saved"
+            raise stopped(run, state, message, trainer.stop, processes) from None
+        processes.reassemble(base.model)
+        processes.first(lambda: _finish(run, base, state, nll=nll, texts=corpus.held_out))
     return _result(run)
 
 
@@ -199,35 +148,27 @@ def _check_base(config: RunConfig, base: str) -> None:
         )
 
 
-def _begun(config: RunConfig, destination: Run | Path, processes: Processes) -> tuple[Run, Corpus]:
-    """The run, with its own tokenizer on disk if it makes one, and the texts."""
-    with processes.together():
+def _begun(config: RunConfig, start: Start) -> Corpus:
+    """The texts; and the run, with its own tokenizer on disk if it makes one."""
+    with start.processes.together():
         corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
 
-    def begin() -> str:
-        run = destination if isinstance(destination, Run) else _create(config, destination, corpus)
+    def begin() -> None:
+        if not start.is_resumed:
+            _create(config, start.run.path, corpus)
         if config.pretrain.base is None:
-            _make_tokenizer(run, config, corpus)
-        return str(run.path)
+            _make_tokenizer(start.run, config, corpus)
 
-    return Run(Path(processes.first(begin))), corpus
+    start.processes.first(begin)
+    return corpus
 
 
-def _planned(config: RunConfig, rows: Sequence[Encoded], start: _Start) -> tuple[RunConfig, StepPlan]:
-    model = start.model
+def _planned(config: RunConfig, rows: Sequence[Encoded], base: _Base) -> tuple[RunConfig, StepPlan]:
     if config.model.dtype == "auto":
-        config = config.resolved("model.dtype", str(start.dtype).removeprefix("torch."), start.dtype_reason)
+        config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
-    parameters, length = count_parameters(model)[1], config.pretrain.context
-    return resolve.resolve_loop(config, plan, model.device, parameters=parameters, mean_length=length), plan
-
-
-def _checkpoints(
-    run: Run, config: RunConfig, identity: dict[str, object], *, allow_drift: bool, processes: Processes
-) -> Checkpoints:
-    folder, keep = run.checkpoints_dir, config.train.save_total_limit
-    identity = {**identity, "pretrain": config.pretrain.model_dump(mode="json", exclude=_FREE_SETTINGS)}
-    return Checkpoints(folder, identity=identity, keep=keep, allow_drift=allow_drift, processes=processes)
+    parameters, length = count_parameters(base.model)[1], config.pretrain.context
+    return resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=length), plan
 
 
 def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus) -> None:
@@ -285,7 +226,7 @@ def _default_rate(config: RunConfig) -> tuple[float, str]:
     return default_learning_rate("full", count_parameters(base)[1])
 
 
-def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
+def _create(config: RunConfig, folder: Path, corpus: Corpus) -> None:
     manifest = {
         "kind": "pretrain",
         "base": config.pretrain.base,
@@ -293,7 +234,7 @@ def _create(config: RunConfig, folder: Path, corpus: Corpus) -> Run:
         "seed": config.seed,
         "versions": resolve.package_versions(),
     }
-    return Run.create(folder, config_text=dump_config(_with_own_model(config, folder)), manifest=manifest)
+    Run.create(folder, config_text=dump_config(_with_own_model(config, folder)), manifest=manifest)
 
 
 def _with_own_model(config: RunConfig, folder: Path) -> RunConfig:
@@ -314,17 +255,18 @@ def _make_tokenizer(run: Run, config: RunConfig, corpus: Corpus) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
-    """What is trained: weights in float32 on their device, the number format computed in, the base's fingerprint."""
+class _Base:
+    """What is trained: weights in float32, the device and number format computed on and in, a base's fingerprint."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    device: torch.device
     dtype: torch.dtype
     dtype_reason: str
     revision: str | None
 
 
-def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
+def _base(run: Run, config: RunConfig, processes: Processes) -> _Base:
     device = choose_device(processes.device)
     revision: str | None = None
     if config.pretrain.base is None:
@@ -341,41 +283,32 @@ def _start(run: Run, config: RunConfig, processes: Processes) -> _Start:
     recomputes = config.train.gradient_checkpointing
     model = apply_method(model, config.method, dtype=torch.float32, gradient_checkpointing=recomputes)
     dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])
-    return _Start(model, tokenizer, dtype, reason, revision)
+    return _Base(model, tokenizer, device, dtype, reason, revision)
 
 
 def _probe(held_out: Sequence[Encoded]) -> Sequence[Encoded]:
     return held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
 
 
-def _measure_base(
-    run: Run, config: RunConfig, measure: Callable[[], Likelihood], texts: Sequence[str], processes: Processes
-) -> None:
-    """Write down what the base makes of the held-out `texts`, once, before a step is done or restored."""
-    if config.pretrain.base is None or "base_bits_per_byte" in run.manifest:
+def _measure_base(trainer: Trainer, held_out: Sequence[Encoded], texts: Sequence[str]) -> None:
+    """Write down what a base makes of the held-out `texts`, once, before a step is done or restored."""
+    run = trainer.run
+    if trainer.config.pretrain.base is None or "base_bits_per_byte" in run.manifest:
         return
     try:
-        nll = measure().nll
+        nll = trainer.measure(held_out).nll
     except PutOff:  # a stop is asked for: the resumed run measures it
         return
-    processes.first(lambda: run.update_manifest(base_bits_per_byte=_bits_per_byte(nll, texts)))
+    trainer.processes.first(lambda: run.update_manifest(base_bits_per_byte=_bits_per_byte(nll, texts)))
 
 
-def _finish(
-    run: Run,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    state: TrainingState,
-    *,
-    nll: float,
-    texts: Sequence[str],
-) -> None:
+def _finish(run: Run, base: _Base, state: TrainingState, *, nll: float, texts: Sequence[str]) -> None:
     """Save model, pictures and the measurement: `nll` nats on the held-out `texts`."""
-    for parameter in model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
+    for parameter in base.model.parameters():  # not model.bfloat16(): where weights were divided, FSDP is in its way
         parameter.data = parameter.data.bfloat16()
     with atomic_folder(run.model_dir) as folder, quiet():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        base.model.save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
     plot_run(run, status="finished")
     run.update_manifest(
         status="finished",
@@ -395,6 +328,11 @@ def _byte_count(texts: Sequence[str]) -> int:
 
 def _result(run: Run) -> PretrainResult:
     content = run.manifest
-    training = content["training"]
-    held_out = content["bits_per_byte"], content["held_out_bytes"], content.get("base_bits_per_byte")
-    return PretrainResult(run, training["step"], training["tokens"], *held_out)
+    return PretrainResult(
+        run,
+        steps=content["training"]["step"],
+        tokens=content["training"]["tokens"],
+        bits_per_byte=content["bits_per_byte"],
+        held_out_bytes=content["held_out_bytes"],
+        base_bits_per_byte=content.get("base_bits_per_byte"),
+    )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
-from tunesmith.config import RunConfig, check_config, dump_config, quantize_of
-from tunesmith.data import ReplayPlan, encode, ids_sha256, prepare
+from tunesmith.config import RunConfig, dump_config, quantize_of
+from tunesmith.data import EncodeReport, Prepared, ReplayPlan, StepPlan, encode, ids_sha256, prepare
 from tunesmith.model import (
-    accelerated,
+    LoadedModel,
     apply_method,
     autocast,
     check_method,
@@ -22,34 +23,22 @@ from tunesmith.model import (
     count_parameters,
     layers_for_liger,
     load_base,
-    loss_scale,
     save_adapter,
     slow_format,
     why_padded,
 )
-from tunesmith.prompts import check_template, prepare_tokenizer
-from tunesmith.runs import MetricsLog, Run, atomic_folder, plot_run
+from tunesmith.prompts import Template, check_template, prepare_tokenizer
+from tunesmith.runs import Run, atomic_folder, plot_run
 from tunesmith.train import resolve
-from tunesmith.train.allocator import keep_freed_memory
 from tunesmith.train.budget import MicroBatches, memory_need
-from tunesmith.train.checkpoint import Checkpoints
+from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.continual import Past, keep_fisher, keep_rows
-from tunesmith.train.device import Processes, joined
+from tunesmith.train.device import Processes
 from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
-from tunesmith.train.loop import fit
-from tunesmith.train.observe import Observer, log_metrics
-from tunesmith.train.outcome import (
-    Likelihood,
-    MeanNll,
-    Plan,
-    TrainResult,
-    measured,
-    raise_if_stopped,
-    recorded,
-    use_best,
-)
-from tunesmith.train.signals import listen_for_stop
-from tunesmith.train.tasks import TaskLosses, task_plans
+from tunesmith.train.observe import Observer
+from tunesmith.train.outcome import MeanNll, Plan, TrainResult
+from tunesmith.train.tasks import task_plans
+from tunesmith.train.trainer import Start, Trainer, started
 from tunesmith.types import Encoded, Finding
 
 
@@ -81,219 +70,215 @@ def train(
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return TrainResult.of_finished(destination, config)
-    check_config(config)
-    keep_freed_memory()
-    with joined(config.model.device, sharding=config.train.sharding) as processes:
-        return _train(
-            config,
-            destination=destination,
-            mean_nll=mean_nll,
-            announce=announce,
-            observers=observers,
-            allow_drift=allow_drift,
-            processes=processes,
-        )
+    with started(config, destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift) as start:
+        return _train(config, start, announce)
 
 
-def _train(
-    config: RunConfig,
-    *,
-    destination: Run | Path,
-    mean_nll: MeanNll,
-    announce: Callable[[Plan], None],
-    observers: Sequence[Observer],
-    allow_drift: bool,
-    processes: Processes,
-) -> TrainResult:
+def _train(config: RunConfig, start: Start, announce: Callable[[Plan], None]) -> TrainResult:
+    processes, run = start.processes, start.run
     with processes.together():
-        config = resolve.resolve_base(config)
-        check_method(config.method, config.model.path, revision=config.model.revision)
+        ready = _ready(config, processes)
+    config, ids, base, model = ready.config, ready.ids, ready.base, ready.model
 
-        # the data: read, cleaned, split; and what the run goes on from, if from anything
-        prepared = prepare(config)
-        past = Past.of(config)
-
-        # the model, its tokenizer, and the template that every later step will use
-        base = load_base(
-            config.model.path,
-            revision=config.model.revision,
-            dtype=config.model.dtype,
-            device=processes.device,
-            quantize=quantize_of(config.method.name, config.model.quantize),
-            on_host=processes.sharded,
-        )
-        padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
-        thinking = any("<think>" in example.answer for example in prepared.train)
-        template = check_template(
-            config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking
-        )
-        template.attach(base.tokenizer)
-
-        # token ids: what is too long, what carries loss
-        context = (context_tokens(base.model) or sys.maxsize) - resolve.virtual_tokens_of(config.method)
-        max_length = min(config.data.max_length, context)
-        encoded = partial(
-            encode,
-            template=template,
-            tokenizer=base.tokenizer,
-            max_length=max_length,
-            truncation=config.data.truncation,
-            train_on=config.prompt.train_on,
-        )
-        rows, encoding = encoded(prepared.train)
-        held_out, _ = encoded(prepared.validation)
-        old, _ = encoded(past.examples(config) if past else ())
-        if not rows:
-            raise resolve.nothing_fits(encoding, max_length=max_length, context=context)
-
-        # the method, and the settings that depend on all of the above
-        config = resolve.resolve_settings(
-            config,
-            base,
-            template_name=template.name,
-            parameters=count_parameters(base.model)[1],
-            encoding=encoding,
-        )
-        limits = [*slow_format(base.dtype, base.device), *resolve.export_limits(config.method)]
-        torch.manual_seed(config.seed)  # adapters begin with random numbers
-        model = apply_method(
-            base.model,
-            config.method,
-            dtype=base.dtype,
-            gradient_checkpointing=config.train.gradient_checkpointing,
-            prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
-        )
-        reason = why_padded(model, max(map(len, [*rows, *old])))
-        padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
-        rates = resolve.told_rates(config, model)
-        if past:
-            past.start(model)
-    trainable, parameters = count_parameters(model)
-    plan = resolve.plan_steps(config, rows)
-    config = resolve.resolve_loop(
-        config, plan, base.device, parameters=parameters, mean_length=sum(map(len, rows)) / len(rows)
-    )
-
-    by_liger = layers_for_liger(model, base.device, compiled=config.train.compile == "on")
-    joined_operations = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
-
-    def compute() -> AbstractContextManager[object]:
-        return autocast(base.device, base.dtype)
-
-    # the run directory: nothing is written before everything above has worked
-    folder = destination.path if isinstance(destination, Run) else destination
-    run = Run(Path(processes.first(lambda: str(folder))))
-    identity = resolve.identity_of(
-        config,
-        plan,
-        data=prepared.report.sha256,
-        ids=ids_sha256([*rows, *held_out]),
-        base=base.revision,
-        device=base.device.type,
-    )
+    # what may not change when the run is resumed; nothing is written before all of this has worked
+    sums = {"data": ready.prepared.report.sha256, "ids": ids_sha256([*ids.rows, *ids.held_out])}
+    identity = resolve.identity_of(config, ready.plan, **sums, base=base.revision, device=base.device.type)
     penalty = None
-    if past:
-        penalty = past.penalty(model, old, config, run=run, autocast=compute, processes=processes)
-        identity |= past.identity(config, penalty)
-    checkpoints = Checkpoints(
-        run.checkpoints_dir,
-        identity=identity,
-        keep=config.train.save_total_limit,
-        allow_drift=allow_drift,
-        processes=processes,
+    if ready.past:
+        compute = partial(autocast, base.device, base.dtype)
+        penalty = ready.past.penalty(model, ids.old, config, run=run, autocast=compute, processes=processes)
+        identity |= ready.past.identity(config, penalty)
+    trainer = Trainer(
+        start, config, model, ready.plan, device=base.device, dtype=base.dtype, identity=identity, penalty=penalty
     )
-    checkpoints.check(model)
-    processes.start_equal(model)
-    processes.shard(model)
-
-    def create() -> None:
-        manifest = resolve.manifest_of(config, prepared.report, base)
-        Run.create(run.path, config_text=dump_config(config), manifest=manifest)
+    if not start.is_resumed:
+        processes.first(lambda: _create(run, ready))
 
     def begin() -> None:
-        if isinstance(destination, Run):
+        if start.is_resumed:
             run.update_config(dump_config(config))
         keep_fisher(run, penalty)
-        announce(
-            Plan(
-                run=run,
-                config=config,
-                data=prepared.report,
-                encoding=encoding,
-                findings=(*filter(None, [padding]), *template.findings, *padded, *joined_operations, *limits, *rates),
-                trainable=trainable,
-                parameters=parameters,
-                steps=plan.total_steps,
-                resumed_from=checkpoints.latest_step(),
-                device=processes.on(base.device),
-                tasks=task_plans(plan),
-                memory=None if processes.sharded else memory_need(model, config.train.optimizer, base.device),
-            )
+        announce(_announced(ready, trainer))
+
+    # the loop, the best weights, the pictures, the record
+    with trainer.running(begin=begin):
+        plan = _paced(ready, trainer)
+        share = config.continual.replay_share if ids.old else None
+        state = trainer.fit(
+            [*ids.rows, *ids.old],
+            plan=ReplayPlan(plan, len(ids.old), share) if share else plan,
+            held_out=ids.held_out,
         )
+        processes.reassemble(model)
+        processes.first(lambda: _finish(run, ready, state))
+    return TrainResult(run, config, state, plan.total_steps)
 
-    if not isinstance(destination, Run):
-        processes.first(create)
 
-    # the loop
-    settings = resolve.loop_settings(
-        config,
-        plan,
-        model,
-        autocast=compute,
-        processes=processes,
-        penalty=penalty,
-        loss_scale=loss_scale(base.dtype),
+@dataclass(frozen=True, slots=True)
+class _TokenIds:
+    """Rows as the model reads them: to train on, to validate on, and those of earlier runs. encoding: of the first."""
+
+    rows: list[Encoded]
+    held_out: list[Encoded]
+    old: list[Encoded]
+    encoding: EncodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that a run needs before its first step; nothing of it is on disk.
+
+    config: every setting resolved. plan: which rows each step sees, the curriculum and the old rows apart.
+    trainable, parameters: numbers in the model. findings: what to tell about template, tokenizer, speed and rates.
+    """
+
+    config: RunConfig
+    prepared: Prepared
+    past: Past | None
+    base: LoadedModel
+    model: PreTrainedModel | PeftModel
+    ids: _TokenIds
+    plan: StepPlan
+    trainable: int
+    parameters: int
+    findings: tuple[Finding, ...]
+
+
+def _ready(config: RunConfig, processes: Processes) -> _Ready:
+    config = resolve.resolve_base(config)
+    check_method(config.method, config.model.path, revision=config.model.revision)
+
+    # the data: read, cleaned, split; and what the run goes on from, if from anything
+    prepared, past = prepare(config), Past.of(config)
+
+    # the model, its tokenizer, and the template that every later step will use
+    base = load_base(
+        config.model.path,
+        revision=config.model.revision,
+        dtype=config.model.dtype,
+        device=processes.device,
+        quantize=quantize_of(config.method.name, config.model.quantize),
+        on_host=processes.sharded,
     )
-    sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, held_out), default=1))
+    padding = prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
+    thinking = any("<think>" in example.answer for example in prepared.train)
+    template = check_template(config.prompt.template, base.tokenizer, shape=prepared.report.shape, thinking=thinking)
+    template.attach(base.tokenizer)
 
-    def measure(chosen: Sequence[Encoded]) -> Likelihood:
-        with compute():
-            return measured(mean_nll, model, chosen, sizes=sizes, processes=processes, put_off=lambda: stop.is_asked)
+    # token ids: what is too long, what carries loss
+    ids = _token_ids(config, prepared, past, base, template)
+
+    # the method, and the settings that depend on all of the above
+    config = resolve.resolve_settings(
+        config, base, template_name=template.name, parameters=count_parameters(base.model)[1], encoding=ids.encoding
+    )
+    limits = [*slow_format(base.dtype, base.device), *resolve.export_limits(config.method)]
+    model = _with_method(config, base)
+    rates = resolve.told_rates(config, model)
+    if past:
+        past.start(model)
+    trainable, parameters = count_parameters(model)
+    plan = resolve.plan_steps(config, ids.rows)
+    mean_length = sum(map(len, ids.rows)) / len(ids.rows)
+    config = resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=mean_length)
+    speed = _speed_findings(config, base, model, longest=max(map(len, [*ids.rows, *ids.old])))
+    findings = (*filter(None, [padding]), *template.findings, *speed, *limits, *rates)
+    return _Ready(config, prepared, past, base, model, ids, plan, trainable, parameters, findings)
+
+
+def _token_ids(
+    config: RunConfig, prepared: Prepared, past: Past | None, base: LoadedModel, template: Template
+) -> _TokenIds:
+    context = (context_tokens(base.model) or sys.maxsize) - resolve.virtual_tokens_of(config.method)
+    max_length = min(config.data.max_length, context)
+    encoded = partial(
+        encode,
+        template=template,
+        tokenizer=base.tokenizer,
+        max_length=max_length,
+        truncation=config.data.truncation,
+        train_on=config.prompt.train_on,
+    )
+    rows, encoding = encoded(prepared.train)
+    held_out, _ = encoded(prepared.validation)
+    old, _ = encoded(past.examples(config) if past else ())
+    if not rows:
+        raise resolve.nothing_fits(encoding, max_length=max_length, context=context)
+    return _TokenIds(rows, held_out, old, encoding)
+
+
+def _with_method(config: RunConfig, base: LoadedModel) -> PreTrainedModel | PeftModel:
+    torch.manual_seed(config.seed)  # adapters begin with random numbers
+    return apply_method(
+        base.model,
+        config.method,
+        dtype=base.dtype,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+        prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
+    )
+
+
+def _speed_findings(
+    config: RunConfig, base: LoadedModel, model: PreTrainedModel | PeftModel, *, longest: int
+) -> list[Finding]:
+    """What is told of how rows of up to `longest` tokens are computed."""
+    reason = why_padded(model, longest)
+    padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+    by_liger = layers_for_liger(model, base.device, compiled=config.train.compile == "on")
+    joined = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
+    return [*padded, *joined]
+
+
+def _create(run: Run, ready: _Ready) -> None:
+    manifest = resolve.manifest_of(ready.config, ready.prepared.report, ready.base)
+    Run.create(run.path, config_text=dump_config(ready.config), manifest=manifest)
+
+
+def _announced(ready: _Ready, trainer: Trainer) -> Plan:
+    config, device, processes = ready.config, ready.base.device, trainer.processes
+    return Plan(
+        run=trainer.run,
+        config=config,
+        data=ready.prepared.report,
+        encoding=ready.ids.encoding,
+        findings=ready.findings,
+        trainable=ready.trainable,
+        parameters=ready.parameters,
+        steps=ready.plan.total_steps,
+        resumed_from=trainer.checkpoints.latest_step(),
+        device=processes.on(device),
+        tasks=task_plans(ready.plan),
+        memory=None if processes.sharded else memory_need(ready.model, config.train.optimizer, device),
+    )
+
+
+def _paced(ready: _Ready, trainer: Trainer) -> StepPlan:
+    """The plan, with the easy rows first where that is asked for."""
+    if ready.config.train.order != "curriculum":
+        return ready.plan
+    rows, settings, processes = ready.ids.rows, trainer.settings, trainer.processes
 
     def losses_before() -> list[float]:
-        most = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
-        measure = partial(row_losses, model, rows, sizes=most, autocast=compute, processes=processes)
-        return stored_losses(run, rows, measure, base=base.revision, processes=processes)
+        sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
+        measure = partial(row_losses, ready.model, rows, sizes=sizes, autocast=settings.autocast, processes=processes)
+        return stored_losses(trainer.run, rows, measure, base=ready.base.revision, processes=processes)
 
-    validation = TaskLosses(measure)
-    share = config.continual.replay_share if old else None
-    observers = [log_metrics(MetricsLog(run.metrics_path)), *observers] if processes.is_first else []
-    observers = [validation.told_to(observe) for observe in observers]
-    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
-    with listen_for_stop() as stop, recorded(run, stop, processes, begin=begin), fast:
-        if config.train.order == "curriculum":
-            plan = plan.paced(curriculum_of(config.train, rows, losses_before))
-        state = fit(
-            model,
-            [*rows, *old],
-            plan=ReplayPlan(plan, len(old), share) if share else plan,
-            settings=settings,
-            checkpoints=checkpoints,
-            validate=(lambda: validation.mean(held_out)) if held_out else None,
-            observers=observers,
-            stop=stop,
+    return ready.plan.paced(curriculum_of(ready.config.train, rows, losses_before))
+
+
+def _finish(run: Run, ready: _Ready, state: TrainingState) -> None:
+    """Save what was trained, the pictures and the record."""
+    config, base = ready.config, ready.base
+    with atomic_folder(run.model_dir) as target:
+        save_adapter(
+            ready.model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision
         )
-        raise_if_stopped(run, state, plan.total_steps, stop, processes)
-
-        # the best weights, the pictures, the record
-        if config.train.keep_best:
-            use_best(checkpoints, state, model, observers)
-        processes.reassemble(model)
-
-        def finish() -> None:
-            with atomic_folder(run.model_dir) as target:
-                save_adapter(
-                    model, target, tokenizer=base.tokenizer, base_path=config.model.path, base_revision=base.revision
-                )
-            plot_run(run, status="finished")
-            run.update_manifest(
-                status="finished",
-                training=asdict(state),
-                epochs=plan.epoch_at(state.step),
-                total_steps=plan.total_steps,
-                trainable_parameters=trainable,
-                replay=keep_rows(run, prepared.train, config, past),
-            )
-
-        processes.first(finish)
-    return TrainResult(run, config, state, plan.total_steps)
+    plot_run(run, status="finished")
+    run.update_manifest(
+        status="finished",
+        training=asdict(state),
+        epochs=ready.plan.epoch_at(state.step),
+        total_steps=ready.plan.total_steps,
+        trainable_parameters=ready.trainable,
+        replay=keep_rows(run, ready.prepared.train, config, ready.past),
+    )
