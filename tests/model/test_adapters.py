@@ -79,6 +79,8 @@ def test_lora_moves_the_adapter_only_and_comes_back_whole(
     assert (tuned_logits - base_logits).abs().max() > 1e-2
 
     save_adapter(model, tmp_path / "model", tokenizer=base.tokenizer, base_path=path, base_revision=base.revision)
+    kept = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert not {"is_local", "local_files_only"} & kept.keys()  # how it was loaded is no property of it
     with safe_open(tmp_path / "model" / "adapter_model.safetensors", framework="pt") as file:
         assert all("lora_" in name for name in file.keys())  # noqa: SIM118  # not a dict
 

@@ -6,6 +6,7 @@ from tunesmith.model.adapters import (
     load_trained,
     merge,
     save_adapter,
+    save_tokenizer,
     switch_adapter,
 )
 from tunesmith.model.dropout import seeded_dropout
@@ -83,6 +84,7 @@ __all__ = [
     "quiet",
     "recompute_activations",
     "save_adapter",
+    "save_tokenizer",
     "seeded_dropout",
     "slow_format",
     "switch_adapter",

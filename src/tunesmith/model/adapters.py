@@ -54,7 +54,14 @@ def save_adapter(
             _save_peft(model, folder, base_path, base_revision)
         else:
             model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer as transformers does, but not how it was loaded, which that keeps among its settings."""
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.save_pretrained(folder)
 
 
 def load_adapter(

@@ -29,6 +29,7 @@ from tunesmith.model import (
     new_model,
     new_tokenizer,
     quiet,
+    save_tokenizer,
 )
 from tunesmith.runs import Run, atomic_folder, plot_run
 from tunesmith.train import resolve
@@ -308,7 +309,7 @@ def _finish(run: Run, base: _Base, state: TrainingState, *, nll: float, texts: S
         parameter.data = parameter.data.bfloat16()
     with atomic_folder(run.model_dir) as folder, quiet():
         base.model.save_pretrained(folder)
-        base.tokenizer.save_pretrained(folder)
+        save_tokenizer(base.tokenizer, folder)
     plot_run(run, status="finished")
     run.update_manifest(
         status="finished",
