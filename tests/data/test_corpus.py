@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunesmith.data import blocks, read_corpus
+from tunesmith.data import absolute_pattern, blocks, read_corpus
 from tunesmith.errors import DataError
 
 
@@ -42,6 +42,23 @@ def test_pairs_and_plain_text(tmp_path: Path) -> None:
     assert corpus.documents == ["One long text.\n\nStill the same document."]
     assert corpus.held_out == ["Held out."]
     assert (corpus.pairs[0].question, corpus.pairs[0].answer) == ("Why?", "Because.")
+
+
+def test_names_and_patterns_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "my [texts]"
+    (place / "more").mkdir(parents=True)
+    for number in range(12):
+        (place / "more" / f"{number}.txt").write_text(f"Document {number}.")
+    (place / "draft [1].txt").write_text("A draft.")
+    monkeypatch.chdir(place)
+    written = ["draft [1].txt", "more/*.txt", "./more/1*.txt"]
+    here = read_corpus(written, [], holdout=0.3)
+    assert "A draft." in here.documents + here.held_out
+    absolute = [absolute_pattern(pattern) for pattern in written]
+    assert absolute_pattern("absent-*.txt") == "absent-*.txt"
+    monkeypatch.chdir(tmp_path)
+    assert read_corpus(absolute, [], holdout=0.3) == here
+    assert [absolute_pattern(pattern) for pattern in absolute] == absolute
 
 
 def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:

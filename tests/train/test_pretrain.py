@@ -17,7 +17,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
 
-from tunesmith.api import evaluate, pretrain, run_config, verbs
+from tunesmith.api import evaluate, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
@@ -191,7 +191,10 @@ def test_a_base_is_trained_further_with_its_own_vocabulary(config: RunConfig) ->
     assert before.chat_template == after.chat_template
     epochs = [float(event.values["epoch"] or 0) for event in seen if event.kind == "train"]
     assert epochs[0] > 0.5
-    assert second.run.manifest["base"] == str(first.run.model_dir)
+    assert second.run.manifest["base"] == str(first.run.model_dir.absolute())
+    for run in (first.run, second.run):  # how a tokenizer was loaded is no property of it
+        kept = json.loads((run.model_dir / "tokenizer_config.json").read_text())
+        assert not {"is_local", "local_files_only", "name_or_path"} & kept.keys()
 
 
 def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
@@ -205,6 +208,34 @@ def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunC
     with pytest.raises(Stopped):
         pretrain(further.replaced("name", "parts", "test"), observers=[stop_at_five])
     assert pretrain(further, resume="parts").bits_per_byte == whole.bits_per_byte
+
+
+def test_it_is_resumed_from_another_folder(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = pretrain(config).run.model_dir
+    assert not base.is_absolute()
+    further = _further(config, base).replaced("pretrain.documents", ["doc*.jsonl"], "test")
+    whole = pretrain(further)
+
+    def stop_at_five(event: Event) -> None:
+        if event.kind == "train" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        pretrain(further.replaced("name", "parts", "test"), observers=[stop_at_five])
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert pretrain(run_config("../runs/parts"), resume="../runs/parts").bits_per_byte == whole.bits_per_byte
+
+
+@pytest.mark.parametrize("name", ["scratch", "runs/scratch"])
+def test_a_run_in_the_place_of_a_base_is_told(config: RunConfig, name: str) -> None:
+    pretrain(config.replaced("train.max_steps", 1, "test"))
+    with pytest.raises(SettingsError, match=f"pretrain.base is {name}, which is a run and not a model") as refused:
+        pretrain(_further(config, name))
+    assert refused.value.fix == "name its model: runs/scratch/model"
+    with pytest.raises(SettingsError, match=f"model.path is {name}, which is a run and not a model") as refused:
+        train(load_config(overrides={"model.path": name, "data.path": "qa.jsonl"}))
+    assert refused.value.fix == "name its model: runs/scratch/model"
 
 
 def test_another_tokenizer_of_the_base_is_noticed_when_it_is_resumed(config: RunConfig, base: Path) -> None:

@@ -53,7 +53,7 @@ def is_base(reference: str) -> bool:
     try:
         Run.open(reference)
     except SettingsError as error:
-        if folder.exists() or not _is_cached(reference):
+        if folder.exists() or not is_cached(reference):
             raise SettingsError(
                 error.message,
                 cause=error.cause,
@@ -63,7 +63,8 @@ def is_base(reference: str) -> bool:
     return False
 
 
-def _is_cached(hub_id: str) -> bool:
+def is_cached(hub_id: str) -> bool:
+    """Whether a hub model is on this machine."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -12,7 +12,9 @@ from tunesmith import train as training
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress
+from tunesmith.api.look import is_cached
 from tunesmith.config import RunConfig, load_config
+from tunesmith.data import absolute_pattern
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate import mean_nll
 from tunesmith.export import write_card
@@ -43,6 +45,7 @@ def train(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
+    _refuse_run("model.path", config.model.path)
     config = with_absolute_paths(config if resume is not None else training.continued(config))
     result = training.train(
         config,
@@ -73,6 +76,8 @@ def pretrain(
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
     destination = Run.open(resume) if resume is not None else new_folder(config)
+    _refuse_run("pretrain.base", config.pretrain.base)
+    config = with_absolute_paths(config)
     return training.train_on_texts(
         config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
     )
@@ -103,6 +108,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         ("data.path", config.data.path),
         ("data.validation_path", config.data.validation_path),
         ("data.test_path", config.data.test_path),
+        ("pretrain.base", config.pretrain.base),
     ):
         if path is not None and Path(path).exists():
             config = config.replaced(name, _absolute(path), config.origin(name))
@@ -114,7 +120,31 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             for one in config.data.sets
         ]
         config = config.replaced("data.sets", sets, config.origin("data.sets"))
+    for name in ("documents", "qa"):
+        patterns = [absolute_pattern(pattern) for pattern in getattr(config.pretrain, name)]
+        if patterns:
+            config = config.replaced(f"pretrain.{name}", patterns, config.origin(f"pretrain.{name}"))
     return config
+
+
+def _refuse_run(setting: str, reference: str | None) -> None:
+    """Tell the name of a run from that of a model, which would be looked for on the hub.
+
+    Raises:
+        SettingsError: naming the folder that can be trained on, where the run has one.
+    """
+    if reference is None or Path(reference).expanduser().joinpath("config.json").exists() or is_cached(reference):
+        return
+    try:
+        run = Run.open(reference)
+    except SettingsError:
+        return
+    fix = f"finish it first, then name its model: {run.model_dir}"
+    if (run.model_dir / "config.json").exists():
+        fix = f"name its model: {run.model_dir}"
+    elif run.model_dir.exists():
+        fix = f"name the model it was made on; to go on from its adapter: tunesmith train FILE --continue {reference}"
+    raise SettingsError(f"{setting} is {reference}, which is a run and not a model", fix=fix)
 
 
 def _absolute(path: str | None) -> str | None:

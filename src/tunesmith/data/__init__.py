@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.columns import Detection, detect_columns
-from tunesmith.data.corpus import Corpus, blocks, read_corpus
+from tunesmith.data.corpus import Corpus, absolute_pattern, blocks, read_corpus
 from tunesmith.data.curriculum import Curriculum
 from tunesmith.data.encode import EncodeReport, encode, ids_sha256, shorten_prompt
 from tunesmith.data.mix import Mixture
@@ -36,6 +36,7 @@ __all__ = [
     "RowPlan",
     "StepPlan",
     "Table",
+    "absolute_pattern",
     "batches",
     "blocks",
     "check_path",

@@ -56,6 +56,15 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
     return Corpus(kept, held_out, questions, digest.hexdigest())
 
 
+def absolute_pattern(pattern: str) -> str:
+    """A file's name or a pattern as it reads from any folder. One that matches nothing stays as it is, to be told."""
+    if Path(pattern).is_file():
+        return str(Path(pattern).absolute())
+    if Path(pattern).is_absolute() or not glob.glob(pattern):
+        return pattern
+    return str(Path(glob.escape(str(Path.cwd())), pattern))
+
+
 def blocks(sequences: Iterable[NDArray[np.int64]], length: int) -> list[Encoded]:
     """Sequences laid end to end and cut every `length` tokens; every token is a target. The last may be shorter."""
     flat = np.concatenate(list(sequences))
@@ -84,7 +93,8 @@ def _one_sided(places: Sequence[float], holdout: float) -> DataError:
 def _expand(patterns: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
-        found = sorted(glob.glob(pattern))
+        # a file is taken by its name first: [1] may be part of it
+        found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
         if not found:
             raise DataError(f"no file matches {pattern!r}", fix="check pretrain.documents and pretrain.qa")
         paths += [Path(name) for name in found]
