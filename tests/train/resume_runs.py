@@ -17,7 +17,7 @@ from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.data import ReplayPlan, RowPlan
 from tunesmith.model import Lanes, accelerated, apply_method, load_base
 from tunesmith.runs import MetricsLog, Run
-from tunesmith.train import fit, loop, resolve
+from tunesmith.train import fit, health, loop, resolve
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, trainable_weights
 from tunesmith.train.device import ALONE
@@ -118,6 +118,8 @@ MODES: dict[str, dict[str, Any]] = {
         **{"bad_steps": (9, 19), "method.dropout": 0.3},
         **{"train.schedule": "constant", "train.warmup_steps": 0, "train.save_steps": 8},
     },
+    # too much for any number: the scale has to come down first, and each time that it was raised again
+    "scaled": {"loss_scale": 2.0**130},
     # rows are padded: all of them, and only those longer than the window
     "no packing": {"arch": "gpt_neo", "method.dropout": 0.3},
     "a sliding window": {"arch": "mistral, window 8", "method.dropout": 0.3},
@@ -129,7 +131,7 @@ COMPILED_MODES: dict[str, dict[str, Any]] = {
     "compiled, a sliding window": {**MODES["a sliding window"], "compiled": True},
 }
 # what the harness itself understands, besides settings
-OWN = ("arch", "lanes", "replay", "ewc", "bad_steps", "compiled")
+OWN = ("arch", "lanes", "replay", "ewc", "bad_steps", "compiled", "loss_scale")
 TIMING = ("seconds", "tokens_per_second")
 
 
@@ -152,6 +154,7 @@ class Harness:
         share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
         self.bad_steps: tuple[int, ...] = overrides.pop("bad_steps", ())
         self.compiled: bool = overrides.pop("compiled", False)
+        self.loss_scale: float = overrides.pop("loss_scale", 1.0)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
         if quantize != "none":
@@ -235,13 +238,14 @@ class Harness:
         with (
             accelerated(self.model, compiled=self.compiled, lanes=self.lanes),
             bad_at_the_full_rate(self.bad_steps, seen),
+            scale_raised_often(self.loss_scale),
         ):
             return self.fit(folder, stop, validate, observe)
 
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
         plan = self.plan(folder)
         settings = resolve.loop_settings(
-            self.config, plan, self.model, autocast=nullcontext, loss_scale=1.0, penalty=self.penalty
+            self.config, plan, self.model, autocast=nullcontext, loss_scale=self.loss_scale, penalty=self.penalty
         )
         return fit(
             self.model,
@@ -288,6 +292,15 @@ def bad_at_the_full_rate(steps: Sequence[int], seen: TrainingState) -> Iterator[
         yield
 
 
+@contextmanager
+def scale_raised_often(highest: float) -> Iterator[None]:
+    """Inside, the scale of the loss is doubled after 5 steps that it fits, up to `highest`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "_STEPS_TO_RAISE", 5)
+        patch.setattr(health, "_HIGHEST_SCALE", highest)
+        yield
+
+
 def contents(folder: Path, state: TrainingState) -> dict[str, Any]:
     """All that has to be equal: weights, optimizer, counters, log, best step and the checkpoints kept."""
     latest = folder / "checkpoints" / f"step-{state.step:06d}"
@@ -323,5 +336,6 @@ def stop_at_every_step(mode: str, one: Harness, whole: dict[str, Any], folder: P
     assert (whole["state"]["rate_factor"] < 1) == (mode.startswith("plateau") or one.bad_steps != ())
     assert whole["state"]["rollbacks"] == (mode == "back after NaN")
     assert whole["state"]["best_step"] < whole["state"]["step"]  # there was a choice to be made
+    assert (whole["state"]["loss_scale"] is not None) == (mode == "scaled")
     pulled = [line["penalty"] for line in whole["metrics"] if line.get("penalty")]
     assert len(pulled) == (STEPS - 1 if "EWC" in mode else 0)  # at the first step nothing has moved

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tunesmith.data import StepPlan
 from tunesmith.errors import TrainingError
 from tunesmith.runs import MetricsLog
-from tunesmith.train import fit, loop
+from tunesmith.train import fit, health, loop
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.health import spike
 from tunesmith.train.loop import LoopSettings
@@ -44,6 +44,7 @@ class Trial:
     """
 
     plateau: Plateau | None = None
+    loss_scale = 1.0
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, bad: set[int], value: float = math.nan
@@ -82,6 +83,7 @@ class Trial:
             patience=None,
             threshold=0.0,
             plateau=self.plateau,
+            loss_scale=self.loss_scale,
         )
         return fit(
             model,
@@ -224,6 +226,45 @@ def test_stopped_and_resumed_at_every_step_is_the_same(trial: Callable[..., Tria
     assert shared  # stops leave other checkpoints besides
     for name in shared:
         assert (whole.folder / name).read_bytes() == (parts.folder / name).read_bytes()
+
+
+def test_a_gradient_that_overflows_is_computed_again_at_half_the_scale(trial: Callable[..., Trial]) -> None:
+    plain, one = trial("plain", bad_steps=[]), trial("scaled", bad_steps=[])
+    loop.token_nll = plain.token_nll
+    plain.fit()
+    loop.token_nll, one.loss_scale = one.token_nll, 2.0**127
+    state = one.fit()
+    assert one.weights_at == plain.weights_at  # to the last bit
+    assert (state.step, state.skipped, state.rollbacks) == (STEPS, [], 0)
+    assert 1 < (state.loss_scale or 0) < 2.0**127
+
+
+def test_steps_without_overflow_raise_the_scale(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_STEPS_TO_RAISE", 3)
+    one = trial("a", bad_steps=[])
+    one.loss_scale = 2.0**14
+    assert one.fit().loss_scale == 2.0**16  # twice in 12 steps, and no further
+    plain = trial("plain", bad_steps=[])
+    assert plain.fit().loss_scale is None
+
+
+def test_a_gradient_that_no_scale_makes_finite_is_skipped(trial: Callable[..., Trial]) -> None:
+    one = trial("a", bad_steps=[5])
+    one.loss_scale = 4.0
+    real, tried = one.token_nll, list[int]()
+
+    def steep(model: Any, batch: Batch) -> torch.Tensor:
+        if not set(batch.rows) & one.bad:
+            return real(model, batch)
+        tried.append(len(one.told("train")))
+        return real(model, batch) + (model.weight - model.weight.detach()).sum().sqrt()  # 0, and so steep
+
+    one.value = 1.0
+    loop.token_nll = steep  # the fixture's monkeypatch puts the real one back
+    state = one.fit()
+    assert (state.step, state.skipped, state.loss_scale) == (STEPS, [5], 4.0)
+    assert state.scaled_steps == STEPS - 1  # the try for memory and the skipped step do not count
+    assert tried.count(4) == 3  # at 4, 2 and 1
 
 
 def test_a_jump_of_the_loss_is_told_and_nothing_else_happens(trial: Callable[..., Trial]) -> None:

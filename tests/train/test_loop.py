@@ -146,6 +146,19 @@ def test_gradients_of_a_large_step_in_float16(tmp_path: Path, tiny_model_dir: An
     assert error(loss_scale(torch.float16)) < 0.01
 
 
+def test_gradients_that_overflow_in_float16_cost_no_step(tmp_path: Path, tiny_model_dir: Any) -> None:
+    def trial(name: str, dtype: torch.dtype, scale: float) -> tuple[Trial, TrainingState]:
+        one = Trial(tmp_path / name, tiny_model_dir("llama"), method="full", loss_scale=scale)
+        one.settings = replace(one.settings, autocast=lambda: autocast(torch.device("cpu"), dtype))
+        return one, one.fit()
+
+    exact, _ = trial("float32", torch.float32, 1.0)
+    half, state = trial("float16", torch.float16, 2.0**30)
+    assert state.skipped == []
+    assert 1024 <= (state.loss_scale or 0) < 2.0**30
+    assert half.losses() == pytest.approx(exact.losses(), rel=1e-2)
+
+
 def _gradients(
     folder: Path, tiny_model_dir: Any, rows: list[Encoded], dtype: torch.dtype, *, scale: float
 ) -> list[torch.Tensor]:
@@ -155,7 +168,7 @@ def _gradients(
             parameter.mul_(0.1 if parameter.ndim > 1 else 1)
     mixed = replace(trial.settings, autocast=lambda: autocast(torch.device("cpu"), dtype))
     sizes = MicroBatches(800, longest=101)
-    _accumulate(trial.model, rows, range(64), settings=mixed, sizes=sizes, step=0, seed=0)
+    _accumulate(trial.model, rows, range(64), settings=mixed, sizes=sizes, step=0, seed=0, scale=scale)
     return [parameter.grad for parameter in trial.model.parameters() if parameter.grad is not None]
 
 

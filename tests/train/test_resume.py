@@ -76,6 +76,13 @@ def test_compiled_layers_go_on_to_the_bit(mode: str, harness: Callable[[str], An
     assert_equal(contents(tmp_path, one.start(tmp_path)), whole)
 
 
+def test_scaling_the_loss_changes_no_digit(harness: Callable[[str], Any]) -> None:
+    scaled, plain = harness("scaled")[1], harness("lora")[1]
+    assert 1 < scaled["state"]["loss_scale"] < 2.0**128
+    assert scaled["weights"] == plain["weights"]
+    assert scaled["metrics"] == plain["metrics"]
+
+
 def test_a_plateau_lowers_the_rate_of_the_schedule_and_is_told(harness: Callable[[str], Any]) -> None:
     one, whole = harness("plateau on phases")
     schedule = resolve.schedule_for(one.config, STEPS)

@@ -94,7 +94,7 @@ def _choose_dtype_for(device: torch.device, total_parameters: int) -> tuple[torc
 
 
 def loss_scale(dtype: torch.dtype) -> float:
-    """What a mean loss is multiplied by before its backward pass, and gradients are divided by after it.
+    """What a mean loss is multiplied by before its backward pass, and gradients are divided by after it, to begin with.
 
     float16 has no numbers below 6e-8 and rounds those below 6e-5, where the gradients lie that a single token has of a
     mean over thousands (Micikevicius et al. 2018, arXiv:1710.03740, section 3.2). Of gradients of 1 it leaves room for

@@ -45,7 +45,8 @@ class TrainingState:
     the plan asked for (a stop makes others): where a roll-back goes, whether or not the run was ever stopped.
     skipped: steps whose loss or gradient was not finite. rate_factor: what the schedule's rate is multiplied by; a
     roll-back and a plateau lower it. recent_losses: what a loss is compared with. tokens_per_batch: what fits into
-    memory, if less than asked for. one_lane: passes side by side did not fit.
+    memory, if less than asked for. one_lane: passes side by side did not fit. loss_scale: what the loss is multiplied
+    by for the backward pass in float16, once a step was done; scaled_steps: for how many steps it has been.
     """
 
     step: int = 0
@@ -63,6 +64,8 @@ class TrainingState:
     recent_losses: list[float] = field(default_factory=list)
     tokens_per_batch: int | None = None
     one_lane: bool = False
+    loss_scale: float | None = None
+    scaled_steps: int = 0
 
 
 class Checkpoints:

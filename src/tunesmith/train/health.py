@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from tunesmith.errors import TrainingError
 from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.device import ALONE, Processes
 
+Found = TypeVar("Found")
 Answer = Literal["skip", "roll back", "stop"]
 
 _COMPARED_LOSSES = 32
@@ -20,6 +21,8 @@ _FEWEST_LOSSES = 8
 _SPIKE_DEVIATIONS = 8.0
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _SMALLEST_SPREAD = 0.02  # as a share of the median: losses that hardly differ have no spikes of a hundredth
+_HIGHEST_SCALE = 2.0**16  # with as many tokens in a step, each has the gradient that it has by itself
+_STEPS_TO_RAISE = 2000
 
 
 class NonFinite(TrainingError):
@@ -37,6 +40,40 @@ class NonFinite(TrainingError):
     def summary(self) -> str:
         """What and where in one line."""
         return f"{self.message} {self.cause}"
+
+
+class Overflow(NonFinite):
+    """The gradient is NaN or infinite and the loss is not: with the loss scaled less the gradient may be finite."""
+
+
+def with_loss_scale(state: TrainingState, first: float, compute: Callable[[float], Found]) -> Found:
+    """`compute(scale)` for a step, tried again at half the scale for as long as the gradient overflows.
+
+    What fits is remembered, and doubled after 2,000 steps in which it did: the numbers of torch.amp.GradScaler, which
+    leaves out a step that overflows, as Micikevicius et al. 2018 do (arXiv:1710.03740, section 3.2). Here it is
+    computed, and a power of two changes no digit, so the run is one without overflow.
+
+    Args:
+        first: what the run begins with; 1 where nothing is scaled.
+
+    Raises:
+        Overflow: at scale 1 too; the scale stays what it was.
+    """
+    before = scale = state.loss_scale or first
+    while True:
+        try:
+            found = compute(scale)
+            break
+        except Overflow:
+            if scale <= 1:
+                raise
+        scale /= 2
+    if first != 1:
+        state.scaled_steps = state.scaled_steps + 1 if scale == before else 1
+        if state.scaled_steps >= _STEPS_TO_RAISE and scale < _HIGHEST_SCALE:
+            scale, state.scaled_steps = 2 * scale, 0
+        state.loss_scale = scale
+    return found
 
 
 def raise_on_all(problem: NonFinite | None, processes: Processes) -> None:

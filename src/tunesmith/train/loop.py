@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from tunesmith.train.budget import MEMORY_FIX, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.ewc import Ewc
-from tunesmith.train.health import NonFinite, answer_to, raise_on_all, remembered, spike
+from tunesmith.train.health import NonFinite, Overflow, answer_to, raise_on_all, remembered, spike, with_loss_scale
 from tunesmith.train.observe import Event, EventKind, Observer
 from tunesmith.train.optimizer import build_optimizer
 from tunesmith.train.schedule import Plateau
@@ -45,7 +46,8 @@ class LoopSettings:
     patience: validations without a gain over `threshold` before stopping early. plateau: before the rate is lowered.
     processes: those that compute a step together. They take the same steps as one would.
     lanes: the passes of a step that are computed side by side. rate_factors: what the schedule's rate is multiplied by
-    for groups of parameters. penalty: what is minimised beside the loss. loss_scale: of the backward pass alone.
+    for groups of parameters. penalty: what is minimised beside the loss. loss_scale: what the loss of the first step is
+    multiplied by for its backward pass.
     """
 
     schedule: Callable[[int], float]
@@ -128,12 +130,14 @@ def fit(
         except PutOff:  # it stays pending
             return None
 
-    def gradients(window: Sequence[int]) -> dict[str, float]:
+    def gradients(window: Sequence[int], scale: float) -> dict[str, float]:
         def attempt() -> tuple[float, NonFinite | None]:
             optimizer.zero_grad(set_to_none=True)  # nothing stays of an attempt that ran out of memory
             # dropout follows from the step: no RNG state to save
             seed = _step_seed(plan.seed, state.step, processes.rank)
-            return _accumulate(model, rows, window, settings=settings, sizes=micro, step=state.step, seed=seed)
+            return _accumulate(
+                model, rows, window, settings=settings, sizes=micro, step=state.step, seed=seed, scale=scale
+            )
 
         def halved() -> None:
             state.tokens_per_batch, state.one_lane = micro.limit, micro.lanes < settings.lanes.count
@@ -156,7 +160,8 @@ def fit(
         # The longest rows first, and twice, so that the second pass meets the gradients of the first: if memory runs
         # out, it does so now and not hours from now.
         with suppress(NonFinite):  # if these rows are bad, the step that they belong to will tell
-            gradients(_longest(rows, plan.rows_per_step, tokens=2 * micro.limit * processes.world))
+            longest = _longest(rows, plan.rows_per_step, tokens=2 * micro.limit * processes.world)
+            gradients(longest, state.loss_scale or settings.loss_scale)
 
     unsaved = False  # whether there is something that no checkpoint holds
     while True:
@@ -202,7 +207,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         try:
-            found = gradients(window)
+            found = with_loss_scale(state, settings.loss_scale, partial(gradients, window))
         except NonFinite as problem:
             answer = answer_to(state, model, processes)
             if answer == "roll back":
@@ -257,8 +262,10 @@ def _accumulate(
     sizes: MicroBatches,
     step: int,
     seed: int,
+    scale: float,
 ) -> tuple[float, NonFinite | None]:
-    """Gradient of the window's mean token loss, as far as this process's rows go, into `.grad`.
+    """Gradient of the window's mean token loss, as far as this process's rows go, into `.grad`. The loss is multiplied
+    by `scale` for the backward pass, and the gradient divided by it afterwards.
 
     Returns:
         Its part of the loss, and what was not finite, if anything.
@@ -279,7 +286,7 @@ def _accumulate(
         value = loss.item()
         if not math.isfinite(value) and not processes.sharded:
             return value, (), batch.rows
-        loss = loss * settings.loss_scale
+        loss = loss * scale
         if lanes.count > 1:  # added up below, in the order of the batches
             return value, torch.autograd.grad(loss, trained, allow_unused=True), batch.rows
         loss.backward()
@@ -301,8 +308,8 @@ def _accumulate(
                     parameter.grad += gradient
             total += value
     for parameter in trained:
-        if parameter.grad is not None and settings.loss_scale != 1:
-            parameter.grad /= settings.loss_scale
+        if parameter.grad is not None and scale != 1:
+            parameter.grad /= scale
     return total, problem
 
 
@@ -312,13 +319,13 @@ def _clip(
     """Scale the gradients down to `max_grad_norm`, all together. Returns their norm before.
 
     Raises:
-        NonFinite: the norm is.
+        Overflow: the norm is NaN or infinite.
     """
     limit = settings.max_grad_norm or math.inf
     total = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], limit)
     norm: float = settings.processes.one(total).item()
     if not math.isfinite(norm):
-        problem = NonFinite("the gradient is not finite", step + 1, [rows[index].row for index in window])
+        problem = Overflow("the gradient is not finite", step + 1, [rows[index].row for index in window])
         raise settings.processes.echo(problem)
     return norm
 
