@@ -18,7 +18,16 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith.config import MethodConfig
 from tunesmith.errors import ResourceError, TrainingError
-from tunesmith.model import LoadedModel, apply_method, load_adapter, load_base, merge, save_adapter, token_nll
+from tunesmith.model import (
+    LoadedModel,
+    apply_method,
+    load_adapter,
+    load_base,
+    load_trained,
+    merge,
+    save_adapter,
+    token_nll,
+)
 from tunesmith.types import Batch
 
 ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi", "phi3", "gemma"]
@@ -127,6 +136,23 @@ def test_full_moves_everything_and_comes_back_whole(
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert torch.equal(logits_of(plain, batch), tuned_logits)
     assert merge(loaded.model) is loaded.model
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES, "gpt_neox"])
+def test_whole_weights_of_an_earlier_run_come_back_unrounded(
+    tiny_model_dir: Callable[[str], Path], tmp_path: Path, batch: Batch, arch: str
+) -> None:
+    """In GPT-NeoX the head has another name in the file than in the model."""
+    base = load_base(str(tiny_model_dir(arch)), dtype="float32")
+    model = apply_method(base.model, MethodConfig(name="full"), dtype=base.dtype)
+    train_two_steps(model, batch)
+    save_adapter(model, tmp_path / "model", tokenizer=base.tokenizer, base_path="unused")
+    again = load_base(str(tmp_path / "model"), dtype="bfloat16").model
+    again = apply_method(again, MethodConfig(name="full"), dtype=torch.bfloat16)
+    wanted, rounded = snapshot(model), snapshot(again)
+    load_trained(again, tmp_path / "model")
+    assert all(torch.equal(weight, wanted[name]) for name, weight in again.named_parameters())
+    assert not all(torch.equal(weight, wanted[name]) for name, weight in rounded.items())
 
 
 def test_a_bfloat16_base_keeps_its_adapter_in_float32(

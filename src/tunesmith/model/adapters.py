@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith.config import BUILTIN_PREFIX
 from tunesmith.errors import ResourceError, SettingsError, TrainingError
-from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, quiet
+from tunesmith.model.load import LoadedModel, explained, load_base, load_tokenizer, name_in_model, quiet
 from tunesmith.model.pissa import as_lora, is_pissa
 from tunesmith.model.source import TOKENIZER_FILES, Source, read_json, refuse_code
 
@@ -140,9 +140,9 @@ def load_trained(model: PreTrainedModel | PeftModel, folder: Path) -> None:
             expected = get_peft_model_state_dict(model, save_embedding_layers=False)
             weights = load_file(folder / ADAPTER_WEIGHTS)
         else:
-            expected = dict(model.named_parameters())
+            expected, called = dict(model.named_parameters()), name_in_model(model)
             weights = {
-                name: tensor
+                called(name): tensor
                 for path in sorted(folder.glob("*.safetensors"))
                 for name, tensor in load_file(path).items()
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.utils import logging as transformers_logging
 
 from tunesmith.errors import ResourceError
@@ -152,6 +154,21 @@ def load_skeleton(path: str, revision: str | None = None) -> PreTrainedModel:
     source = find_source(path, revision)
     with quiet(), explained(path):
         return _skeleton(source)
+
+
+def name_in_model(model: PreTrainedModel) -> Callable[[str], str]:
+    """Name of a tensor in a file -> its name in the model, wherever transformers only renames.
+
+    It saves some under older names than its model has: the head of GPT-NeoX is embed_out.
+    """
+    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+
+    def called(key: str) -> str:
+        for renaming in renamings:
+            key, _ = renaming.rename_source_key(key)
+        return key
+
+    return called
 
 
 def _skeleton(source: Source) -> PreTrainedModel:

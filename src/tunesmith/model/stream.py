@@ -7,7 +7,7 @@ The sums are PEFT's own: each adapted layer is built from its meta twin, given i
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 
 from tunesmith.errors import ResourceError, TrainingError
 from tunesmith.model.adapters import (
@@ -32,7 +30,7 @@ from tunesmith.model.adapters import (
     refuse_other_base,
     refuse_unfitting,
 )
-from tunesmith.model.load import explained, load_skeleton, quiet
+from tunesmith.model.load import explained, load_skeleton, name_in_model, quiet
 from tunesmith.model.source import compute_fingerprint, find_source, read_json
 
 _PEFT_PREFIX = "base_model.model."
@@ -181,10 +179,9 @@ class _WeightFiles(Mapping[str, Tensor]):
     """The safetensors of a folder under the names of transformers' model, each read in float32 when asked for."""
 
     def __init__(self, skeleton: PreTrainedModel, folder: Path) -> None:
-        # transformers saves some tensors under older names than its model has: the head of GPT-NeoX is embed_out
-        renamings = [each for each in get_model_conversion_mapping(skeleton) if isinstance(each, WeightRenaming)]
+        called = name_in_model(skeleton)
         stored_in = {key: file for path in sorted(folder.glob("*.safetensors")) for key, file in _handles(path).items()}
-        handles = {_renamed(key, renamings): (key, file) for key, file in stored_in.items()}
+        handles = {called(key): (key, file) for key, file in stored_in.items()}
         self._folder = folder
         self._found: dict[str, tuple[str, Any]] = {}
         tied: dict[int, list[str]] = {}
@@ -227,13 +224,6 @@ def _handles(path: Path) -> dict[str, Any]:
     """Key -> the open file that holds it. Pages are mapped, so an open file takes no memory."""
     file: Any = safe_open(path, framework="pt")
     return dict.fromkeys(file.keys(), file)
-
-
-def _renamed(key: str, renamings: Iterable[WeightRenaming]) -> str:
-    """The name that transformers' model has for what a file calls `key`, wherever it only renames."""
-    for renaming in renamings:
-        key, _ = renaming.rename_source_key(key)
-    return key
 
 
 def _stored_name(name: str) -> str:
