@@ -210,6 +210,24 @@ def test_all_differences_are_named_together(tmp_path: Path, monkeypatch: pytest.
     assert accepting.messages == [f"resuming although {problem}" for problem in refused.value.problems]
 
 
+@pytest.mark.parametrize("model", [torch.nn.Linear(3, 2), torch.nn.Linear(2, 2, bias=False)], ids=["shape", "name"])
+def test_weights_of_another_model_are_refused_whatever_is_accepted(model: torch.nn.Module, tmp_path: Path) -> None:
+    same, _ = saved_as(tmp_path, {"method": {"r": 4}})
+    checkpoints = Checkpoints(tmp_path, identity={"method": {"r": 8}}, keep=1, allow_drift=True)
+    checkpoints.check(same)
+    with pytest.raises(SettingsError, match="step-000001 do not fit the model that is to be trained") as refused:
+        checkpoints.check(model)
+    assert refused.value.fix
+
+
+def test_another_optimizer_is_refused_whatever_is_accepted(tmp_path: Path) -> None:
+    model, _ = saved_as(tmp_path, identity(config_of(**{"train.optimizer": "muon"})))
+    now = identity(config_of(seed=1))
+    with pytest.raises(SettingsError, match="cannot be resumed with another optimizer") as refused:
+        Checkpoints(tmp_path, identity=now, keep=1, allow_drift=True).check(model)
+    assert refused.value.problems == ('train.optimizer was "muon", is "adamw"',)
+
+
 def test_settings_of_pretraining_are_none_of_a_run_that_is_no_pretraining() -> None:
     section = {"pretrain.documents": ["docs.jsonl"], "pretrain.context": 64}
     assert identity(config_of(**section)) == identity(config_of())

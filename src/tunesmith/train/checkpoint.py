@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -35,6 +36,7 @@ from tunesmith.runs import (
 from tunesmith.train.device import ALONE, Processes
 
 _FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
+_LASTING = "train.optimizer was"  # the difference that nobody can accept
 
 
 @dataclass(slots=True)
@@ -169,13 +171,14 @@ class Checkpoints:
         """Whether training can start here, asked before anything is written.
 
         Raises:
-            SettingsError: the newest checkpoint belongs to other data, settings or versions; all differences are named.
-            Or the processes themselves differ in them.
+            SettingsError: the newest checkpoint belongs to other data, settings or versions, which are named; to
+            another method or model, which nobody can accept; or the processes themselves differ.
             ResourceError: the checkpoints still to be kept, and one more while it is written, do not fit on the disk.
         """
 
         def check() -> None:
             self._check_identity()
+            self._check_shapes(_trainable(model))
             count = max(1, self.keep + 1 - len(self.list()))
             require_free(self.folder, count * checkpoint_bytes(model), purpose=f"room for {count} checkpoints")
 
@@ -254,6 +257,13 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # damaged: `restore` sets it aside
             different = list(_differences(stored, self.identity))
+            lasting = [difference for difference in different if difference.startswith(_LASTING)]
+            if lasting and self.allow_drift:
+                raise SettingsError(
+                    f"{folder} cannot be resumed with another optimizer, to which its state says nothing:",
+                    problems=tuple(lasting),
+                    fix="restore it, or start a new run",
+                )
             if different and not self.allow_drift:
                 raise SettingsError(
                     f"{folder} cannot be resumed: it belongs to other data, settings or versions:",
@@ -262,6 +272,24 @@ class Checkpoints:
                 )
             notes = [f"resuming although {difference}" for difference in different]
             self.messages += [note for note in notes if note not in self.messages]
+            return
+
+    def _check_shapes(self, trained: Mapping[str, torch.Tensor]) -> None:
+        expected = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+        for folder in reversed(self.list()):
+            try:
+                with safe_open(folder / "weights.safetensors", framework="pt") as file:
+                    stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # not a dict
+            except (OSError, SafetensorError):
+                continue  # damaged: `restore` sets it aside
+            unlike = sorted(name for name, _ in stored.items() ^ expected.items())
+            if unlike:
+                was, now = (shapes.get(unlike[0], "nothing") for shapes in (stored, expected))
+                raise SettingsError(
+                    f"the weights in {folder} do not fit the model that is to be trained",
+                    cause=f"{unlike[0]} was {was}, is {now}",
+                    fix="restore the method and the model that the run was started with, or start a new run",
+                )
             return
 
     def _prune(self, newest: Path, state: TrainingState) -> None:
