@@ -128,6 +128,16 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         ("x,y,\n1,2,\n", ("x", "y")),
         ("Name\nA long first sentence here.\nAnother long sentence here.\n", ("Name",)),
         ("apple\npear\nplum\n", ("column1",)),
+        (
+            '"Question\n(customer)","Answer\n(at most 300 words, please)"\na?,b\nc?,d\n',
+            ("Question (customer)", "Answer (at most 300 words, please)"),
+        ),
+        ('"Customer\nwants","Our\nreply"\nto pay,Click Pay\nto go,Click Go\n', ("Customer wants", "Our reply")),
+        (
+            "Time,What is your question?,What would you say?\n" + "3/1/24 9:05 AM,How do I pay?,Click Pay.\n" * 3,
+            ("Time", "What is your question?", "What would you say?"),
+        ),
+        ("n/a,Who is it?,It is me.\n" + "12,How do I pay?,Click Pay.\n" * 3, ("column1", "column2", "column3")),
     ],
 )
 def test_header(text: str, columns: tuple[str, ...]) -> None:
@@ -138,6 +148,12 @@ def test_rows_above_the_header_are_told() -> None:
     table = parse("Export of today,\nQuestion,Answer\na?,b\n")
     assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,))]
     assert table.records[0].row == 3
+
+
+def test_rows_above_a_table_without_a_header_are_told() -> None:
+    table = parse("Export of today,\nHow do I pay?,Click Pay.\nHow do I go?,Click Go.\n")
+    assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,)), ("no_header", ())]
+    assert table.rows_read == 2
 
 
 def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:

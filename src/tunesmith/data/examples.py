@@ -12,6 +12,7 @@ from typing import Any
 
 from tunesmith.data.clean import is_blank, normalise_newlines, tidy
 from tunesmith.data.facts import as_turns
+from tunesmith.data.names import plain_heading
 from tunesmith.data.table import cell_text
 from tunesmith.types import Example, Message, Record, Role
 
@@ -70,7 +71,7 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
 def _repeats_header(record: Record) -> bool:
     """Two cells at least, and each says the name of its column: for printing, or between tables one below the other."""
     filled = {name: cell for name, cell in record.cells.items() if not is_blank([cell])}
-    return len(filled) > 1 and all(" ".join(cell_text(cell).split()) == name for name, cell in filled.items())
+    return len(filled) > 1 and all(plain_heading(cell_text(cell)) == name for name, cell in filled.items())
 
 
 Built = tuple[Message, ...] | Unusable

@@ -22,9 +22,17 @@ Kind = Literal["text", "messages", "conversations", "turn", "nested", "empty"]
 
 _SAMPLED_ROWS = 20_000
 _SAMPLED_KINDS = 50
-_NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
+_NUMBER = re.compile(r"[+-]?[\d\s.,]*\d ?%?")
 _CODE = re.compile(r"(?=\S*\d)[\w./:-]{6,}")  # ids, dates, times: no space, a digit
 _LINK = re.compile(r"(https?|ftp)://\S+|www\.\S+")
+_ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.\w+")  # of mail
+# "2024-03-01 10:00:00", "3/1/24 9:05 AM GMT+1", "5. Jan 2024": digits, signs between them, and the words of a calendar
+_CALENDAR = (
+    r"\b([ap]\.?m\.?|utc|gmt|[mc]es?t|uhr|h|(mon|tue|tues|wed|wednes|thu|thurs|fri|sat|satur|sun)(day)?|jan(uary)?"
+    r"|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)\b"
+)
+_MOMENT = re.compile(rf"(?=.*\d)(\d|[\s.,:/+-]|(?<=\d)[tz]|{_CALENDAR})+", re.IGNORECASE)
+_LONGEST_CODE = 40  # characters of a moment
 _LONGEST_CLASS = 40  # characters
 _LONGEST_CLASS_WORDS = 4
 
@@ -99,14 +107,21 @@ def _facts(name: str, cells: Sequence[object]) -> ColumnFacts:
         median_length=median(map(len, texts)) if texts else 0.0,
         mean_words=fmean(len(text.split()) for text in texts) if texts else 0.0,
         question_share=share(text.endswith(("?", "？", "؟")) for text in texts),
-        code_share=share(map(_is_code, texts)),
+        code_share=share(map(is_code, texts)),
         bracket_share=share("[" in text and "]" in text for text in texts),
         has_line_breaks=any("\n" in text for text in texts),
     )
 
 
-def _is_code(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in (_NUMBER, _CODE, _LINK))
+def is_code(text: str) -> bool:
+    """Whether a cell is a number, a moment, an id, an address: nothing to read.
+
+    >>> [is_code(text) for text in ("12,5 %", "3/1/24 9:05 AM", "AB-1234", "a.b@c.de", "May I?", "on 3 May")]
+    [True, True, True, True, False, False]
+    """
+    if len(text) <= _LONGEST_CODE and _MOMENT.fullmatch(text):
+        return True
+    return any(pattern.fullmatch(text) for pattern in (_NUMBER, _CODE, _LINK, _ADDRESS))
 
 
 def _kind(filled: Sequence[object]) -> Kind:

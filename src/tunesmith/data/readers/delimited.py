@@ -79,7 +79,8 @@ def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = 
     where = f'sheet "{sheet}": ' if sheet else ""
     if header.titles:
         rows = tuple(numbers[index] for index in header.titles)
-        yield Finding("note", "title_rows", f"{where}text above the header was passed over", rows=rows)
+        below = "header" if header.index is not None else "table"
+        yield Finding("note", "title_rows", f"{where}text above the {below} was passed over", rows=rows)
     if header.index is None and header.names:
         named = ", ".join(name for name in header.names if name)
         yield Finding(
