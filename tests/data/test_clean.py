@@ -29,6 +29,9 @@ from tunesmith.types import Example, Message, Record
         ("Run:\n```\na  =  1\n\n\n\nb\n```\nthen  stop", "Run:\n```\na  =  1\n\n\n\nb\n```\nthen stop"),
         ("~~~\na  b\n```\nc  d\n~~~\ne  f", "~~~\na  b\n```\nc  d\n~~~\ne f"),
         (" \n\t ", ""),
+        ("\u200b", ""),
+        ("\u200e a\u200bb \u200b\n", "a\u200bb"),
+        ("Lo\u0308sung \u30cf\u3099 \u1112\u1161\u11ab \ufa19", "Lösung \u30d0 \ud55c \ufa19"),
     ],
 )
 def test_tidy(text: str, tidied: str) -> None:
@@ -223,6 +226,8 @@ def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Ex
         ("mojibake", "x", "a person\u00e2\u20ac\u2122s thoughts"),
         ("mojibake", "x", "caf\u00c3\u00a9"),
         ("mojibake", "x\ufffd", "y"),
+        ("control_characters", "x", "ca\0ll"),
+        ("control_characters", "x\x07", "y"),
         ("placeholders", "x", "I am {{name}}."),
         ("end_marker", "x", "Yes.###eos_token###"),
         ("end_marker", "x", "Yes.<|endoftext|>"),

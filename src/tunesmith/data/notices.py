@@ -19,6 +19,7 @@ _CONTINUATION = (
     "\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
 )
 _MOJIBAKE = re.compile(f"[\u00c2\u00c3]{_CONTINUATION}|[\u00e0-\u00ef]{_CONTINUATION}{{2}}|\u00e2\u20ac|\ufffd")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _PLACEHOLDER = re.compile(r"\{\{\s*\w[\w .-]*\}\}")
 _END_MARK = re.compile(r"(#{2,}\w*(eos|end)\w*#{2,}|<\|\w+\|>|</s>|<eos>|\[eos\])$", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^#{2,3} ?(instruction|response|question|answer|input|output)\b ?:?", re.MULTILINE | re.I)
@@ -51,6 +52,13 @@ _CHECKS: Mapping[str, _Check] = {
         "warning",
         'letters spoiled by a wrong encoding, such as "{found}"',
         "repair them in the source; a model learns to write them",
+    ),
+    "control_characters": _Check(
+        _CONTROL,
+        "anywhere",
+        "warning",
+        "characters that no text has, such as {found!r}",
+        "remove them in the source; a model learns to write them",
     ),
     "placeholders": _Check(
         _PLACEHOLDER,
@@ -135,10 +143,10 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
 
 
 def _text_of(example: Example, place: str) -> str:
-    """What is searched; several texts are parted by a zero byte. Plain text has neither question nor answer."""
+    """What is searched; several texts are parted by a vertical tab. Plain text has neither question nor answer."""
     if example.text is not None:
         return example.text if place == "anywhere" else ""
     if place == "answer":
         return example.answer
     wanted = [message for message in example.messages if place == "anywhere" or message.role == "user"]
-    return "\0".join(f"{message.content}\0{message.context or ''}" for message in wanted)
+    return "\v".join(f"{message.content}\v{message.context or ''}" for message in wanted)
