@@ -72,6 +72,19 @@ def test_folder_instead_of_file(tmp_path: Path) -> None:
     assert "a.csv" in str(error.fix)
 
 
+def test_a_folder_of_divided_data_is_told_how_to_be_named(tmp_path: Path) -> None:
+    for name in ("faq-train.csv", "faq-test.csv", "README.md"):
+        write(tmp_path, name, CSV)
+    fix = failure(tmp_path).fix
+    assert fix == f"name the files in it: {tmp_path}/faq-train.csv --data.test_path {tmp_path}/faq-test.csv"
+
+
+def test_zero_bytes_are_told_with_their_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", CSV.replace("We", "W\0"))
+    assert failure(path).cause == "the first is in line 3"
+    assert read(DataConfig(encoding="utf-8"), path).rows_read == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("ending", ["csv", "xlsx", "json", "txt", "parquet"])
 def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:

@@ -187,7 +187,8 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str, marks: SheetMarks) -
     header = find_header(rows)
     numbers = range(top + 1, top + 1 + len(rows))
     columns = sum(name is not None for name in header.names)
-    findings = [*header_findings(header, numbers, name), *marks_findings(marks, name)]
+    named = {left + column + 1: heading for column, heading in enumerate(header.names) if heading is not None}
+    findings = [*header_findings(header, numbers, name), *marks_findings(marks, name, named)]
     tables = tables_beside(rows[header.index]) if header.index is not None else []
     if tables:
         records = _records_beside(rows, header, numbers, tables, name)
