@@ -153,6 +153,8 @@ def each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         DataError: there are too many of both to be meant so.
     """
+    if not any(isinstance(value, list) for value in item.values()):
+        return [dict(item)]
     listed: dict[str, list[Any]] = {}
     for parts in (_ASKING, _ANSWERING):
         keys = _named(item, parts)
