@@ -38,6 +38,21 @@ def test_delimiter_is_found(delimiter: str) -> None:
     assert rows_of(table) == [tuple(line) for line in lines[1:]]
 
 
+@pytest.mark.parametrize("line", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;;;\n"])
+def test_the_line_that_tells_excel_the_delimiter_is_obeyed(line: str) -> None:
+    table = parse(line + "Frage;Antwort;Nr\n" + "Wo, und wann?;Hier, jetzt;1\n" * 3)
+    assert (table.delimiter, table.columns) == (";", ("Frage", "Antwort", "Nr"))
+    assert [record.row for record in table.records] == [3, 4, 5]
+    assert table.findings == ()
+
+
+@pytest.mark.parametrize("rows", ["a?,One,two\n" * 3 + "b?,c\n", "1,a?,b\n" * 3])
+def test_cells_beyond_the_last_heading_are_told(rows: str) -> None:
+    found = {finding.code: finding for finding in parse("question,answer\n" + rows).findings}
+    assert found["unnamed_columns"].rows == (2, 3, 4)
+    assert found["unnamed_columns"].message == '3 rows go on beyond the last heading, in "column3"'
+
+
 def test_delimiter_setting_overrules() -> None:
     assert parse("a;b,c\n1;2,3\n", delimiter=",").columns == ("a;b", "c")
 

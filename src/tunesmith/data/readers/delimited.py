@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NO_DELIMITER = "\x1f"  # unit separator: stands in for a delimiter where the file has one column
 _SAMPLE_CHARACTERS = 65536
 _LEAST_CONSISTENCY = 0.6  # share of rows with the usual number of cells below which a character delimits nothing
+
+# the first line of a file that Excel is to open, whatever the country: "sep=;"
+_TOLD_DELIMITER = re.compile(r"\s*\"?sep=(?P<delimiter>[^\r\n])\"?[^\w\r\n]*(\r\n|\r|\n)", re.IGNORECASE)
 
 TOO_MANY_CELLS = "too many cells"
 
@@ -46,7 +50,10 @@ def read_tsv(source: Source) -> Table:
 
 def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     text, encoding, findings = decode(source)
-    delimiter = source.delimiter or _sniff_delimiter(text, preferred)
+    told = _TOLD_DELIMITER.match(text)
+    if told is not None:
+        text = "\n" + text[told.end() :]  # rows keep their numbers
+    delimiter = source.delimiter or (told["delimiter"] if told else _sniff_delimiter(text, preferred))
     lines, quoting_findings = _parse(text, delimiter)
     while lines and not any(cell.strip() for cell in lines[-1].cells):
         lines.pop()
@@ -68,6 +75,7 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
             *quoting_findings,
             *header_findings(header, [line.number for line in lines]),
             *joined_findings,
+            *_unnamed_findings(heading, body, names),
             *uneven_findings,
         ),
         sha256=source.sha256,
@@ -226,6 +234,21 @@ def _width(header_cells: Sequence[str], body: Sequence[_Line]) -> int:
     """Columns of the table: the header's cells, or the usual number of cells where that is more."""
     widths = Counter(len(line.cells) for line in body if line.cells)
     return max([len(header_cells), *(width for width, _ in widths.most_common(1))])
+
+
+def _unnamed_findings(heading: Sequence[str], body: Sequence[_Line], names: Sequence[str | None]) -> Iterator[Finding]:
+    """Whether most rows go on beyond the headings: texts that were cut at a delimiter, or numbers of rows in front."""
+    last = max((column for column, cell in enumerate(heading) if cell.strip()), default=len(names))
+    longer = [line.number for line in body if any(cell.strip() for cell in line.cells[last + 1 : len(names)])]
+    if longer and 2 * len(longer) > len(body):
+        beyond = ", ".join(f'"{name}"' for name in names[last + 1 :] if name is not None)
+        yield Finding(
+            "warning",
+            "unnamed_columns",
+            f"{len(longer)} rows go on beyond the last heading, in {beyond}",
+            fix="if a text was cut there, put such texts in double quotes or set data.delimiter; else name the columns",
+            rows=tuple(longer),
+        )
 
 
 def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> Iterator[Finding]:
