@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.clean import normalise_question, question_key, tidy
-from tunesmith.data.examples import Unusable, build_example
+from tunesmith.data.examples import MALFORMED, Unusable, build_example
 from tunesmith.data.notices import notices
 from tunesmith.types import Example, Message, Record
 
@@ -174,6 +174,13 @@ def test_sharegpt_roles() -> None:
     assert [role for role, _ in messages({"c": turns}, "sharegpt", SHAREGPT)] == roles
 
 
+def test_gemini_parts() -> None:
+    cell = [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}, {"role": "model", "parts": [{"text": "c"}]}]
+    built = build({"m": cell}, "messages", MESSAGES)
+    assert isinstance(built, Example)
+    assert [(message.role, message.content) for message in built.messages] == [("user", "a\nb"), ("assistant", "c")]
+
+
 def test_tool_calls_are_what_the_assistant_says() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"q": 5}'}}
     turns = [turn("user", "Find"), {"role": "assistant", "content": None, "tool_calls": [call]}]
@@ -204,11 +211,12 @@ def test_a_conversation_without_a_question_is_kept() -> None:
     [
         ([turn("user", "a")], "no answer turn"),
         ([turn("user", "a"), turn("assistant", "  ")], "no answer turn"),
-        ([turn("user", "a"), turn("robot", "b")], "malformed conversation"),
-        ([turn("user", "a"), "b"], "malformed conversation"),
-        ([turn("user", {"x": 1}), turn("assistant", "b")], "malformed conversation"),
-        ([turn("user", [{"type": "image_url"}]), turn("assistant", "b")], "malformed conversation"),
-        ("Hi there", "malformed conversation"),
+        ([turn("user", "a"), turn("robot", "b")], f"{MALFORMED}: a role other than system, user, assistant and tool"),
+        ([turn("user", "a"), "b"], f"{MALFORMED}: a turn is no object"),
+        ([turn("user", {"x": 1}), turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ([turn("user", [{"type": "image_url"}]), turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ([{"role": "user", "text": "a"}, turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ("Hi there", MALFORMED),
         ("", "empty conversation"),
     ],
 )

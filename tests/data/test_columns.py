@@ -177,6 +177,12 @@ def test_one_known_name_and_one_odd_one() -> None:
     assert '"Response" (by name)' in detection.reason
 
 
+def test_a_context_is_no_answer() -> None:
+    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "answers": [[1], [2], [3], [4]]}
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        detect_columns(table_of(columns), DataConfig(shape="qa"))
+
+
 def test_ids_numbers_and_links_are_never_guessed() -> None:
     table = table_of(
         {

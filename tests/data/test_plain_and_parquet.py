@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.config import DataConfig
-from tunesmith.data import read
+from tunesmith.config import DataConfig, RunConfig
+from tunesmith.data import prepare, read
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
@@ -79,6 +79,30 @@ def test_parquet_values_are_exact(tmp_path: Path) -> None:
     assert second["zip"] == second["price"] == second["day"] == ""
     assert second["count"] == "12345678901234567"
     assert second["moment"] == "2024-01-05"
+
+
+def test_nestings_are_laid_flat_as_those_of_json(tmp_path: Path) -> None:
+    """SQuAD as the hub holds it (Rajpurkar et al. 2018): two answers that are one, and a question without any."""
+    answers = [{"text": ["in Köln", "in Köln"], "answer_start": [3, 9]}, {"text": [], "answer_start": []}]
+    rows = {
+        "title": ["x", "x"],
+        "context": ["It is in Köln.", "None."],
+        "question": ["Where?", "Why?"],
+        "answers": answers,
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(rows), path)
+    config = RunConfig()
+    config.data.path = str(path)
+    prepared = prepare(config)
+    assert [(example.question, example.answer) for example in prepared.train] == [("Where?\nIt is in Köln.", "in Köln")]
+    assert prepared.report.columns == {"question": "question", "answer": "answers.text", "context": "context"}
+    assert prepared.report.dropped == {"empty answer": (2,)}
+
+
+def test_parquet_without_rows_has_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    assert read(DataConfig(), tmp_path / "a.parquet").columns == ("question",)
 
 
 def test_damaged_parquet(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ Kind = Literal["text", "messages", "conversations", "turn", "nested", "empty"]
 
 _SAMPLED_ROWS = 20_000
 _SAMPLED_KINDS = 50
+_MOST_ALIKE = 0.8  # of the cells, from which on a column holds conversations and the others are malformed
 _NUMBER = re.compile(r"[+-]?[\d\s.,]*\d ?%?")
 _CODE = re.compile(r"(?=\S*\d)[\w./:-]{6,}")  # ids, dates, times: no space, a digit
 _LINK = re.compile(r"(https?|ftp)://\S+|www\.\S+")
@@ -127,8 +129,10 @@ def is_code(text: str) -> bool:
 def _kind(filled: Sequence[object]) -> Kind:
     if not filled:
         return "empty"
-    kinds = {_kind_of(cell) for cell in islice(filled, _SAMPLED_KINDS)}
-    return kinds.pop() if len(kinds) == 1 else "text" if kinds <= {"text", "empty"} else "nested"
+    kinds = Counter(_kind_of(cell) for cell in islice(filled, _SAMPLED_KINDS))
+    kind, count = kinds.most_common(1)[0]
+    is_chat = kind in ("messages", "conversations") and count >= _MOST_ALIKE * kinds.total()
+    return kind if len(kinds) == 1 or is_chat else "nested"
 
 
 def _kind_of(cell: object) -> Kind:
@@ -143,6 +147,6 @@ def _kind_of(cell: object) -> Kind:
 def _turn_kind(turn: object) -> Literal["messages", "conversations"] | None:
     if not isinstance(turn, Mapping):
         return None
-    if "role" in turn and "content" in turn:
+    if "role" in turn and ("content" in turn or "parts" in turn):
         return "messages"
     return "conversations" if "from" in turn and "value" in turn else None

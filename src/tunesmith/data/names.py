@@ -45,7 +45,9 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("completion", "continuation"),
         ("answer", "response", "output", "target", "chosen", "antwort", "réponse", "respuesta", "ausgabe"),
     ),
-    "messages": (("messages", "conversation", "conversations", "chat", "dialog", "dialogue"), ("chosen", "prompt")),
+    "messages": (
+        ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("chosen", "prompt"),
+    ),
     "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
     "chosen": (("chosen",), ()),
     "text": (
@@ -67,9 +69,9 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OTHER_WORDS = (
     "id", "uid", "uuid", "guid", "key", "index", "idx", "nr", "no", "number", "num", "count", "length", "size", "rank",
     "date", "time", "timestamp", "created", "updated", "source", "url", "link", "href", "file", "path", "author",
-    "lang", "language", "locale", "score", "rating", "vote", "split", "version", "status", "metadata", "meta",
-    "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor", "suggested", "annotation", "anno",
-    "quelle", "datum", "autor", "sprache",
+    "start", "offset", "position", "lang", "language", "locale", "score", "rating", "vote", "split", "version",
+    "status", "metadata", "meta", "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor",
+    "suggested", "annotation", "anno", "quelle", "datum", "autor", "sprache",
 )  # fmt: skip
 
 # How German compounds end: "Kundenfrage", "Musterantwort".
