@@ -128,3 +128,27 @@ def test_a_table_called_txt_is_told(tmp_path: Path) -> None:
     assert "--data.format tsv" in str(read(DataConfig(), tmp_path / "a.txt").findings[0].fix)
     (tmp_path / "b.txt").write_text("\tWhat?\nNo tab here\n")
     assert read(DataConfig(), tmp_path / "b.txt").findings == ()
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_first_line_of_names_makes_a_table_of_txt(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"Question{delimiter}Answer\nWhat?{delimiter}That.\n", encoding=encoding)
+    table = read(DataConfig(), path)
+    assert (table.columns, table.rows_read) == (("Question", "Answer"), 1)
+    assert read(DataConfig(format="txt"), path).columns == ("text",)
+
+
+@pytest.mark.parametrize("text", ["Question, answer\nWe asked.\n", "Question\tAnswer\n", "One, two\nthree, four\n"])
+def test_other_first_lines_do_not(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read(DataConfig(), tmp_path / "a.txt").columns == ("text",)
+
+
+def test_a_table_in_markdown_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# FAQ\n\n| Question | Answer |\n| --- | :-: |\n| What? | That. |\n")
+    (finding,) = read(DataConfig(), tmp_path / "a.md").findings
+    assert "| Question | Answer |" in finding.message
+    (tmp_path / "b.md").write_text("Either | or\n---\nText | text\n")
+    assert read(DataConfig(), tmp_path / "b.md").findings == ()

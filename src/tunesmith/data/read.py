@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tunesmith.config import DataConfig
-from tunesmith.data.readers.delimited import read_csv, read_tsv
+from tunesmith.data.readers.delimited import names_columns, read_csv, read_tsv
 from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, read_jsonl
 from tunesmith.data.readers.kinds import is_html, recognise
 from tunesmith.data.readers.parquet import read_parquet
@@ -109,6 +109,8 @@ def _detect_format(source: Source) -> str:
         return "jsonl"
     if format_name == "jsonl" and holds_array(source.content):
         return "json"
+    if format_name == "txt" and names_columns(source):
+        return "csv"
     return format_name
 
 

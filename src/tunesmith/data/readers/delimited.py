@@ -82,6 +82,24 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     )
 
 
+def names_columns(source: Source) -> bool:
+    """Whether the first line of a text is names of columns alone, parted by what parts the next line too.
+
+    So Excel's "Unicode Text" is a table, though it is called .txt.
+
+    Raises:
+        DataError: it is no text.
+    """
+    text, _, _ = decode(source)
+    lines = [line for line in text[:_SAMPLE_CHARACTERS].splitlines() if line.strip()][:2]
+    for delimiter in _DELIMITERS:
+        names, *rest = (line.split(delimiter) for line in lines)
+        names = [name.strip(' "') for name in names]
+        if len(names) > 1 and all(map(is_known_name, names)) and all(len(cells) >= len(names) for cells in rest):
+            return bool(rest)
+    return False
+
+
 def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = None) -> Iterator[Finding]:
     """What the search for the header passed over. `numbers` are the row numbers of the rows that were searched."""
     where = f'sheet "{sheet}": ' if sheet else ""
