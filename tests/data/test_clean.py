@@ -246,6 +246,8 @@ def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Ex
         ("no_answer", "x", "n/a."),
         ("no_answer", "x", "(see above)"),
         ("no_answer", "x", "???"),
+        ("totals", "Total:", "40"),
+        ("totals", "Gesamtsumme", "12,50"),
         ("html", "x", "<p class='a'>Yes</p>"),
         ("html", "x&nbsp;y", "Yes"),
     ],
@@ -270,6 +272,19 @@ def test_oddities_are_told_with_rows(code: str, question: str, answer: str) -> N
 )
 def test_ordinary_text_is_not_odd(text: str) -> None:
     assert list(notices([qa(text, text)])) == []
+
+
+def test_what_was_found_is_shown_in_a_line() -> None:
+    (finding,) = notices([qa("a", "b", 2), qa("c", "x" * 32_767, 3)])
+    assert finding.code == "no_answer"
+    assert len(finding.message) < 150
+
+
+def test_one_answer_to_everything_is_told() -> None:
+    (finding,) = notices([qa("a", "Call us.", 2), qa("b", "Call us.", 3)])
+    assert (finding.code, finding.level) == ("same_answer", "warning")
+    assert 'all 2 rows have the same answer, "Call us."' in finding.message
+    assert list(notices([qa("a", "Call us.", 2)])) == []
 
 
 def test_oddities_are_told_with_their_sheet_where_there_are_several() -> None:

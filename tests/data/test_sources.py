@@ -229,6 +229,12 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
     [
         ("a.xlsx", b"%PDF-1.7", "a PDF", "two columns"),
         ("a.docx", archive_of("word/document.xml"), "a Word document", "two columns"),
+        (
+            "a.xls",
+            b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet"/>',
+            "an XML spreadsheet of Excel 2003",
+            "save it as .xlsx",
+        ),
         ("a.numbers", archive_of("Index/Document.iwa"), "an Apple Numbers", "Export To > Excel"),
         ("a.odt", archive_of("mimetype", "content.xml"), "an OpenDocument file, but no spreadsheet", "two columns"),
         ("a.zip", archive_of("b.xlsx", "c.csv"), "a zip archive with b.xlsx, c.csv", "unpack it"),

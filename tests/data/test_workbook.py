@@ -456,6 +456,17 @@ def test_headings_can_be_typed(mark: str, heading: str) -> None:
     assert parse(workbook({"S": rows})).columns == ("Frage", "Lösung")
 
 
+def test_a_workbook_of_formulas_without_values_says_what_to_do(tmp_path: Path) -> None:
+    rows: Rows = [["Question", "Answer"], *([f"q{index}?", "=1+1"] for index in range(3))]
+    workbook({"S": rows}).save(tmp_path / "a.xlsx")
+    config = RunConfig()
+    config.data.path = str(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="no row to train on") as caught:
+        prepare(config)
+    assert "formulas without a stored value" in str(caught.value.cause)
+    assert "open the workbook in a spreadsheet program and save it" in str(caught.value.fix)
+
+
 def test_a_formula_that_gives_an_empty_text_is_computed() -> None:
     row = b'<row r="9"><c r="A9" t="str"><f>""</f><v></v></c><c r="B9"><f>1+1</f><v>2</v></c></row></sheetData>'
     marks = check_workbook(Path("a.xlsx"), changed_archive({SHEET: sheet_xml(b"</sheetData>", row)}))

@@ -31,6 +31,12 @@ _NO_ANSWER = re.compile(
 _HTML = re.compile(
     r"</?(p|br|div|span|b|i|strong|em|a|ul|ol|li|table|t[rdh]|h[1-6]|html|body|font)\b[^<>]*>|&nbsp;", re.I
 )
+# "Total" below a table, whose number would be learnt as an answer
+_TOTAL = re.compile(
+    r"\A\W*((grand|sub)?[ -]?totals?|total g[eé]n[eé]ral|sum(me)?|gesamt(summe)?|somme|suma|razem|totale|合計)\W*\Z",
+    re.I,
+)
+_LONGEST_FOUND = 60  # characters of what is shown
 _ESCAPED_NEWLINE = re.compile(r"(?<!\\)\\n(?![a-z]{2})")
 
 
@@ -88,6 +94,13 @@ _CHECKS: Mapping[str, _Check] = {
         'an answer that says nothing yet, such as "{found}"',
         "write the answers or empty the cells; the model learns to say it",
     ),
+    "totals": _Check(
+        _TOTAL,
+        "question",
+        "warning",
+        'a question that looks like the sum below a table, "{found}"',
+        "delete the row in the source; the model learns it as a question",
+    ),
     "html": _Check(
         _HTML,
         "anywhere",
@@ -112,15 +125,28 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
         found = [(example, match) for example, match in searched if match]
         if found:
             have = "1 row has" if len(found) == 1 else f"{len(found)} rows have"
-            message = f"{have} {check.message.format(found=found[0][1][0])}"
+            message = f"{have} {check.message.format(found=_cut(found[0][1][0]))}"
             rows = tuple(example_place(example, several_sheets=several_sheets) for example, _ in found)
             yield Finding(check.level, code, message, check.fix, rows)
+    yield from _same_answer(examples)
     yield from _contradictions(examples, several_sheets)
 
 
 def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
     """How a row is named: by its number, with its sheet in front where there are several."""
     return f"{row.sheet}!{row.row}" if several_sheets and row.sheet is not None else row.row
+
+
+def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Whether all rows, two at least, are answered alike."""
+    answers = {example.answer for example in examples if example.text is None}
+    if len(answers) == 1 and len(examples) > 1:
+        yield Finding(
+            "warning",
+            "same_answer",
+            f'all {len(examples)} rows have the same answer, "{_cut(answers.pop())}"',
+            fix="check the column of answers; the model learns to say this to everything",
+        )
 
 
 def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterator[Finding]:
@@ -140,6 +166,10 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
             f"{have} several different answers; they stay on the same side of the split",
             rows=tuple(dict.fromkeys(example_place(example, several_sheets=several_sheets) for example in found)),
         )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}.."
 
 
 def _text_of(example: Example, place: str) -> str:

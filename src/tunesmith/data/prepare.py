@@ -251,13 +251,22 @@ def _refuse_empty(part: _Part) -> None:
     """Raises DataError: no row is left."""
     if part.examples:
         return
-    purpose = "train on" if part.side == "data" else f"use for {part.side}"
+    message = f"{part.table.path} has no row to {'train on' if part.side == 'data' else f'use for {part.side}'}"
+    if not part.dropped:
+        raise DataError(message, cause="there is no row below the header", fix="write the examples below it")
     reasons = "; ".join(f"{len(rows)} {reason} ({rows_text(rows)})" for reason, rows in part.dropped.items())
     settings = ", ".join(f"{name} = {column!r}" for name, column in part.detection.columns.items())
+    # what may have emptied the cells, such as formulas without values
+    warned = [finding for finding in part.table.findings if finding.level == "warning" and finding.fix]
     raise DataError(
-        f"{part.table.path} has no row to {purpose}",
-        cause=f"{part.rows_read} rows read: {reasons}" if reasons else "there is no row below the header",
-        fix=f"fill in the missing cells, or choose other columns with data.columns (now {settings})",
+        message,
+        cause="; ".join([f"{part.rows_read} rows read: {reasons}", *(finding.message for finding in warned)]),
+        fix="; ".join(
+            [
+                *(str(finding.fix) for finding in warned),
+                f"fill in the missing cells, or choose other columns with data.columns (now {settings})",
+            ]
+        ),
     )
 
 

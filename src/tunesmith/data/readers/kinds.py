@@ -56,6 +56,8 @@ _BY_ENTRY: Mapping[str, Kind] = {
     "content.xml": Kind("an OpenDocument file, but no spreadsheet", None, _COPY_TEXT),
 }
 _OPEN_DOCUMENT = b"application/vnd.oasis.opendocument.spreadsheet"  # an .ods, or an .ots, its template
+_XML_SPREADSHEET = b'xmlns="urn:schemas-microsoft-com:office:spreadsheet"'
+_HEAD_BYTES = 2000
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<table|<head|<body)", re.IGNORECASE)
 
 
@@ -68,6 +70,8 @@ def recognise(path: Path, content: bytes) -> Kind | None:
         return _of_archive(content)
     if content.startswith(_OLE):
         return _of_compound(content)
+    if _XML_SPREADSHEET in content[:_HEAD_BYTES]:
+        return Kind("an XML spreadsheet of Excel 2003", None, _SAVE_AS_XLSX)
     for start, kind in _BY_START.items():
         if content.startswith(start):
             return kind
