@@ -177,6 +177,14 @@ def test_one_known_name_and_one_odd_one() -> None:
     assert '"Response" (by name)' in detection.reason
 
 
+def test_questions_without_answers_are_told() -> None:
+    assert (
+        "no column answers" in codes(table_of({"Question": QUESTIONS, "Id": ["1", "2", "3", "4"]}))["questions_alone"]
+    )
+    assert "questions_alone" not in codes(table_of({"Text": QUESTIONS}))
+    assert detect_columns(table_of({"Question": QUESTIONS}), DataConfig(shape="text")).findings == ()
+
+
 def test_a_context_is_no_answer() -> None:
     columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "answers": [[1], [2], [3], [4]]}
     with pytest.raises(DataError, match="cannot tell which columns"):

@@ -73,6 +73,19 @@ def test_a_number_that_stands_in_the_first_row_only_holds_for_those_below() -> N
     assert gather(unknown, DataConfig()) is unknown
 
 
+@pytest.mark.parametrize("answering", ["Support Team", "Customer Support", "support@acme.org", "Agent 007"])
+def test_customers_may_have_names(answering: str) -> None:
+    rows = [
+        ["7", "Anna S.", "It is stuck."],
+        ["7", answering, "Turn it."],
+        ["8", "b@c.de", "Where?"],
+        ["8", answering, "Here."],
+    ]
+    table = gather(table_of(["Ticket", "Sender", "Message"], rows), DataConfig())
+    assert [[turn["role"] for turn in record["messages"]] for record in cells(table)] == [["user", "assistant"]] * 2  # type: ignore[attr-defined]
+    assert f'answers are those of "{answering}"' in table.findings[0].message
+
+
 @pytest.mark.parametrize("config", [DataConfig(shape="label"), DataConfig(columns={"text": "Message"})])
 def test_settings_say_that_rows_are_examples(config: DataConfig) -> None:
     assert gather(CHAT, config) is CHAT

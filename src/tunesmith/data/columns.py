@@ -104,6 +104,8 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
     if best.score < _BY_NAME:
         findings.append(_uncertain(best))
+    elif best.shape == "text" and config.shape == "auto" and name_weight(best.columns["text"], "question") > 0:
+        findings.append(_unanswered(best.columns["text"]))
     used_columns = {name for fit in used.values() for name in fit.columns.values()}
     findings += left_out(best.shape, best.columns, table, used=used, used_columns=used_columns)
     rows = [record for sheet in used for record in groups[sheet]]
@@ -313,6 +315,15 @@ def _uncertain(best: _Fit) -> Finding:
         "columns_guessed",
         f"the names of the columns do not tell what they are; taken by content: {_columns_clause(best)}",
         fix=f"check that; to set it yourself: {settings}",
+    )
+
+
+def _unanswered(column: str) -> Finding:
+    return Finding(
+        "warning",
+        "questions_alone",
+        f'no column answers "{column}", so its cells are learnt as plain text',
+        fix=f'if one does: --data.columns.question "{column}" --data.columns.answer NAME; if not: --data.shape text',
     )
 
 

@@ -13,6 +13,7 @@ What is found is told; a set shape or column says that rows are examples already
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +33,8 @@ _SPEAKERS: Mapping[str, Role] = {
 }
 _SPEAKER_COLUMNS = frozenset({"role", "sender", "speaker", "author", "from", "who", "absender", "rolle", "participant"})
 _CHAT_WORDS = frozenset({"conversation", "chat", "session", "thread", "dialog", "dialogue", "ticket", "case", "call"})
+_ANSWERS_AMONG_NAMES = (0.2, 0.8)  # share of the messages that are answers, where those who ask are called by name
+_MOST_NAMED = 3  # speakers in one sentence
 _MOST_KNOWN = 0.9  # of the speakers, from which on a column tells who speaks
 
 _QUESTION = r"q|f|question|frage|pregunta|domanda|pergunta|user|human|问|問"
@@ -65,7 +68,7 @@ def _chats(table: Table) -> Table | None:
     for record in table.records:
         if is_blank(record.cells.values()):
             continue
-        role = _SPEAKERS.get(cell_text(record.cells.get(speaker)).strip().lower(), "user")
+        role = _role(cell_text(record.cells.get(speaker))) or "user"
         said = cell_text(record.cells.get(text)).strip()
         name = (record.sheet, cell_text(record.cells.get(key)).strip())
         if not name[1]:  # as sheets are written by hand: it stands in the first row of each conversation only
@@ -83,7 +86,7 @@ def _chats(table: Table) -> Table | None:
         return None
     message = (
         f'{len(table.records)} rows are messages: put together to {len(chats)} conversations by column "{key}", '
-        f'who speaks by "{speaker}", what is said by "{text}"'
+        f'who speaks by "{speaker}", what is said by "{text}"; answers are those of {_answering(table, speaker)}'
     )
     return _replaced(table, list(chats.values()), Finding("note", "messages_gathered", message))
 
@@ -91,10 +94,27 @@ def _chats(table: Table) -> Table | None:
 def _tells_speakers(table: Table, fact: ColumnFacts) -> bool:
     if not set(normalise_name(fact.name).split()) & _SPEAKER_COLUMNS or fact.kind != "text":
         return False
-    cells = [cell_text(record.cells.get(fact.name)).strip().lower() for record in table.records]
-    roles = [_SPEAKERS.get(cell) for cell in cells if cell]
-    known = sum(role is not None for role in roles)
-    return bool(roles) and known >= _MOST_KNOWN * len(roles) and {"user", "assistant"} <= set(roles)
+    cells = [cell_text(record.cells.get(fact.name)) for record in table.records]
+    roles = Counter(_role(cell) for cell in cells if cell.strip())
+    if roles[None] <= (1 - _MOST_KNOWN) * roles.total():
+        return bool(roles["user"] and roles["assistant"])
+    # customers have names, those who answer are a team or a bot
+    lowest, highest = (share * roles.total() for share in _ANSWERS_AMONG_NAMES)
+    return lowest <= roles["assistant"] <= highest and roles.keys() <= {None, "user", "assistant"}
+
+
+def _role(speaker: str) -> Role | None:
+    """Of "Agent", and of "Support Team" or "support@acme.org" by a word of it. In "Customer support" nobody asks."""
+    roles = [_SPEAKERS[word] for word in re.findall(r"[^\W\d_]+", speaker.lower()) if word in _SPEAKERS]
+    whole = _SPEAKERS.get(speaker.strip().lower())
+    return whole or ("assistant" if "assistant" in roles else next(iter(roles), None))
+
+
+def _answering(table: Table, speaker: str) -> str:
+    cells = dict.fromkeys(cell_text(record.cells.get(speaker)).strip() for record in table.records)
+    names = [cell for cell in cells if _role(cell) == "assistant"]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(f'"{name}"' for name in names[:_MOST_NAMED]) + more
 
 
 @dataclass(slots=True)
