@@ -119,6 +119,18 @@ def test_marked_questions_and_answers(marks: tuple[str, str]) -> None:
     assert not table.continuous
 
 
+@pytest.mark.parametrize("marks", [("Question:", "Answer:"), ("Q1", "A1"), ("Frage", "Antwort")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_marks_beside_the_text(marks: tuple[str, str], order: int) -> None:
+    rows = [[mark, f"{mark} text {number}\nand more"][::order] for number in range(3) for mark in marks]
+    table = gather(table_of(["column1", "column2"], [*rows, ["", ""]]), DataConfig())
+    assert cells(table) == [
+        {"question": f"{marks[0]} text {number}\nand more", "answer": f"{marks[1]} text {number}\nand more"}
+        for number in range(3)
+    ]
+    assert [record.row for record in table.records] == [2, 4, 6]
+
+
 def test_a_heading_that_is_a_question_belongs_to_its_sheet() -> None:
     table = table_of(["Q: one?"], [["A: 1"], ["Q: two?"], ["A: 2"], ["Q: three?"], ["A: 3"]])
     assert cells(gather(table, DataConfig()))[0] == {"question": "one?", "answer": "1"}

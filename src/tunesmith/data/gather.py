@@ -42,6 +42,7 @@ _ANSWER = r"a|r|answer|antwort|réponse|reponse|respuesta|risposta|resposta|assi
 _MARKED = re.compile(
     rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W?\d*\s*[:：](?:\*\*)?\s*(?P<text>.*)", re.IGNORECASE
 )
+_MARK = re.compile(rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W*\d*\W*", re.IGNORECASE)
 _LETTERED = re.compile(r"\W*(?P<letter>[a-z])\W?\s*[:：].*", re.IGNORECASE)
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
 _FEWEST_PAIRS = 3
@@ -127,17 +128,20 @@ class _Pair:
 
 
 def _pairs(table: Table) -> Table | None:
-    """Questions and answers of the only column of text: by "Q:" and "A:", or by headings that ask."""
-    if len(table.columns) != 1:
+    """Questions and answers of the only column of text: by "Q:" and "A:", beside it too, or by headings that ask."""
+    marks, texts = _marks_beside(table)
+    if len(table.columns) != 1 and marks is None:
         return None
     lines = [
         (record, line)
         for record in table.records
-        for line in cell_text(record.cells.get(table.columns[0])).split("\n")
+        for line in (_mark(record, marks) + cell_text(record.cells.get(texts))).split("\n")
         if line.strip()
     ]
+    if marks is None:
+        lines.insert(0, (_at_heading(table), table.columns[0]))
     for find in (_marked, _headed):
-        pairs = find([(_at_heading(table), table.columns[0]), *lines])
+        pairs = find(lines)
         whole = [pair for pair in pairs if pair.answer]
         if len(whole) >= _FEWEST_PAIRS and len(whole) >= _MOST_KNOWN * len(pairs):
             records = [
@@ -153,6 +157,22 @@ def _pairs(table: Table) -> Table | None:
             fix = "to train on the text as it is set data.shape to text"
             return _replaced(table, records, Finding("note", "pairs_gathered", message, fix))
     return None
+
+
+def _marks_beside(table: Table) -> tuple[str | None, str]:
+    """The column of marks of two, such as "Question:" and "Answer:" in turn, and the one of texts. No marks: None."""
+    if len(table.columns) == 2:
+        for marks, texts in (table.columns, table.columns[::-1]):
+            found = Counter(_mark(record, marks) for record in table.records if not is_blank([record.cells.get(marks)]))
+            if min(found["Q: "], found["A: "]) >= _FEWEST_PAIRS and found[""] <= (1 - _MOST_KNOWN) * found.total():
+                return marks, texts
+    return None, table.columns[0]
+
+
+def _mark(record: Record, column: str | None) -> str:
+    """What a cell says of the one beside it."""
+    match = _MARK.fullmatch(cell_text(record.cells.get(column)).strip()) if column is not None else None
+    return "" if match is None else "Q: " if match["q"] else "A: "
 
 
 def _at_heading(table: Table) -> Record:
