@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -183,6 +184,23 @@ def test_questions_without_answers_are_told() -> None:
     )
     assert "questions_alone" not in codes(table_of({"Text": QUESTIONS}))
     assert detect_columns(table_of({"Question": QUESTIONS}), DataConfig(shape="text")).findings == ()
+
+
+def test_a_text_beside_one_that_asks_nothing_is_told_as_a_guess() -> None:
+    columns = {"Name": ["Press", "Roller", "Blanket", "Gripper"], "Description": ANSWERS}
+    assert "columns_guessed" in codes(table_of(columns))
+    assert "columns_guessed" not in codes(table_of({"Description": QUESTIONS, "Name": ANSWERS}))
+
+
+@pytest.mark.parametrize("cell", [CHAT, str(CHAT), json.dumps(CHAT)])
+def test_turns_may_be_written_as_text(cell: Any) -> None:
+    detection = detect_columns(table_of({"id": ["1"] * 4, "chat": [cell] * 4}), DataConfig())
+    assert (detection.shape, detection.columns) == ("messages", {"messages": "chat"})
+
+
+def test_a_completion_of_turns_ends_the_conversation() -> None:
+    table = table_of({"prompt": [CHAT[:1]] * 4, "completion": [CHAT[1:]] * 4})
+    assert detect_columns(table, DataConfig()).columns == {"messages": "prompt", "chosen": "completion"}
 
 
 def test_a_context_is_no_answer() -> None:

@@ -229,6 +229,7 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
     [
         ("a.xlsx", b"%PDF-1.7", "a PDF", "two columns"),
         ("a.docx", archive_of("word/document.xml"), "a Word document", "two columns"),
+        ("a.xml", b"<?xml version='1.0'?><faq/>", "an XML file", "csv or JSON"),
         (
             "a.xls",
             b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet"/>',

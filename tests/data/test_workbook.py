@@ -456,6 +456,12 @@ def test_headings_can_be_typed(mark: str, heading: str) -> None:
     assert parse(workbook({"S": rows})).columns == ("Frage", "Lösung")
 
 
+def test_cells_that_are_full_are_told() -> None:
+    rows: Rows = [["Question", "Answer"], ["a?", "x" * 32_767], ["b?", "x" * 32_766]]
+    found = {finding.code: finding.rows for finding in parse(workbook({"S": rows})).findings}
+    assert found == {"full_cells": (2,)}
+
+
 def test_a_workbook_of_formulas_without_values_says_what_to_do(tmp_path: Path) -> None:
     rows: Rows = [["Question", "Answer"], *([f"q{index}?", "=1+1"] for index in range(3))]
     workbook({"S": rows}).save(tmp_path / "a.xlsx")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
 from tunesmith.data.facts import ColumnFacts, column_facts
-from tunesmith.data.guess import guess_parts
+from tunesmith.data.guess import QUESTION_SHARE, guess_parts
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text
@@ -102,7 +102,7 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             used[sheet] = fit
         else:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
-    if best.score < _BY_NAME:
+    if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], best.columns.values())):
         findings.append(_uncertain(best))
     elif best.shape == "text" and config.shape == "auto" and name_weight(best.columns["text"], "question") > 0:
         findings.append(_unanswered(best.columns["text"]))
@@ -308,12 +308,20 @@ def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:
     )
 
 
+def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:
+    """Whether a text beside one that asks nothing, neither by its name nor by its cells, is taken for the answer."""
+    if best.shape != "qa" or best.evidence["answer"] in {"by name", "as set"} or best.evidence["question"] == "as set":
+        return False
+    question = best.columns["question"]
+    return name_weight(question, "question") < _SETTLED and facts[question].question_share < QUESTION_SHARE
+
+
 def _uncertain(best: _Fit) -> Finding:
     settings = " ".join(f'--data.columns.{part} "{column}"' for part, column in best.columns.items())
     return Finding(
         "warning",
         "columns_guessed",
-        f"the names of the columns do not tell what they are; taken by content: {_columns_clause(best)}",
+        f"the names of the columns do not all tell what they are; taken by content: {_columns_clause(best)}",
         fix=f"check that; to set it yourself: {settings}",
     )
 

@@ -5,6 +5,7 @@ Knows nothing of shapes.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
@@ -80,17 +81,28 @@ def column_facts(records: Sequence[Record], columns: Iterable[str]) -> dict[str,
 
 
 def as_turns(cell: object) -> list[object] | None:
-    """A conversation as a list of turns, also when a table holds it as JSON text. None if it is none.
+    """A conversation as a list of turns, also when a table holds it as text, of JSON or as Python shows it.
+
+    None if it is none.
 
     >>> as_turns('[{"role": "user", "content": "Hi"}]')
     [{'role': 'user', 'content': 'Hi'}]
     """
     if isinstance(cell, str) and cell.lstrip().startswith("[{"):
+        text = cell
         try:
-            cell = json.loads(cell)
+            cell = json.loads(text)
         except ValueError:
-            return None
+            cell = _literal(text)
     return cell if isinstance(cell, list) else None
+
+
+def _literal(text: str) -> object:
+    """What str() wrote, as data frames do with lists; None if it is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _facts(name: str, cells: Sequence[object]) -> ColumnFacts:

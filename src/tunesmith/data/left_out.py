@@ -53,7 +53,7 @@ def left_out(
                 fix=f'to choose: --data.columns.{part} "{rivals[0]}"; to learn from all, give each rows of its own',
             )
     rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
-    if rest and shape in (*_PAIRS, "label"):
+    if rest and shape not in _CHATS:
         yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
 
 

@@ -25,9 +25,10 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "antwort", "antworten", "réponse", "respuesta", "risposta", "resposta", "antwoord", "svar", "vastaus",
          "odpowiedź", "odpověď", "odpoveď", "válasz", "răspuns", "odgovor", "ответ", "відповідь", "отговор", "απάντηση",
          "cevap", "yanıt", "جواب", "الجواب", "إجابة", "پاسخ", "תשובה", "उत्तर", "câu trả lời", "คำตอบ", "jawaban",
-         "答案", "回答", "ご回答", "答复", "回复", "답변"),
-        ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent", "solution",
-         "resolution", "lösung", "lösungsvorschlag", "antwortvorschlag", "solución", "definition", "chosen"),
+         "答案", "回答", "ご回答", "答复", "回复", "답변", "solution", "resolution", "lösung",
+         "solución"),
+        ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent",
+         "lösungsvorschlag", "antwortvorschlag", "definition", "chosen"),
     ),
     "context": (("context", "passage", "paragraph", "background", "kontext", "contexte", "contexto"), ()),
     "system": (("system", "system prompt", "system message"), ()),
@@ -49,7 +50,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("chosen", "prompt"),
     ),
     "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
-    "chosen": (("chosen",), ()),
+    "chosen": (("chosen", "completion"), ()),  # turns; a completion of text is that of a prompt
     "text": (
         ("text", "texts", "content", "document", "body", "texte", "texto", "testo", "tekst", "текст", "テキスト",
          "文本"),

@@ -70,8 +70,6 @@ def recognise(path: Path, content: bytes) -> Kind | None:
         return _of_archive(content)
     if content.startswith(_OLE):
         return _of_compound(content)
-    if _XML_SPREADSHEET in content[:_HEAD_BYTES]:
-        return Kind("an XML spreadsheet of Excel 2003", None, _SAVE_AS_XLSX)
     for start, kind in _BY_START.items():
         if content.startswith(start):
             return kind
@@ -81,6 +79,15 @@ def recognise(path: Path, content: bytes) -> Kind | None:
 def is_html(content: bytes) -> bool:
     """Whether it begins as a page does: what web applications often call .xls. As a text it may still be wanted."""
     return _HTML.match(content) is not None
+
+
+def xml_kind(content: bytes) -> Kind | None:
+    """What it is if it begins as XML does. As a text it may still be wanted."""
+    if not content.removeprefix(b"\xef\xbb\xbf").startswith(b"<?xml"):
+        return None
+    if _XML_SPREADSHEET in content[:_HEAD_BYTES]:
+        return Kind("an XML spreadsheet of Excel 2003", None, _SAVE_AS_XLSX)
+    return Kind("an XML file", None, "export the rows as csv or JSON, or open it in a spreadsheet program")
 
 
 def _of_archive(content: bytes) -> Kind:
