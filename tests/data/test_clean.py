@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.clean import normalise_question, question_key, tidy
-from tunesmith.data.examples import Unusable, build_example
+from tunesmith.data.examples import MALFORMED, Unusable, build_example
 from tunesmith.data.notices import notices
 from tunesmith.types import Example, Message, Record
 
@@ -29,6 +29,9 @@ from tunesmith.types import Example, Message, Record
         ("Run:\n```\na  =  1\n\n\n\nb\n```\nthen  stop", "Run:\n```\na  =  1\n\n\n\nb\n```\nthen stop"),
         ("~~~\na  b\n```\nc  d\n~~~\ne  f", "~~~\na  b\n```\nc  d\n~~~\ne f"),
         (" \n\t ", ""),
+        ("\u200b", ""),
+        ("\u200e a\u200bb \u200b\n", "a\u200bb"),
+        ("Lo\u0308sung \u30cf\u3099 \u1112\u1161\u11ab \ufa19", "Lösung \u30d0 \ud55c \ufa19"),
     ],
 )
 def test_tidy(text: str, tidied: str) -> None:
@@ -171,6 +174,13 @@ def test_sharegpt_roles() -> None:
     assert [role for role, _ in messages({"c": turns}, "sharegpt", SHAREGPT)] == roles
 
 
+def test_gemini_parts() -> None:
+    cell = [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}, {"role": "model", "parts": [{"text": "c"}]}]
+    built = build({"m": cell}, "messages", MESSAGES)
+    assert isinstance(built, Example)
+    assert [(message.role, message.content) for message in built.messages] == [("user", "a\nb"), ("assistant", "c")]
+
+
 def test_tool_calls_are_what_the_assistant_says() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"q": 5}'}}
     turns = [turn("user", "Find"), {"role": "assistant", "content": None, "tool_calls": [call]}]
@@ -201,11 +211,12 @@ def test_a_conversation_without_a_question_is_kept() -> None:
     [
         ([turn("user", "a")], "no answer turn"),
         ([turn("user", "a"), turn("assistant", "  ")], "no answer turn"),
-        ([turn("user", "a"), turn("robot", "b")], "malformed conversation"),
-        ([turn("user", "a"), "b"], "malformed conversation"),
-        ([turn("user", {"x": 1}), turn("assistant", "b")], "malformed conversation"),
-        ([turn("user", [{"type": "image_url"}]), turn("assistant", "b")], "malformed conversation"),
-        ("Hi there", "malformed conversation"),
+        ([turn("user", "a"), turn("robot", "b")], f"{MALFORMED}: a role other than system, user, assistant and tool"),
+        ([turn("user", "a"), "b"], f"{MALFORMED}: a turn is no object"),
+        ([turn("user", {"x": 1}), turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ([turn("user", [{"type": "image_url"}]), turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ([{"role": "user", "text": "a"}, turn("assistant", "b")], f"{MALFORMED}: a turn without text"),
+        ("Hi there", MALFORMED),
         ("", "empty conversation"),
     ],
 )
@@ -223,6 +234,8 @@ def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Ex
         ("mojibake", "x", "a person\u00e2\u20ac\u2122s thoughts"),
         ("mojibake", "x", "caf\u00c3\u00a9"),
         ("mojibake", "x\ufffd", "y"),
+        ("control_characters", "x", "ca\0ll"),
+        ("control_characters", "x\x07", "y"),
         ("placeholders", "x", "I am {{name}}."),
         ("end_marker", "x", "Yes.###eos_token###"),
         ("end_marker", "x", "Yes.<|endoftext|>"),
@@ -233,6 +246,8 @@ def qa(question: str, answer: str, row: int = 1, sheet: str | None = None) -> Ex
         ("no_answer", "x", "n/a."),
         ("no_answer", "x", "(see above)"),
         ("no_answer", "x", "???"),
+        ("totals", "Total:", "40"),
+        ("totals", "Gesamtsumme", "12,50"),
         ("html", "x", "<p class='a'>Yes</p>"),
         ("html", "x&nbsp;y", "Yes"),
     ],
@@ -257,6 +272,19 @@ def test_oddities_are_told_with_rows(code: str, question: str, answer: str) -> N
 )
 def test_ordinary_text_is_not_odd(text: str) -> None:
     assert list(notices([qa(text, text)])) == []
+
+
+def test_what_was_found_is_shown_in_a_line() -> None:
+    (finding,) = notices([qa("a", "b", 2), qa("c", "x" * 32_767, 3)])
+    assert finding.code == "no_answer"
+    assert len(finding.message) < 150
+
+
+def test_one_answer_to_everything_is_told() -> None:
+    (finding,) = notices([qa("a", "Call us.", 2), qa("b", "Call us.", 3)])
+    assert (finding.code, finding.level) == ("same_answer", "warning")
+    assert 'all 2 rows have the same answer, "Call us."' in finding.message
+    assert list(notices([qa("a", "Call us.", 2)])) == []
 
 
 def test_oddities_are_told_with_their_sheet_where_there_are_several() -> None:

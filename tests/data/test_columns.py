@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tunesmith.config import DataConfig
 from tunesmith.data import Table, detect_columns
 from tunesmith.data.columns import SHAPES
+from tunesmith.data.facts import is_code
 from tunesmith.data.names import PART_NAMES, normalise_name
 from tunesmith.data.table import columns_of
 from tunesmith.errors import DataError, SettingsError
@@ -69,6 +71,13 @@ def named(*names: str) -> Table:
             {"question": "question", "answer": "Correct Answer"},
         ),
         (["Question", "Answer", "IsContextOnly"], "qa", {"question": "Question", "answer": "Answer"}),
+        (
+            ["Nr", "Question (ID)", "Question", "Answer (full sentences, at most 300 words, no names)"],
+            "qa",
+            {"question": "Question", "answer": "Answer (full sentences, at most 300 words, no names)"},
+        ),
+        (["番号", "ご質問", "ご回答"], "qa", {"question": "ご質問", "answer": "ご回答"}),
+        (["Lp.", "Otázka zákazníka", "Odpověď"], "qa", {"question": "Otázka zákazníka", "answer": "Odpověď"}),
         (["question", "context", "answer"], "qa", {"question": "question", "answer": "answer", "context": "context"}),
         (["instruction", "output"], "instruction", {"instruction": "instruction", "output": "output"}),
         (
@@ -167,6 +176,37 @@ def test_one_known_name_and_one_odd_one() -> None:
     detection = detect_columns(two("Scenario", "Response"), DataConfig())
     assert (detection.shape, dict(detection.columns)) == ("qa", {"question": "Scenario", "answer": "Response"})
     assert '"Response" (by name)' in detection.reason
+
+
+def test_questions_without_answers_are_told() -> None:
+    assert (
+        "no column answers" in codes(table_of({"Question": QUESTIONS, "Id": ["1", "2", "3", "4"]}))["questions_alone"]
+    )
+    assert "questions_alone" not in codes(table_of({"Text": QUESTIONS}))
+    assert detect_columns(table_of({"Question": QUESTIONS}), DataConfig(shape="text")).findings == ()
+
+
+def test_a_text_beside_one_that_asks_nothing_is_told_as_a_guess() -> None:
+    columns = {"Name": ["Press", "Roller", "Blanket", "Gripper"], "Description": ANSWERS}
+    assert "columns_guessed" in codes(table_of(columns))
+    assert "columns_guessed" not in codes(table_of({"Description": QUESTIONS, "Name": ANSWERS}))
+
+
+@pytest.mark.parametrize("cell", [CHAT, str(CHAT), json.dumps(CHAT)])
+def test_turns_may_be_written_as_text(cell: Any) -> None:
+    detection = detect_columns(table_of({"id": ["1"] * 4, "chat": [cell] * 4}), DataConfig())
+    assert (detection.shape, detection.columns) == ("messages", {"messages": "chat"})
+
+
+def test_a_completion_of_turns_ends_the_conversation() -> None:
+    table = table_of({"prompt": [CHAT[:1]] * 4, "completion": [CHAT[1:]] * 4})
+    assert detect_columns(table, DataConfig()).columns == {"messages": "prompt", "chosen": "completion"}
+
+
+def test_a_context_is_no_answer() -> None:
+    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "answers": [[1], [2], [3], [4]]}
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        detect_columns(table_of(columns), DataConfig(shape="qa"))
 
 
 def test_ids_numbers_and_links_are_never_guessed() -> None:
@@ -316,6 +356,27 @@ def test_a_category_beside_question_and_answer_is_no_label() -> None:
 def test_codes_and_times_are_no_answers() -> None:
     columns = {"Message": [*QUESTIONS] * 5, "Time": ["2024-01-01T10:00:00", "2024-01-01T10:01:00"] * 10}
     assert "answer" not in detect_columns(table_of(columns), DataConfig()).columns
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2024-03-01 10:0{}:00",
+        "3/1/24 9:0{} AM GMT+1",
+        "5. Jan 202{}, 9:15 Uhr",
+        "Tue Mar  {} 10:00:00 UTC 2024",
+        "ann{}@example.org",
+    ],
+)
+def test_moments_and_addresses_are_nothing_to_read(moment: str) -> None:
+    assert all(is_code(moment.format(digit)) for digit in range(1, 7))
+    columns = {
+        "Wann": [moment.format(index % 7 + 1) for index in range(8)],
+        "Was": QUESTIONS * 2,
+        "Dann": ["Do it so."] * 8,
+    }
+    found = detect_columns(table_of(columns), DataConfig()).columns
+    assert "Wann" not in found.values()
 
 
 def test_columns_that_are_not_trained_on_are_told() -> None:

@@ -38,6 +38,21 @@ def test_delimiter_is_found(delimiter: str) -> None:
     assert rows_of(table) == [tuple(line) for line in lines[1:]]
 
 
+@pytest.mark.parametrize("line", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;;;\n"])
+def test_the_line_that_tells_excel_the_delimiter_is_obeyed(line: str) -> None:
+    table = parse(line + "Frage;Antwort;Nr\n" + "Wo, und wann?;Hier, jetzt;1\n" * 3)
+    assert (table.delimiter, table.columns) == (";", ("Frage", "Antwort", "Nr"))
+    assert [record.row for record in table.records] == [3, 4, 5]
+    assert table.findings == ()
+
+
+@pytest.mark.parametrize("rows", ["a?,One,two\n" * 3 + "b?,c\n", "1,a?,b\n" * 3])
+def test_cells_beyond_the_last_heading_are_told(rows: str) -> None:
+    found = {finding.code: finding for finding in parse("question,answer\n" + rows).findings}
+    assert found["unnamed_columns"].rows == (2, 3, 4)
+    assert found["unnamed_columns"].message == '3 rows go on beyond the last heading, in "column3"'
+
+
 def test_delimiter_setting_overrules() -> None:
     assert parse("a;b,c\n1;2,3\n", delimiter=",").columns == ("a;b", "c")
 
@@ -128,6 +143,16 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         ("x,y,\n1,2,\n", ("x", "y")),
         ("Name\nA long first sentence here.\nAnother long sentence here.\n", ("Name",)),
         ("apple\npear\nplum\n", ("column1",)),
+        (
+            '"Question\n(customer)","Answer\n(at most 300 words, please)"\na?,b\nc?,d\n',
+            ("Question (customer)", "Answer (at most 300 words, please)"),
+        ),
+        ('"Customer\nwants","Our\nreply"\nto pay,Click Pay\nto go,Click Go\n', ("Customer wants", "Our reply")),
+        (
+            "Time,What is your question?,What would you say?\n" + "3/1/24 9:05 AM,How do I pay?,Click Pay.\n" * 3,
+            ("Time", "What is your question?", "What would you say?"),
+        ),
+        ("n/a,Who is it?,It is me.\n" + "12,How do I pay?,Click Pay.\n" * 3, ("column1", "column2", "column3")),
     ],
 )
 def test_header(text: str, columns: tuple[str, ...]) -> None:
@@ -138,6 +163,12 @@ def test_rows_above_the_header_are_told() -> None:
     table = parse("Export of today,\nQuestion,Answer\na?,b\n")
     assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,))]
     assert table.records[0].row == 3
+
+
+def test_rows_above_a_table_without_a_header_are_told() -> None:
+    table = parse("Export of today,\nHow do I pay?,Click Pay.\nHow do I go?,Click Go.\n")
+    assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,)), ("no_header", ())]
+    assert table.rows_read == 2
 
 
 def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:

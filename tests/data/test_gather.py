@@ -73,6 +73,19 @@ def test_a_number_that_stands_in_the_first_row_only_holds_for_those_below() -> N
     assert gather(unknown, DataConfig()) is unknown
 
 
+@pytest.mark.parametrize("answering", ["Support Team", "Customer Support", "support@acme.org", "Agent 007"])
+def test_customers_may_have_names(answering: str) -> None:
+    rows = [
+        ["7", "Anna S.", "It is stuck."],
+        ["7", answering, "Turn it."],
+        ["8", "b@c.de", "Where?"],
+        ["8", answering, "Here."],
+    ]
+    table = gather(table_of(["Ticket", "Sender", "Message"], rows), DataConfig())
+    assert [[turn["role"] for turn in record["messages"]] for record in cells(table)] == [["user", "assistant"]] * 2  # type: ignore[attr-defined]
+    assert f'answers are those of "{answering}"' in table.findings[0].message
+
+
 @pytest.mark.parametrize("config", [DataConfig(shape="label"), DataConfig(columns={"text": "Message"})])
 def test_settings_say_that_rows_are_examples(config: DataConfig) -> None:
     assert gather(CHAT, config) is CHAT
@@ -104,6 +117,18 @@ def test_marked_questions_and_answers(marks: tuple[str, str]) -> None:
     assert cells(table) == [{"question": q, "answer": f"{a}\nOr near it."} for q, a in pairs]
     assert [record.row for record in table.records] == [2, 5, 8]
     assert not table.continuous
+
+
+@pytest.mark.parametrize("marks", [("Question:", "Answer:"), ("Q1", "A1"), ("Frage", "Antwort")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_marks_beside_the_text(marks: tuple[str, str], order: int) -> None:
+    rows = [[mark, f"{mark} text {number}\nand more"][::order] for number in range(3) for mark in marks]
+    table = gather(table_of(["column1", "column2"], [*rows, ["", ""]]), DataConfig())
+    assert cells(table) == [
+        {"question": f"{marks[0]} text {number}\nand more", "answer": f"{marks[1]} text {number}\nand more"}
+        for number in range(3)
+    ]
+    assert [record.row for record in table.records] == [2, 4, 6]
 
 
 def test_a_heading_that_is_a_question_belongs_to_its_sheet() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config import DataConfig
-from tunesmith.data import Table, read
+from tunesmith.config import DataConfig, RunConfig
+from tunesmith.data import Table, prepare, read
 from tunesmith.data.readers.jsons import read_json, read_jsonl
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
@@ -117,6 +117,50 @@ def test_a_few_damaged_lines_are_left_out_and_told(tmp_path: Path) -> None:
     assert [(finding.level, finding.rows) for finding in table.findings] == [("warning", (8,))]
 
 
+def test_objects_over_several_lines_and_lists_a_line_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(row, indent=2) for row in ROWS))
+    assert [record.cells for record in read(DataConfig(), path).records] == ROWS
+    path.write_text("\n".join(json.dumps([*row.values()]) for row in ROWS))
+    assert [[*record.cells.values()] for record in read(DataConfig(), path).records] == [
+        [*row.values()] for row in ROWS
+    ]
+
+
+def test_rows_of_other_forms_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [*({"question": f"q{index}?", "answer": "a"} for index in range(8)), {"prompt": "b", "completion": "c"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    config = RunConfig()
+    config.data.path = str(path)
+    found = {finding.code: finding for finding in prepare(config).report.findings}
+    assert found["other_forms"].rows == (9,)
+    assert 'they have columns "prompt", "completion" (1)' in found["other_forms"].message
+
+
+def test_a_few_malformed_conversations_do_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    cells = [chat, "hello", [], [{"role": "user", "text": "Hi"}, chat[1]], *[chat] * 10]
+    path.write_text("\n".join(json.dumps({"messages": cell}) for cell in cells))
+    config = RunConfig()
+    config.data.path = str(path)
+    config.data.drop_duplicates = False
+    report = prepare(config).report
+    assert (report.shape, report.rows_kept, sum(map(len, report.dropped.values()))) == ("messages", 11, 3)
+
+
+def test_conversations_of_another_form_say_how_to_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"messages": [{"who": "me", "said": "Hi"}]}\n' * 3)
+    config = RunConfig()
+    config.data.path = str(path)
+    with pytest.raises(DataError, match="cannot tell which columns") as caught:
+        prepare(config)
+    assert "holds [{" in str(caught.value.cause)
+    assert '{"role": "user", "content": ".."}' in str(caught.value.fix)
+
+
 def test_json_written_by_str_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path, str(ROWS))
@@ -189,8 +233,8 @@ def test_columns_are_all_that_occur(tmp_path: Path) -> None:
         ({}, "an empty object"),
         ("3", "one number"),
         ('"text"', "one text"),
-        ([1, 2], "row 1 is a int"),
-        ([["a", ["b"]]], "row 1 is a list"),
+        ([1, 2], "row 1 is no object: 1"),
+        ([["a", ["b"]]], "row 1 is no object: ..a"),
         ({"question": ["a"], "answer": ["b", "c"]}, "not equally long"),
         ({"train": ROWS, "test": ROWS[:1]}, "several lists of rows"),
         ('[{"a": 1}\n, {"b": }]', "not valid JSON"),

@@ -73,6 +73,14 @@ def test_a_few_rows_may_have_many_labels(tmp_path: Path) -> None:
     assert len(read(path, **{"data.shape": "label"}).report.labels) == 8
 
 
+def test_labels_that_differ_in_case_alone_are_told(tmp_path: Path) -> None:
+    labels = ["Bug", "bug ", "wish", "Bug", "wish", "Wi-sh", "to do", "TO_DO"]
+    rows = [(f"text {index}", labels[index % 8]) for index in range(80)]
+    found = {finding.code: finding for finding in read(write(tmp_path, "mail.csv", rows)).report.findings}
+    assert "'Bug' (20) and 'bug' (10); 'TO_DO' (10) and 'to do' (10)" in found["alike_labels"].message
+    assert len(found["alike_labels"].rows) == 20
+
+
 def test_a_label_that_no_training_row_has_is_named_with_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path, "mail.csv", mail(40, "spam", "ham"))
     test = write(tmp_path, "test.csv", [("A test text", "Spam"), ("Another test", "ham"), ("Third test", "other")])

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.config import DataConfig
-from tunesmith.data import read
+from tunesmith.config import DataConfig, RunConfig
+from tunesmith.data import prepare, read
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
@@ -81,6 +81,30 @@ def test_parquet_values_are_exact(tmp_path: Path) -> None:
     assert second["moment"] == "2024-01-05"
 
 
+def test_nestings_are_laid_flat_as_those_of_json(tmp_path: Path) -> None:
+    """SQuAD as the hub holds it (Rajpurkar et al. 2018): two answers that are one, and a question without any."""
+    answers = [{"text": ["in Köln", "in Köln"], "answer_start": [3, 9]}, {"text": [], "answer_start": []}]
+    rows = {
+        "title": ["x", "x"],
+        "context": ["It is in Köln.", "None."],
+        "question": ["Where?", "Why?"],
+        "answers": answers,
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(rows), path)
+    config = RunConfig()
+    config.data.path = str(path)
+    prepared = prepare(config)
+    assert [(example.question, example.answer) for example in prepared.train] == [("Where?\nIt is in Köln.", "in Köln")]
+    assert prepared.report.columns == {"question": "question", "answer": "answers.text", "context": "context"}
+    assert prepared.report.dropped == {"empty answer": (2,)}
+
+
+def test_parquet_without_rows_has_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    assert read(DataConfig(), tmp_path / "a.parquet").columns == ("question",)
+
+
 def test_damaged_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"a": ["x"] * 100}), path)
@@ -104,3 +128,27 @@ def test_a_table_called_txt_is_told(tmp_path: Path) -> None:
     assert "--data.format tsv" in str(read(DataConfig(), tmp_path / "a.txt").findings[0].fix)
     (tmp_path / "b.txt").write_text("\tWhat?\nNo tab here\n")
     assert read(DataConfig(), tmp_path / "b.txt").findings == ()
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_first_line_of_names_makes_a_table_of_txt(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"Question{delimiter}Answer\nWhat?{delimiter}That.\n", encoding=encoding)
+    table = read(DataConfig(), path)
+    assert (table.columns, table.rows_read) == (("Question", "Answer"), 1)
+    assert read(DataConfig(format="txt"), path).columns == ("text",)
+
+
+@pytest.mark.parametrize("text", ["Question, answer\nWe asked.\n", "Question\tAnswer\n", "One, two\nthree, four\n"])
+def test_other_first_lines_do_not(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read(DataConfig(), tmp_path / "a.txt").columns == ("text",)
+
+
+def test_a_table_in_markdown_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# FAQ\n\n| Question | Answer |\n| --- | :-: |\n| What? | That. |\n")
+    (finding,) = read(DataConfig(), tmp_path / "a.md").findings
+    assert "| Question | Answer |" in finding.message
+    (tmp_path / "b.md").write_text("Either | or\n---\nText | text\n")
+    assert read(DataConfig(), tmp_path / "b.md").findings == ()

@@ -252,6 +252,16 @@ def test_sides_that_stay_empty_are_told(tmp_path: Path) -> None:
     assert [finding.code for finding in prepared.report.findings] == ["no_validation", "no_test"]
 
 
+@pytest.mark.parametrize(
+    ("count", "message"), [(1, "all 12 rows ask the same question,"), (2, "ask one of two questions,")]
+)
+def test_rows_that_all_ask_the_same_have_no_other_side(tmp_path: Path, count: int, message: str) -> None:
+    rows = [(f"Tell me {index % count}", f"It is {index}.") for index in range(12)]
+    findings = {finding.code: finding for finding in prepare(config_for(csv_file(tmp_path, rows))).report.findings}
+    assert message in findings["no_validation"].message
+    assert "data.test_path" in str(findings["no_test"].fix)
+
+
 def test_nothing_trainable_is_refused_with_what_was_dropped(tmp_path: Path) -> None:
     rows = [(question, "") for question, _ in numbered(5)] + [("", "")]
     with pytest.raises(DataError, match="has no row to train on") as caught:

@@ -72,6 +72,19 @@ def test_folder_instead_of_file(tmp_path: Path) -> None:
     assert "a.csv" in str(error.fix)
 
 
+def test_a_folder_of_divided_data_is_told_how_to_be_named(tmp_path: Path) -> None:
+    for name in ("faq-train.csv", "faq-test.csv", "README.md"):
+        write(tmp_path, name, CSV)
+    fix = failure(tmp_path).fix
+    assert fix == f"name the files in it: {tmp_path}/faq-train.csv --data.test_path {tmp_path}/faq-test.csv"
+
+
+def test_zero_bytes_are_told_with_their_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", CSV.replace("We", "W\0"))
+    assert failure(path).cause == "the first is in line 3"
+    assert read(DataConfig(encoding="utf-8"), path).rows_read == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("ending", ["csv", "xlsx", "json", "txt", "parquet"])
 def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
@@ -216,6 +229,13 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
     [
         ("a.xlsx", b"%PDF-1.7", "a PDF", "two columns"),
         ("a.docx", archive_of("word/document.xml"), "a Word document", "two columns"),
+        ("a.xml", b"<?xml version='1.0'?><faq/>", "an XML file", "csv or JSON"),
+        (
+            "a.xls",
+            b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet"/>',
+            "an XML spreadsheet of Excel 2003",
+            "save it as .xlsx",
+        ),
         ("a.numbers", archive_of("Index/Document.iwa"), "an Apple Numbers", "Export To > Excel"),
         ("a.odt", archive_of("mimetype", "content.xml"), "an OpenDocument file, but no spreadsheet", "two columns"),
         ("a.zip", archive_of("b.xlsx", "c.csv"), "a zip archive with b.xlsx, c.csv", "unpack it"),

@@ -434,6 +434,45 @@ def test_what_the_cells_do_not_show_is_told() -> None:
     assert '"0.19"' in found["numbers_among_texts"][0]
 
 
+def test_hidden_columns_are_told_by_their_headings() -> None:
+    book = workbook(
+        {"S": [[None, "Question", "Draft", "Answer"], *([None, f"q{index}?", "x", "a"] for index in range(6))]}
+    )
+    book["S"].column_dimensions["C"].hidden = True
+    book["S"].column_dimensions.group("F", "XFD", hidden=True)
+    (finding,) = parse(book).findings
+    assert finding.message == 'sheet "S": hidden columns were read like the others: "Draft"'
+
+
+def test_headings_with_remarks_are_found() -> None:
+    answer = "Answer\n(whole sentences please, at most 300 words, no abbreviations, no names of staff)"
+    rows: Rows = [["FAQ"], ["No.", "Question\n(as asked)", answer], [1, "What?", "That."], [2, "Who?", "We."]]
+    assert parse(workbook({"S": rows})).columns == ("No.", "Question (as asked)", " ".join(answer.split()))
+
+
+@given(st.sampled_from(["\u200b", "\u200e", "\u2060", "\ufeff", ""]), st.sampled_from(["Lösung", "Lo\u0308sung"]))
+def test_headings_can_be_typed(mark: str, heading: str) -> None:
+    rows: Rows = [[f"{mark}Frage", f"{heading}{mark}"], ["Was?", "Das."], [f"{mark}Frage", heading], ["Wer?", "Wir."]]
+    assert parse(workbook({"S": rows})).columns == ("Frage", "Lösung")
+
+
+def test_cells_that_are_full_are_told() -> None:
+    rows: Rows = [["Question", "Answer"], ["a?", "x" * 32_767], ["b?", "x" * 32_766]]
+    found = {finding.code: finding.rows for finding in parse(workbook({"S": rows})).findings}
+    assert found == {"full_cells": (2,)}
+
+
+def test_a_workbook_of_formulas_without_values_says_what_to_do(tmp_path: Path) -> None:
+    rows: Rows = [["Question", "Answer"], *([f"q{index}?", "=1+1"] for index in range(3))]
+    workbook({"S": rows}).save(tmp_path / "a.xlsx")
+    config = RunConfig()
+    config.data.path = str(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="no row to train on") as caught:
+        prepare(config)
+    assert "formulas without a stored value" in str(caught.value.cause)
+    assert "open the workbook in a spreadsheet program and save it" in str(caught.value.fix)
+
+
 def test_a_formula_that_gives_an_empty_text_is_computed() -> None:
     row = b'<row r="9"><c r="A9" t="str"><f>""</f><v></v></c><c r="B9"><f>1+1</f><v>2</v></c></row></sheetData>'
     marks = check_workbook(Path("a.xlsx"), changed_archive({SHEET: sheet_xml(b"</sheetData>", row)}))

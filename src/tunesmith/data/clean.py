@@ -7,11 +7,15 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable
 
+from tunesmith.data.names import INVISIBLE
 from tunesmith.types import Example
 
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _INNER_SPACES = re.compile(r"(?<=\S)[ \t]{2,}")
 _NO_BREAK_SPACE, _BYTE_ORDER_MARK = "\u00a0", "\ufeff"  # they come with pasting, nobody types them
+# A letter and its accents apart, as macOS writes names (NFD): Latin, Greek, Cyrillic, kana; and Hangul in its parts.
+# Nothing else is composed: NFC as a whole would also replace rare Chinese characters by others.
+_DECOMPOSED = re.compile("\\S[\u0300-\u036f\u3099\u309a]+|[\u1100-\u11ff]+")
 
 
 def normalise_newlines(text: str) -> str:
@@ -22,12 +26,16 @@ def normalise_newlines(text: str) -> str:
 def tidy(text: str) -> str:
     """Text without stray white space: ends stripped, runs of spaces inside a line one space, at most one blank line.
 
-    Indentation stays, and so does everything inside ``` fences.
+    Indentation stays, and so do all spaces inside ``` fences. Accented letters are one character (NFC), as people type
+    them, and nothing that nobody sees stands at the ends.
 
     >>> tidy("  How  do I\\r\\n\\r\\n\\r\\nprint?  ")
     'How do I\\n\\nprint?'
     """
     text = normalise_newlines(text).replace(_NO_BREAK_SPACE, " ").replace(_BYTE_ORDER_MARK, "")
+    text = _without_invisible_ends(text)
+    if not text.isascii():
+        text = _DECOMPOSED.sub(lambda match: unicodedata.normalize("NFC", match[0]), text)
     if "\n" not in text:
         return _INNER_SPACES.sub(" ", text.strip())
     lines: list[str] = []
@@ -43,6 +51,14 @@ def tidy(text: str) -> str:
         if single_spaced or (lines and lines[-1]):
             lines.append(single_spaced)
     return "\n".join(lines).strip()
+
+
+def _without_invisible_ends(text: str) -> str:
+    """As it is where its ends can be seen: white space in front may be the indentation of a first line."""
+    bare = text.strip()
+    while bare and (bare[0] in INVISIBLE or bare[-1] in INVISIBLE):
+        text = bare = bare.strip(INVISIBLE).strip()
+    return text
 
 
 def is_blank(cells: Iterable[object]) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.config import DataConfig
+from tunesmith.data.clean import is_blank
 from tunesmith.data.facts import ColumnFacts, column_facts
-from tunesmith.data.guess import guess_parts
+from tunesmith.data.guess import QUESTION_SHARE, guess_parts
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text
@@ -45,6 +46,8 @@ SHAPES: Mapping[str, Shape] = {
 _CHAT_PARTS = ("messages", "conversations")
 _LEAST_SCORE = 0.25
 _SETTLED = 0.9  # weight from which on a name alone is enough for an optional part
+_MOST_LISTED = 12  # columns in one sentence
+_LONGEST_SHOWN = 80  # characters of a cell
 _BY_NAME = 0.55  # a sheet that fits worse is skipped when another is surer than this
 
 
@@ -99,8 +102,10 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             used[sheet] = fit
         else:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
-    if best.score < _BY_NAME:
+    if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], best.columns.values())):
         findings.append(_uncertain(best))
+    elif best.shape == "text" and config.shape == "auto" and name_weight(best.columns["text"], "question") > 0:
+        findings.append(_unanswered(best.columns["text"]))
     used_columns = {name for fit in used.values() for name in fit.columns.values()}
     findings += left_out(best.shape, best.columns, table, used=used, used_columns=used_columns)
     rows = [record for sheet in used for record in groups[sheet]]
@@ -303,27 +308,69 @@ def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:
     )
 
 
+def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:
+    """Whether a text beside one that asks nothing, neither by its name nor by its cells, is taken for the answer."""
+    if best.shape != "qa" or best.evidence["answer"] in {"by name", "as set"} or best.evidence["question"] == "as set":
+        return False
+    question = best.columns["question"]
+    return name_weight(question, "question") < _SETTLED and facts[question].question_share < QUESTION_SHARE
+
+
 def _uncertain(best: _Fit) -> Finding:
     settings = " ".join(f'--data.columns.{part} "{column}"' for part, column in best.columns.items())
     return Finding(
         "warning",
         "columns_guessed",
-        f"the names of the columns do not tell what they are; taken by content: {_columns_clause(best)}",
+        f"the names of the columns do not all tell what they are; taken by content: {_columns_clause(best)}",
         fix=f"check that; to set it yourself: {settings}",
+    )
+
+
+def _unanswered(column: str) -> Finding:
+    return Finding(
+        "warning",
+        "questions_alone",
+        f'no column answers "{column}", so its cells are learnt as plain text',
+        fix=f'if one does: --data.columns.question "{column}" --data.columns.answer NAME; if not: --data.shape text',
     )
 
 
 def _nothing_fits(table: Table, config: DataConfig, shapes: Sequence[str]) -> DataError:
     required = SHAPES[shapes[0] if len(shapes) == 1 else "qa"].required
     wanted = f" as {config.shape}" if config.shape != "auto" else ""
+    message = f"cannot tell which columns of {table.path} to train on{wanted}"
+    facts = column_facts(table.records, table.columns)
+    nested = next((fact.name for fact in facts.values() if fact.kind == "nested" and _named_as_chat(fact.name)), None)
+    if nested is not None:
+        return DataError(
+            message,
+            cause=f"column {nested!r} holds {_first_of(table, nested)}, not lists of turns",
+            fix='write a conversation as a list of {"role": "user", "content": ".."} and {"role": "assistant", ..}',
+        )
     example = " ".join(f"--data.columns.{part} NAME" for part in required)
-    columns = ", ".join(map(repr, table.columns))
     return DataError(
-        f"cannot tell which columns of {table.path} to train on{wanted}",
-        cause=f"its columns are {columns or 'none'}; neither their names nor their cells say which is the {required[0]}"
+        message,
+        cause=f"its columns are {_listed(table.columns)}; neither their names nor their cells say which is the "
+        + f"{required[0]}"
         + (f" and which the {required[1]}" if len(required) > 1 else ""),
         fix=f"name them: {example} (data.shape is one of {', '.join(SHAPES)})",
     )
+
+
+def _named_as_chat(name: str) -> bool:
+    return any(name_weight(name, part) >= _SETTLED for part in _CHAT_PARTS)
+
+
+def _first_of(table: Table, column: str) -> str:
+    """The first cell of a column, cut short."""
+    first = next((record.cells[column] for record in table.records if not is_blank([record.cells.get(column)])), "")
+    text = cell_text(first)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}.."
+
+
+def _listed(columns: Sequence[str]) -> str:
+    more = f" and {len(columns) - _MOST_LISTED} more" if len(columns) > _MOST_LISTED else ""
+    return (", ".join(map(repr, columns[:_MOST_LISTED])) or "none") + more
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tunesmith.data.clean import is_blank, normalise_newlines, tidy
 from tunesmith.data.facts import as_turns
+from tunesmith.data.names import plain_heading
 from tunesmith.data.table import cell_text
 from tunesmith.types import Example, Message, Record, Role
 
@@ -70,7 +71,7 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
 def _repeats_header(record: Record) -> bool:
     """Two cells at least, and each says the name of its column: for printing, or between tables one below the other."""
     filled = {name: cell for name, cell in record.cells.items() if not is_blank([cell])}
-    return len(filled) > 1 and all(" ".join(cell_text(cell).split()) == name for name, cell in filled.items())
+    return len(filled) > 1 and all(plain_heading(cell_text(cell)) == name for name, cell in filled.items())
 
 
 Built = tuple[Message, ...] | Unusable
@@ -103,7 +104,7 @@ def _conversation(part: str) -> Callable[[Mapping[str, object], Columns], Built]
             turns = [*turns, *(chosen if isinstance(chosen, list) else [chosen])]
         messages = [_message(turn) for turn in turns]
         if any(message is None for message in messages):
-            return Unusable(MALFORMED)
+            return Unusable(f"{MALFORMED}: {_fault(turns[messages.index(None)])}")
         kept = [message for message in messages if message is not None and message.content]
         while kept and kept[-1].role != "assistant":
             kept.pop()
@@ -132,11 +133,12 @@ def ends_without_answer(record: Record, columns: Columns) -> bool:
 
 
 def _cell(cells: Mapping[str, object], columns: Columns, part: str) -> str:
-    return tidy(cell_text(cells.get(columns[part], ""))) if part in columns else ""
+    cell = cells.get(columns[part], "") if part in columns else ""
+    return "" if is_blank([cell]) else tidy(cell_text(cell))  # an empty list is no answer either
 
 
 def _message(turn: object) -> Message | None:
-    """One turn in either form: {"role", "content"} or {"from", "value"}. None if it is neither."""
+    """One turn in any form: {"role", "content"}, {"role", "parts"} or {"from", "value"}. None if it is none of them."""
     if not isinstance(turn, Mapping):
         return None
     role = ROLES.get(str(turn.get("role", turn.get("from"))).strip().lower())
@@ -144,9 +146,18 @@ def _message(turn: object) -> Message | None:
     return Message(role, tidy(content)) if role is not None and content is not None else None
 
 
+def _fault(turn: object) -> str:
+    """Why a turn is none."""
+    if not isinstance(turn, Mapping):
+        return "a turn is no object"
+    is_known = str(turn.get("role", turn.get("from"))).strip().lower() in ROLES
+    return "a turn without text" if is_known else "a role other than system, user, assistant and tool"
+
+
 def _content(turn: Mapping[str, Any]) -> str | None:
-    """Text of a turn: as it is, in parts [{"type": "text", "text": ..}], or the tool calls made instead of speaking."""
-    content = turn.get("content", turn.get("value"))
+    """Text of a turn, None if it has none: as it is, in parts [{"type": "text", "text": ..}], or as tool calls made."""
+    keys = [key for key in ("content", "value", "parts") if key in turn]
+    content = turn[keys[0]] if keys else None
     if isinstance(content, str):
         return content
     if content is None and turn.get("tool_calls"):
@@ -154,4 +165,4 @@ def _content(turn: Mapping[str, Any]) -> str | None:
     if isinstance(content, list):
         texts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
         return "\n".join(texts) if len(texts) == len(content) else None
-    return "" if content is None else None
+    return "" if content is None and keys else None

@@ -5,8 +5,10 @@ Knows nothing of shapes.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,9 +24,18 @@ Kind = Literal["text", "messages", "conversations", "turn", "nested", "empty"]
 
 _SAMPLED_ROWS = 20_000
 _SAMPLED_KINDS = 50
-_NUMBER = re.compile(r"[+-]?[\d\s.,]*\d%?")
+_MOST_ALIKE = 0.8  # of the cells, from which on a column holds conversations and the others are malformed
+_NUMBER = re.compile(r"[+-]?[\d\s.,]*\d ?%?")
 _CODE = re.compile(r"(?=\S*\d)[\w./:-]{6,}")  # ids, dates, times: no space, a digit
 _LINK = re.compile(r"(https?|ftp)://\S+|www\.\S+")
+_ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.\w+")  # of mail
+# "2024-03-01 10:00:00", "3/1/24 9:05 AM GMT+1", "5. Jan 2024": digits, signs between them, and the words of a calendar
+_CALENDAR = (
+    r"\b([ap]\.?m\.?|utc|gmt|[mc]es?t|uhr|h|(mon|tue|tues|wed|wednes|thu|thurs|fri|sat|satur|sun)(day)?|jan(uary)?"
+    r"|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)\b"
+)
+_MOMENT = re.compile(rf"(?=.*\d)(\d|[\s.,:/+-]|(?<=\d)[tz]|{_CALENDAR})+", re.IGNORECASE)
+_LONGEST_CODE = 40  # characters of a moment
 _LONGEST_CLASS = 40  # characters
 _LONGEST_CLASS_WORDS = 4
 
@@ -70,17 +81,28 @@ def column_facts(records: Sequence[Record], columns: Iterable[str]) -> dict[str,
 
 
 def as_turns(cell: object) -> list[object] | None:
-    """A conversation as a list of turns, also when a table holds it as JSON text. None if it is none.
+    """A conversation as a list of turns, also when a table holds it as text, of JSON or as Python shows it.
+
+    None if it is none.
 
     >>> as_turns('[{"role": "user", "content": "Hi"}]')
     [{'role': 'user', 'content': 'Hi'}]
     """
     if isinstance(cell, str) and cell.lstrip().startswith("[{"):
+        text = cell
         try:
-            cell = json.loads(cell)
+            cell = json.loads(text)
         except ValueError:
-            return None
+            cell = _literal(text)
     return cell if isinstance(cell, list) else None
+
+
+def _literal(text: str) -> object:
+    """What str() wrote, as data frames do with lists; None if it is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _facts(name: str, cells: Sequence[object]) -> ColumnFacts:
@@ -99,21 +121,30 @@ def _facts(name: str, cells: Sequence[object]) -> ColumnFacts:
         median_length=median(map(len, texts)) if texts else 0.0,
         mean_words=fmean(len(text.split()) for text in texts) if texts else 0.0,
         question_share=share(text.endswith(("?", "？", "؟")) for text in texts),
-        code_share=share(map(_is_code, texts)),
+        code_share=share(map(is_code, texts)),
         bracket_share=share("[" in text and "]" in text for text in texts),
         has_line_breaks=any("\n" in text for text in texts),
     )
 
 
-def _is_code(text: str) -> bool:
-    return any(pattern.fullmatch(text) for pattern in (_NUMBER, _CODE, _LINK))
+def is_code(text: str) -> bool:
+    """Whether a cell is a number, a moment, an id, an address: nothing to read.
+
+    >>> [is_code(text) for text in ("12,5 %", "3/1/24 9:05 AM", "AB-1234", "a.b@c.de", "May I?", "on 3 May")]
+    [True, True, True, True, False, False]
+    """
+    if len(text) <= _LONGEST_CODE and _MOMENT.fullmatch(text):
+        return True
+    return any(pattern.fullmatch(text) for pattern in (_NUMBER, _CODE, _LINK, _ADDRESS))
 
 
 def _kind(filled: Sequence[object]) -> Kind:
     if not filled:
         return "empty"
-    kinds = {_kind_of(cell) for cell in islice(filled, _SAMPLED_KINDS)}
-    return kinds.pop() if len(kinds) == 1 else "text" if kinds <= {"text", "empty"} else "nested"
+    kinds = Counter(_kind_of(cell) for cell in islice(filled, _SAMPLED_KINDS))
+    kind, count = kinds.most_common(1)[0]
+    is_chat = kind in ("messages", "conversations") and count >= _MOST_ALIKE * kinds.total()
+    return kind if len(kinds) == 1 or is_chat else "nested"
 
 
 def _kind_of(cell: object) -> Kind:
@@ -128,6 +159,6 @@ def _kind_of(cell: object) -> Kind:
 def _turn_kind(turn: object) -> Literal["messages", "conversations"] | None:
     if not isinstance(turn, Mapping):
         return None
-    if "role" in turn and "content" in turn:
+    if "role" in turn and ("content" in turn or "parts" in turn):
         return "messages"
     return "conversations" if "from" in turn and "value" in turn else None

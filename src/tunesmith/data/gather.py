@@ -13,6 +13,7 @@ What is found is told; a set shape or column says that rows are examples already
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +33,8 @@ _SPEAKERS: Mapping[str, Role] = {
 }
 _SPEAKER_COLUMNS = frozenset({"role", "sender", "speaker", "author", "from", "who", "absender", "rolle", "participant"})
 _CHAT_WORDS = frozenset({"conversation", "chat", "session", "thread", "dialog", "dialogue", "ticket", "case", "call"})
+_ANSWERS_AMONG_NAMES = (0.2, 0.8)  # share of the messages that are answers, where those who ask are called by name
+_MOST_NAMED = 3  # speakers in one sentence
 _MOST_KNOWN = 0.9  # of the speakers, from which on a column tells who speaks
 
 _QUESTION = r"q|f|question|frage|pregunta|domanda|pergunta|user|human|问|問"
@@ -39,6 +42,7 @@ _ANSWER = r"a|r|answer|antwort|réponse|reponse|respuesta|risposta|resposta|assi
 _MARKED = re.compile(
     rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W?\d*\s*[:：](?:\*\*)?\s*(?P<text>.*)", re.IGNORECASE
 )
+_MARK = re.compile(rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W*\d*\W*", re.IGNORECASE)
 _LETTERED = re.compile(r"\W*(?P<letter>[a-z])\W?\s*[:：].*", re.IGNORECASE)
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
 _FEWEST_PAIRS = 3
@@ -65,7 +69,7 @@ def _chats(table: Table) -> Table | None:
     for record in table.records:
         if is_blank(record.cells.values()):
             continue
-        role = _SPEAKERS.get(cell_text(record.cells.get(speaker)).strip().lower(), "user")
+        role = _role(cell_text(record.cells.get(speaker))) or "user"
         said = cell_text(record.cells.get(text)).strip()
         name = (record.sheet, cell_text(record.cells.get(key)).strip())
         if not name[1]:  # as sheets are written by hand: it stands in the first row of each conversation only
@@ -83,7 +87,7 @@ def _chats(table: Table) -> Table | None:
         return None
     message = (
         f'{len(table.records)} rows are messages: put together to {len(chats)} conversations by column "{key}", '
-        f'who speaks by "{speaker}", what is said by "{text}"'
+        f'who speaks by "{speaker}", what is said by "{text}"; answers are those of {_answering(table, speaker)}'
     )
     return _replaced(table, list(chats.values()), Finding("note", "messages_gathered", message))
 
@@ -91,10 +95,27 @@ def _chats(table: Table) -> Table | None:
 def _tells_speakers(table: Table, fact: ColumnFacts) -> bool:
     if not set(normalise_name(fact.name).split()) & _SPEAKER_COLUMNS or fact.kind != "text":
         return False
-    cells = [cell_text(record.cells.get(fact.name)).strip().lower() for record in table.records]
-    roles = [_SPEAKERS.get(cell) for cell in cells if cell]
-    known = sum(role is not None for role in roles)
-    return bool(roles) and known >= _MOST_KNOWN * len(roles) and {"user", "assistant"} <= set(roles)
+    cells = [cell_text(record.cells.get(fact.name)) for record in table.records]
+    roles = Counter(_role(cell) for cell in cells if cell.strip())
+    if roles[None] <= (1 - _MOST_KNOWN) * roles.total():
+        return bool(roles["user"] and roles["assistant"])
+    # customers have names, those who answer are a team or a bot
+    lowest, highest = (share * roles.total() for share in _ANSWERS_AMONG_NAMES)
+    return lowest <= roles["assistant"] <= highest and roles.keys() <= {None, "user", "assistant"}
+
+
+def _role(speaker: str) -> Role | None:
+    """Of "Agent", and of "Support Team" or "support@acme.org" by a word of it. In "Customer support" nobody asks."""
+    roles = [_SPEAKERS[word] for word in re.findall(r"[^\W\d_]+", speaker.lower()) if word in _SPEAKERS]
+    whole = _SPEAKERS.get(speaker.strip().lower())
+    return whole or ("assistant" if "assistant" in roles else next(iter(roles), None))
+
+
+def _answering(table: Table, speaker: str) -> str:
+    cells = dict.fromkeys(cell_text(record.cells.get(speaker)).strip() for record in table.records)
+    names = [cell for cell in cells if _role(cell) == "assistant"]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(f'"{name}"' for name in names[:_MOST_NAMED]) + more
 
 
 @dataclass(slots=True)
@@ -107,17 +128,20 @@ class _Pair:
 
 
 def _pairs(table: Table) -> Table | None:
-    """Questions and answers of the only column of text: by "Q:" and "A:", or by headings that ask."""
-    if len(table.columns) != 1:
+    """Questions and answers of the only column of text: by "Q:" and "A:", beside it too, or by headings that ask."""
+    marks, texts = _marks_beside(table)
+    if len(table.columns) != 1 and marks is None:
         return None
     lines = [
         (record, line)
         for record in table.records
-        for line in cell_text(record.cells.get(table.columns[0])).split("\n")
+        for line in (_mark(record, marks) + cell_text(record.cells.get(texts))).split("\n")
         if line.strip()
     ]
+    if marks is None:
+        lines.insert(0, (_at_heading(table), table.columns[0]))
     for find in (_marked, _headed):
-        pairs = find([(_at_heading(table), table.columns[0]), *lines])
+        pairs = find(lines)
         whole = [pair for pair in pairs if pair.answer]
         if len(whole) >= _FEWEST_PAIRS and len(whole) >= _MOST_KNOWN * len(pairs):
             records = [
@@ -133,6 +157,22 @@ def _pairs(table: Table) -> Table | None:
             fix = "to train on the text as it is set data.shape to text"
             return _replaced(table, records, Finding("note", "pairs_gathered", message, fix))
     return None
+
+
+def _marks_beside(table: Table) -> tuple[str | None, str]:
+    """The column of marks of two, such as "Question:" and "Answer:" in turn, and the one of texts. No marks: None."""
+    if len(table.columns) == 2:
+        for marks, texts in (table.columns, table.columns[::-1]):
+            found = Counter(_mark(record, marks) for record in table.records if not is_blank([record.cells.get(marks)]))
+            if min(found["Q: "], found["A: "]) >= _FEWEST_PAIRS and found[""] <= (1 - _MOST_KNOWN) * found.total():
+                return marks, texts
+    return None, table.columns[0]
+
+
+def _mark(record: Record, column: str | None) -> str:
+    """What a cell says of the one beside it."""
+    match = _MARK.fullmatch(cell_text(record.cells.get(column)).strip()) if column is not None else None
+    return "" if match is None else "Q: " if match["q"] else "A: "
 
 
 def _at_heading(table: Table) -> Record:

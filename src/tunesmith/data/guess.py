@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from tunesmith.data.facts import ColumnFacts
 from tunesmith.data.names import has_other_word, name_weight, normalise_name
 
-_QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
+QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
 _RAW_WORDS = frozenset({"user", "raw", "original", "text"})  # in the name of the text as it came from people
+_BESIDE = ("context", "system")  # parts that stand beside a question, and never answer it
 _BRACKET_SHARE = 0.1  # of cells with [marks], from which on a text counts as annotated
 
 
@@ -45,7 +46,7 @@ def _asking(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None
     if not prose:
         return None
     asking = max(prose, key=lambda fact: fact.question_share)
-    if asking.question_share >= _QUESTION_SHARE and len(free) >= (1 if taken else 2):
+    if asking.question_share >= QUESTION_SHARE and len(free) >= (1 if taken else 2):
         return Guess(asking.name, 0.6, f"{asking.question_share:.0%} of its cells end with a question mark")
     if taken:
         if len(prose) == 1:
@@ -58,9 +59,10 @@ def _asking(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None
 
 
 def _answering(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
-    """The only column of text left, else the longest. Without a question there is no answer."""
+    """The only column of text left, else the longest. Without a question there is no answer, nor in a context."""
     if not taken:
         return None
+    free = {name: fact for name, fact in free.items() if not any(name_weight(name, part) == 1 for part in _BESIDE)}
     prose = _prose(free) or [
         fact for fact in free.values() if fact.is_class and not fact.is_code and not has_other_word(fact.name)
     ]

@@ -6,6 +6,7 @@ Knows nothing of files or models; the shape "label" is decided in `columns`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -39,6 +40,24 @@ def count_labels(train: Sequence[Example], columns: Mapping[str, str]) -> dict[s
             fix=f"train it as questions and answers: --data.shape qa {as_answers}; or name another label column",
         )
     return dict(sorted(counts.items()))
+
+
+def alike_labels(examples: Sequence[Example]) -> Iterator[tuple[Finding, list[Example]]]:
+    """A finding about labels that are the same but for case, spaces and hyphens, with the rows of the rarer ones."""
+    counts = Counter(example.answer for example in examples)
+    alike: dict[str, list[str]] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        alike.setdefault(re.sub(r"[\s_-]+", " ", label).casefold(), []).append(label)
+    several = [spellings for spellings in alike.values() if len(spellings) > 1]
+    if several:
+        rare = {label for spellings in several for label in spellings[1:]}
+        shown = "; ".join(
+            " and ".join(f"{label!r} ({counts[label]})" for label in spellings) for spellings in several[:3]
+        )
+        more = f" and {len(several) - 3} more" if len(several) > 3 else ""
+        message = f"labels that differ in case, spaces, hyphens or underscores alone count as different: {shown}{more}"
+        rows = [example for example in examples if example.answer in rare]
+        yield Finding("warning", "alike_labels", message, "write each in one way"), rows
 
 
 def unseen_labels(

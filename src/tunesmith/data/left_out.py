@@ -5,13 +5,15 @@ Told, never changed. Knows nothing of files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
 from tunesmith.data.facts import column_facts
 from tunesmith.data.names import PARTIAL_WEIGHT, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text
-from tunesmith.types import Finding, Place
+from tunesmith.types import Finding, Place, Record
 
 _CHATS = ("messages", "sharegpt")
 _PAIRS: Mapping[str, tuple[str, ...]] = {
@@ -20,6 +22,7 @@ _PAIRS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "completion"),
 }
 _MOST_NAMED = 8  # columns in one sentence
+_MOST_FORMS = 3  # in one sentence
 _MANY_EMPTY = 0.2  # of the rows, from which on it is worth a word of its own
 
 
@@ -50,7 +53,7 @@ def left_out(
                 fix=f'to choose: --data.columns.{part} "{rivals[0]}"; to learn from all, give each rows of its own',
             )
     rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
-    if rest and shape in (*_PAIRS, "label"):
+    if rest and shape not in _CHATS:
         yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
 
 
@@ -61,9 +64,14 @@ def empty_cells(
 
     dropped: the rows left out for each reason; rows: how many were read.
     """
+    single = (record for record in table.records if record.sheet is None)  # of sheets each has its own columns
+    foreign = [record for record in single if not any(column in record.cells for column in columns.values())]
+    if foreign:
+        yield _of_other_forms(foreign, columns)
     asking, *answering = _PAIRS.get(shape, ("",))
     for part in filter(None, (asking, *answering)):
-        places = dropped.get(EMPTY + part, ())
+        elsewhere = {record.row for record in foreign}
+        places = [place for place in dropped.get(EMPTY + part, ()) if place not in elsewhere]
         if len(places) < max(2, _MANY_EMPTY * rows):
             continue
         facts = column_facts(table.records, table.columns)
@@ -78,6 +86,21 @@ def empty_cells(
             fix="; ".join(fixes) or "fill them in",
             rows=tuple(places),
         )
+
+
+def _of_other_forms(records: Sequence[Record], columns: Mapping[str, str]) -> Finding:
+    """Rows of JSON that have none of the columns, as where several data sets were put into one file."""
+    forms = Counter(tuple(name for name, cell in record.cells.items() if not is_blank([cell])) for record in records)
+    shown = "; ".join(f"{_named(list(names))} ({count})" for names, count in forms.most_common(_MOST_FORMS) if names)
+    more = f"; and {len(forms) - _MOST_FORMS} other forms" if len(forms) > _MOST_FORMS else ""
+    return Finding(
+        "warning",
+        "other_forms",
+        f"{len(records)} rows have no {_named(list(columns.values()))} and were left out; "
+        f"they have {shown or 'nothing'}{more}",
+        fix="write the rows of each form to a file of its own, and name all of the files",
+        rows=tuple(record.row for record in records),
+    )
 
 
 def _named(columns: list[str]) -> str:

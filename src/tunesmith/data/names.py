@@ -12,8 +12,9 @@ from functools import cache
 PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "question": (
         ("question", "questions", "q", "query", "frage", "fragen", "pregunta", "user question", "customer question",
-         "domanda", "pergunta", "vraag", "fråga", "pytanie", "вопрос", "soru", "سؤال", "السؤال", "שאלה", "问题", "問題",
-         "質問", "질문"),
+         "domanda", "pergunta", "vraag", "fråga", "spørgsmål", "spørsmål", "kysymys", "pytanie", "otázka", "kérdés",
+         "întrebare", "pitanje", "вопрос", "питання", "въпрос", "ερώτηση", "soru", "سؤال", "السؤال", "پرسش", "שאלה",
+         "प्रश्न", "câu hỏi", "คำถาม", "pertanyaan", "问题", "問題", "提问", "質問", "ご質問", "お問い合わせ", "질문"),
         ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "kundenanfrage",
          "consulta", "demande", "inquiry", "enquiry", "pattern", "problem", "problème", "issue", "term", "begriff",
          "title", "subject", "betreff", "objet", "asunto", "description", "beschreibung", "body", "customer", "kunde",
@@ -21,10 +22,13 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "answer": (
         ("answer", "corrected answer", "approved answer", "final answer", "best answer", "response", "reply", "a",
-         "antwort", "antworten", "réponse", "respuesta", "risposta", "resposta", "antwoord", "svar", "odpowiedź",
-         "ответ", "cevap", "yanıt", "جواب", "الجواب", "إجابة", "תשובה", "答案", "回答", "答复", "답변"),
-        ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent", "solution",
-         "resolution", "lösung", "lösungsvorschlag", "antwortvorschlag", "solución", "definition", "chosen"),
+         "antwort", "antworten", "réponse", "respuesta", "risposta", "resposta", "antwoord", "svar", "vastaus",
+         "odpowiedź", "odpověď", "odpoveď", "válasz", "răspuns", "odgovor", "ответ", "відповідь", "отговор", "απάντηση",
+         "cevap", "yanıt", "جواب", "الجواب", "إجابة", "پاسخ", "תשובה", "उत्तर", "câu trả lời", "คำตอบ", "jawaban",
+         "答案", "回答", "ご回答", "答复", "回复", "답변", "solution", "resolution", "lösung",
+         "solución"),
+        ("correct answer", "expected answer", "output", "completion", "assistant", "bot", "agent",
+         "lösungsvorschlag", "antwortvorschlag", "definition", "chosen"),
     ),
     "context": (("context", "passage", "paragraph", "background", "kontext", "contexte", "contexto"), ()),
     "system": (("system", "system prompt", "system message"), ()),
@@ -42,17 +46,21 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("completion", "continuation"),
         ("answer", "response", "output", "target", "chosen", "antwort", "réponse", "respuesta", "ausgabe"),
     ),
-    "messages": (("messages", "conversation", "conversations", "chat", "dialog", "dialogue"), ("chosen", "prompt")),
+    "messages": (
+        ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("chosen", "prompt"),
+    ),
     "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
-    "chosen": (("chosen",), ()),
+    "chosen": (("chosen", "completion"), ()),  # turns; a completion of text is that of a prompt
     "text": (
-        ("text", "texts", "content", "document", "body", "texte", "texto"),
+        ("text", "texts", "content", "document", "body", "texte", "texto", "testo", "tekst", "текст", "テキスト",
+         "文本"),
         ("sentence", "utterance", "paragraph", "article", "passage", "message", "review", "comment", "tweet",
          "question", "query", "description", "title", "satz", "phrase", "nachricht", "kommentar", "frage", "pregunta"),
     ),
     "label": (
         ("label", "category", "class", "intent", "sentiment", "klasse", "kategorie", "catégorie", "categoría",
-         "etikett", "étiquette", "etiqueta", "classe", "clase"),
+         "etikett", "étiquette", "etiqueta", "classe", "clase", "categoria", "categorie", "kategoria", "kategori",
+         "etykieta", "категория", "カテゴリ", "カテゴリー", "ラベル", "类别", "标签", "분류"),
         ("target", "topic", "tag", "emotion", "domain", "type", "typ", "thema", "stimmung"),
     ),
 }  # fmt: skip
@@ -62,9 +70,9 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OTHER_WORDS = (
     "id", "uid", "uuid", "guid", "key", "index", "idx", "nr", "no", "number", "num", "count", "length", "size", "rank",
     "date", "time", "timestamp", "created", "updated", "source", "url", "link", "href", "file", "path", "author",
-    "lang", "language", "locale", "score", "rating", "vote", "split", "version", "status", "metadata", "meta",
-    "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor", "suggested", "annotation", "anno",
-    "quelle", "datum", "autor", "sprache",
+    "start", "offset", "position", "lang", "language", "locale", "score", "rating", "vote", "split", "version",
+    "status", "metadata", "meta", "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor",
+    "suggested", "annotation", "anno", "quelle", "datum", "autor", "sprache",
 )  # fmt: skip
 
 # How German compounds end: "Kundenfrage", "Musterantwort".
@@ -78,7 +86,34 @@ DETAILS = frozenset(
 
 ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
 PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"
-_PREFERENCE_STEP = 0.005  # between a name and the next one in its list
+_PREFERENCE_STEP = 0.002  # between a name and the next one in its list
+
+INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"  # zero-width space, marks of direction, word joiner, byte order mark
+# "Answer (at most 300 words, no names)": what stands in brackets at the end explains the name
+_REMARK = re.compile(r"(?P<name>[^()\[\]（）]+)[(\[（](?P<remark>[^()\[\]（）]*)[)\]）]\W*")
+_LONGEST_TAG = 3  # words in brackets that still tell two columns apart: "Answer (EN)", "Question (ID)"
+
+
+def plain_heading(cell: str) -> str:
+    r"""A heading as one would type it: on one line, without characters that nobody sees, accents in one piece (NFC).
+
+    >>> plain_heading("\u200bLo\u0308sung\n(kurz)")
+    'Lösung (kurz)'
+    """
+    visible = cell.translate(dict.fromkeys(map(ord, INVISIBLE)))
+    return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def without_remark(name: str, *, longer_than: int = 0) -> str:
+    """A heading without what explains it in brackets at its end, if that has more than so many words.
+
+    >>> without_remark("Answer (at most 300 words)"), without_remark("Answer (EN)", longer_than=3)
+    ('Answer', 'Answer (EN)')
+    """
+    match = _REMARK.fullmatch(name)
+    if match is None or len(match["remark"].split()) <= longer_than:
+        return name
+    return match["name"].strip() or name
 
 
 @cache
@@ -93,8 +128,10 @@ def normalise_name(name: str) -> str:
     return " ".join(_singular(word) for word in re.findall(r"[^\W_]+", plain.casefold()))
 
 
+@cache
 def name_weight(name: str, part: str) -> float:
     """How surely a column of this name is this part: 1 settles it, 0 says nothing."""
+    name = without_remark(name, longer_than=_LONGEST_TAG)
     exact = _weights(part).get(normalise_name(name))
     if exact is not None:
         return exact
@@ -106,14 +143,16 @@ def name_weight(name: str, part: str) -> float:
     return PARTIAL_WEIGHT if is_compound or (len(words) > 1 and words & settling) else 0.0
 
 
+@cache
 def has_other_word(name: str) -> bool:
     """Whether the name speaks of an id, a source, a wrong answer and the like."""
-    return any(word in _OTHER or _JOINED_ID.fullmatch(word) for word in normalise_name(name).split())
+    plain = without_remark(name, longer_than=_LONGEST_TAG)
+    return any(word in _OTHER or _JOINED_ID.fullmatch(word) for word in normalise_name(plain).split())
 
 
 def is_known_name(name: str, *, settling: bool = False) -> bool:
-    """Whether this is, as a whole, a name of any part (a settling one, if asked): what tells a header from data."""
-    return normalise_name(name) in (_SETTLING if settling else _KNOWN)
+    """Whether this is, but for a remark, a name of any part (a settling one, if asked): it tells a header from data."""
+    return normalise_name(without_remark(name)) in (_SETTLING if settling else _KNOWN)
 
 
 def _singular(word: str) -> str:

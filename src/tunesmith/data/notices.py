@@ -19,6 +19,7 @@ _CONTINUATION = (
     "\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178]"
 )
 _MOJIBAKE = re.compile(f"[\u00c2\u00c3]{_CONTINUATION}|[\u00e0-\u00ef]{_CONTINUATION}{{2}}|\u00e2\u20ac|\ufffd")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _PLACEHOLDER = re.compile(r"\{\{\s*\w[\w .-]*\}\}")
 _END_MARK = re.compile(r"(#{2,}\w*(eos|end)\w*#{2,}|<\|\w+\|>|</s>|<eos>|\[eos\])$", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^#{2,3} ?(instruction|response|question|answer|input|output)\b ?:?", re.MULTILINE | re.I)
@@ -30,6 +31,12 @@ _NO_ANSWER = re.compile(
 _HTML = re.compile(
     r"</?(p|br|div|span|b|i|strong|em|a|ul|ol|li|table|t[rdh]|h[1-6]|html|body|font)\b[^<>]*>|&nbsp;", re.I
 )
+# "Total" below a table, whose number would be learnt as an answer
+_TOTAL = re.compile(
+    r"\A\W*((grand|sub)?[ -]?totals?|total g[eé]n[eé]ral|sum(me)?|gesamt(summe)?|somme|suma|razem|totale|合計)\W*\Z",
+    re.I,
+)
+_LONGEST_FOUND = 60  # characters of what is shown
 _ESCAPED_NEWLINE = re.compile(r"(?<!\\)\\n(?![a-z]{2})")
 
 
@@ -51,6 +58,13 @@ _CHECKS: Mapping[str, _Check] = {
         "warning",
         'letters spoiled by a wrong encoding, such as "{found}"',
         "repair them in the source; a model learns to write them",
+    ),
+    "control_characters": _Check(
+        _CONTROL,
+        "anywhere",
+        "warning",
+        "characters that no text has, such as {found!r}",
+        "remove them in the source; a model learns to write them",
     ),
     "placeholders": _Check(
         _PLACEHOLDER,
@@ -80,6 +94,13 @@ _CHECKS: Mapping[str, _Check] = {
         'an answer that says nothing yet, such as "{found}"',
         "write the answers or empty the cells; the model learns to say it",
     ),
+    "totals": _Check(
+        _TOTAL,
+        "question",
+        "warning",
+        'a question that looks like the sum below a table, "{found}"',
+        "delete the row in the source; the model learns it as a question",
+    ),
     "html": _Check(
         _HTML,
         "anywhere",
@@ -104,15 +125,28 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
         found = [(example, match) for example, match in searched if match]
         if found:
             have = "1 row has" if len(found) == 1 else f"{len(found)} rows have"
-            message = f"{have} {check.message.format(found=found[0][1][0])}"
+            message = f"{have} {check.message.format(found=_cut(found[0][1][0]))}"
             rows = tuple(example_place(example, several_sheets=several_sheets) for example, _ in found)
             yield Finding(check.level, code, message, check.fix, rows)
+    yield from _same_answer(examples)
     yield from _contradictions(examples, several_sheets)
 
 
 def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
     """How a row is named: by its number, with its sheet in front where there are several."""
     return f"{row.sheet}!{row.row}" if several_sheets and row.sheet is not None else row.row
+
+
+def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
+    """Whether all rows, two at least, are answered alike."""
+    answers = {example.answer for example in examples if example.text is None}
+    if len(answers) == 1 and len(examples) > 1:
+        yield Finding(
+            "warning",
+            "same_answer",
+            f'all {len(examples)} rows have the same answer, "{_cut(answers.pop())}"',
+            fix="check the column of answers; the model learns to say this to everything",
+        )
 
 
 def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterator[Finding]:
@@ -134,11 +168,15 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
         )
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}.."
+
+
 def _text_of(example: Example, place: str) -> str:
-    """What is searched; several texts are parted by a zero byte. Plain text has neither question nor answer."""
+    """What is searched; several texts are parted by a vertical tab. Plain text has neither question nor answer."""
     if example.text is not None:
         return example.text if place == "anywhere" else ""
     if place == "answer":
         return example.answer
     wanted = [message for message in example.messages if place == "anywhere" or message.role == "user"]
-    return "\0".join(f"{message.content}\0{message.context or ''}" for message in wanted)
+    return "\v".join(f"{message.content}\v{message.context or ''}" for message in wanted)

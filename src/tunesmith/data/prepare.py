@@ -16,7 +16,7 @@ from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
 from tunesmith.data.examples import Unusable, build_example, ends_without_answer
 from tunesmith.data.gather import gather
-from tunesmith.data.labels import count_labels, unseen_labels
+from tunesmith.data.labels import alike_labels, count_labels, unseen_labels
 from tunesmith.data.left_out import empty_cells
 from tunesmith.data.notices import example_place, notices
 from tunesmith.data.read import read
@@ -142,6 +142,8 @@ def _check_labels(parts: Sequence[_Part], sides: Split) -> dict[str, int]:
         DataError: one label, or too many to be labels.
     """
     labels = count_labels(sides.train, parts[0].detection.columns)
+    for finding, rows in alike_labels(parts[0].examples):
+        parts[0].findings.append(replace(finding, rows=tuple(map(parts[0].place, rows))))
     part_of = {part.side: part for part in parts}
     for finding, rows in unseen_labels(labels, {side: getattr(sides, side) for side in SIDES[1:]}):
         part = part_of.get(finding.code.rpartition("_")[2], parts[0])
@@ -249,13 +251,22 @@ def _refuse_empty(part: _Part) -> None:
     """Raises DataError: no row is left."""
     if part.examples:
         return
-    purpose = "train on" if part.side == "data" else f"use for {part.side}"
+    message = f"{part.table.path} has no row to {'train on' if part.side == 'data' else f'use for {part.side}'}"
+    if not part.dropped:
+        raise DataError(message, cause="there is no row below the header", fix="write the examples below it")
     reasons = "; ".join(f"{len(rows)} {reason} ({rows_text(rows)})" for reason, rows in part.dropped.items())
     settings = ", ".join(f"{name} = {column!r}" for name, column in part.detection.columns.items())
+    # what may have emptied the cells, such as formulas without values
+    warned = [finding for finding in part.table.findings if finding.level == "warning" and finding.fix]
     raise DataError(
-        f"{part.table.path} has no row to {purpose}",
-        cause=f"{part.rows_read} rows read: {reasons}" if reasons else "there is no row below the header",
-        fix=f"fill in the missing cells, or choose other columns with data.columns (now {settings})",
+        message,
+        cause="; ".join([f"{part.rows_read} rows read: {reasons}", *(finding.message for finding in warned)]),
+        fix="; ".join(
+            [
+                *(str(finding.fix) for finding in warned),
+                f"fill in the missing cells, or choose other columns with data.columns (now {settings})",
+            ]
+        ),
     )
 
 
@@ -266,7 +277,7 @@ def _report(parts: Sequence[_Part], sides: Split, labels: dict[str, int], config
         for part in parts
         for finding in part.findings
     ]
-    findings += _empty_sides(sides, config)
+    findings += _empty_sides(sides, main.examples, config)
     dropped: dict[str, list[Place]] = {}
     for part in parts:
         for reason, rows in part.dropped.items():
@@ -315,10 +326,18 @@ def _place(parts: Sequence[_Part], part: _Part, name: Place) -> Place:
     return f"{file_name if file_names.count(file_name) == 1 else part.table.path}:{name}"
 
 
-def _empty_sides(sides: Split, config: RunConfig) -> Iterable[Finding]:
-    for side, share, examples in (
-        ("validation", config.data.split.validation, sides.validation),
-        ("test", config.data.split.test, sides.test),
-    ):
-        if share > 0 and not examples:
-            yield Finding("warning", f"no_{side}", f"there are too few rows to keep one for {side}", fix="add rows")
+def _empty_sides(sides: Split, examples: Sequence[Example], config: RunConfig) -> Iterable[Finding]:
+    shares = config.data.split
+    wanted = [side for side, share in (("validation", shares.validation), ("test", shares.test)) if share > 0]
+    empty = [side for side in wanted if not getattr(sides, side)]
+    asked = len({question_key(example) for example in examples}) if empty else 0
+    for side in empty:
+        if asked < len(SIDES) <= len(examples):
+            message = (
+                f"no row is kept for {side}: all {len(examples)} rows ask {'the same' if asked == 1 else 'one of two'}"
+                f" question{'' if asked == 1 else 's'}, and rows that ask the same stay on one side"
+            )
+            fix = f"if another column tells them apart, set data.columns.question; or name a file: data.{side}_path"
+        else:
+            message, fix = f"there are too few rows to keep one for {side}", "add rows"
+        yield Finding("warning", f"no_{side}", message, fix=fix)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tunesmith.config import DataConfig
-from tunesmith.data.readers.delimited import read_csv, read_tsv
+from tunesmith.data.readers.delimited import names_columns, read_csv, read_tsv
 from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, read_jsonl
-from tunesmith.data.readers.kinds import is_html, recognise
+from tunesmith.data.readers.kinds import is_html, recognise, xml_kind
 from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.saved import is_saved, read_saved
@@ -109,6 +109,8 @@ def _detect_format(source: Source) -> str:
         return "jsonl"
     if format_name == "jsonl" and holds_array(source.content):
         return "json"
+    if format_name == "txt" and names_columns(source):
+        return "csv"
     return format_name
 
 
@@ -117,6 +119,10 @@ def _misnamed(source: Source, suffix: str, format_name: str | None) -> DataError
     if is_html(source.content):
         fix = "open it in a spreadsheet program and save it as .xlsx; to train on its text set --data.format txt"
         return DataError(f"{source.path} is an HTML page, not a table", fix=fix)
+    xml = xml_kind(source.content)
+    if xml is not None:
+        fix = f"{xml.fix}; to train on its text set --data.format txt"
+        return DataError(f"{source.path} is {xml.name}, not a table", fix=fix)
     if format_name is not None:
         return DataError(
             f"{source.path} is no {suffix} file, whatever its name says",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ _DELIMITERS = (",", ";", "\t", "|")
 _NO_DELIMITER = "\x1f"  # unit separator: stands in for a delimiter where the file has one column
 _SAMPLE_CHARACTERS = 65536
 _LEAST_CONSISTENCY = 0.6  # share of rows with the usual number of cells below which a character delimits nothing
+
+# the first line of a file that Excel is to open, whatever the country: "sep=;"
+_TOLD_DELIMITER = re.compile(r"\s*\"?sep=(?P<delimiter>[^\r\n])\"?[^\w\r\n]*(\r\n|\r|\n)", re.IGNORECASE)
 
 TOO_MANY_CELLS = "too many cells"
 
@@ -46,7 +50,10 @@ def read_tsv(source: Source) -> Table:
 
 def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     text, encoding, findings = decode(source)
-    delimiter = source.delimiter or _sniff_delimiter(text, preferred)
+    told = _TOLD_DELIMITER.match(text)
+    if told is not None:
+        text = "\n" + text[told.end() :]  # rows keep their numbers
+    delimiter = source.delimiter or (told["delimiter"] if told else _sniff_delimiter(text, preferred))
     lines, quoting_findings = _parse(text, delimiter)
     while lines and not any(cell.strip() for cell in lines[-1].cells):
         lines.pop()
@@ -68,10 +75,29 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
             *quoting_findings,
             *header_findings(header, [line.number for line in lines]),
             *joined_findings,
+            *_unnamed_findings(heading, body, names),
             *uneven_findings,
         ),
         sha256=source.sha256,
     )
+
+
+def names_columns(source: Source) -> bool:
+    """Whether the first line of a text is names of columns alone, parted by what parts the next line too.
+
+    So Excel's "Unicode Text" is a table, though it is called .txt.
+
+    Raises:
+        DataError: it is no text.
+    """
+    text, _, _ = decode(source)
+    lines = [line for line in text[:_SAMPLE_CHARACTERS].splitlines() if line.strip()][:2]
+    for delimiter in _DELIMITERS:
+        names, *rest = (line.split(delimiter) for line in lines)
+        names = [name.strip(' "') for name in names]
+        if len(names) > 1 and all(map(is_known_name, names)) and all(len(cells) >= len(names) for cells in rest):
+            return bool(rest)
+    return False
 
 
 def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = None) -> Iterator[Finding]:
@@ -79,7 +105,8 @@ def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = 
     where = f'sheet "{sheet}": ' if sheet else ""
     if header.titles:
         rows = tuple(numbers[index] for index in header.titles)
-        yield Finding("note", "title_rows", f"{where}text above the header was passed over", rows=rows)
+        below = "header" if header.index is not None else "table"
+        yield Finding("note", "title_rows", f"{where}text above the {below} was passed over", rows=rows)
     if header.index is None and header.names:
         named = ", ".join(name for name in header.names if name)
         yield Finding(
@@ -225,6 +252,21 @@ def _width(header_cells: Sequence[str], body: Sequence[_Line]) -> int:
     """Columns of the table: the header's cells, or the usual number of cells where that is more."""
     widths = Counter(len(line.cells) for line in body if line.cells)
     return max([len(header_cells), *(width for width, _ in widths.most_common(1))])
+
+
+def _unnamed_findings(heading: Sequence[str], body: Sequence[_Line], names: Sequence[str | None]) -> Iterator[Finding]:
+    """Whether most rows go on beyond the headings: texts that were cut at a delimiter, or numbers of rows in front."""
+    last = max((column for column, cell in enumerate(heading) if cell.strip()), default=len(names))
+    longer = [line.number for line in body if any(cell.strip() for cell in line.cells[last + 1 : len(names)])]
+    if longer and 2 * len(longer) > len(body):
+        beyond = ", ".join(f'"{name}"' for name in names[last + 1 :] if name is not None)
+        yield Finding(
+            "warning",
+            "unnamed_columns",
+            f"{len(longer)} rows go on beyond the last heading, in {beyond}",
+            fix="if a text was cut there, put such texts in double quotes or set data.delimiter; else name the columns",
+            rows=tuple(longer),
+        )
 
 
 def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> Iterator[Finding]:

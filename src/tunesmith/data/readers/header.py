@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tunesmith.data.names import is_known_name
+from tunesmith.data.facts import is_code
+from tunesmith.data.names import is_known_name, plain_heading, without_remark
 
 _SEARCHED_ROWS = 20  # a header is among the first rows that are not blank
 _SAMPLED_ROWS = 200
 _LONGEST_HEADING = 60  # characters
 _MOST_WORDS = 6
+_LONGEST_SENTENCE = 200  # characters of a heading that asks, as in a form
+_FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
+# words for a missing value
+_NOTHING = frozenset({"n/a", "na", "none", "null", "nil", "nan", "unknown", "unbekannt", "tbd", "k.a."})
 
 Cells = Sequence[str]
 
@@ -38,8 +43,9 @@ def find_header(rows: Sequence[Cells]) -> Header:
     """The row that names the columns: blank rows and titles above it are passed over.
 
     Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table that looks like
-    headings: short, all different, no numbers, no sentences, nothing that comes again below. Only narrower rows may
-    stand above it, such as "As of:" with a date: a table without a header begins with a row that is data.
+    headings: short, all different, no numbers, no sentences, nothing that comes again below; or sentences, as forms
+    have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As of:"
+    with a date: a table without a header begins with a row that is data.
     """
     filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
     if not filled:
@@ -51,9 +57,17 @@ def find_header(rows: Sequence[Cells]) -> Header:
         if candidate is None:
             candidate = wide[0]
             first = filled[0] if _width(rows[filled[0]]) > 1 or _width(rows[candidate]) == 1 else candidate
-            return Header(first, column_names((), rows[first:]), None)
-    titles = tuple(index for index in filled if index < candidate)
-    return Header(candidate + 1, column_names(rows[candidate], rows[candidate + 1 :]), candidate, titles)
+            return Header(first, column_names((), rows[first:]), None, _above(filled, first))
+    return Header(
+        candidate + 1,
+        column_names(rows[candidate], rows[candidate + 1 :]),
+        candidate,
+        _above(filled, candidate),
+    )
+
+
+def _above(filled: Sequence[int], first: int) -> tuple[int, ...]:
+    return tuple(index for index in filled if index < first)
 
 
 def _named_row(rows: Sequence[Cells], filled: Sequence[int]) -> int | None:
@@ -72,7 +86,7 @@ def _named_row(rows: Sequence[Cells], filled: Sequence[int]) -> int | None:
 
 def _known_names(row: Cells, *, settling: bool) -> int:
     cells = [cell for cell in row if cell.strip()]
-    if any(len(cell) > _LONGEST_HEADING for cell in cells):
+    if any(len(without_remark(cell)) > _LONGEST_HEADING for cell in cells):
         return 0
     return sum(is_known_name(cell, settling=settling) for cell in cells)
 
@@ -96,10 +110,6 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     headings = {column: cell.strip() for column, cell in enumerate(rows[candidate]) if cell.strip()}
     if len({heading.casefold() for heading in headings.values()}) < len(headings):
         return False
-    # "ok?" is a heading among several; among few columns it is more likely a question
-    asks = {heading for heading in headings.values() if len(headings) > 3 and re.fullmatch(r"\w+\?", heading)}
-    if not all(could_be_heading(heading) for heading in headings.values() if heading not in asks):
-        return False
     body = rows[candidate + 1 : candidate + 1 + 10 * _SAMPLED_ROWS]
     below = {
         column: [row[column].strip() for row in body if column < len(row) and row[column].strip()]
@@ -107,15 +117,34 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     }
     if any(heading.casefold() in {cell.casefold() for cell in below[column]} for column, heading in headings.items()):
         return False
+    # "ok?" is a heading among several; among few columns it is more likely a question
+    asks = {heading for heading in headings.values() if len(headings) > 3 and re.fullmatch(r"\w+\?", heading)}
+    is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in asks)
+    if not is_short and not _stand_over_values(headings, below):
+        return False
     if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
         ((column, heading),) = headings.items()
         return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
     return True
 
 
+def _stand_over_values(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> bool:
+    """Whether one of them is a word over nothing but numbers, dates or ids, and none is as long as an answer can be."""
+    if any(len(heading) > _LONGEST_SENTENCE for heading in headings.values()):
+        return False
+    return any(
+        len(below[column]) >= _FEWEST_VALUES
+        and could_be_heading(heading)
+        and not is_code(heading)
+        and heading.casefold() not in _NOTHING
+        and all(map(is_code, below[column]))
+        for column, heading in headings.items()
+    )
+
+
 def could_be_heading(cell: str) -> bool:
-    """Short, with a letter, and no sentence."""
-    if len(cell) > _LONGEST_HEADING or "\n" in cell or len(cell.split()) > _MOST_WORDS:
+    """Short, on two lines at most, with a letter, and no sentence."""
+    if len(cell) > _LONGEST_HEADING or cell.count("\n") > 1 or len(cell.split()) > _MOST_WORDS:
         return False
     if not any(char.isalpha() for char in cell):
         return False
@@ -128,7 +157,7 @@ def column_names(headings: Cells, body: Sequence[Cells]) -> tuple[str | None, ..
     width = max([len(headings), *(column + 1 for column in used)])
     names: list[str | None] = []
     for column in range(width):
-        heading = " ".join(headings[column].split()) if column < len(headings) else ""
+        heading = plain_heading(headings[column]) if column < len(headings) else ""
         if not heading and column not in used:
             names.append(None)
             continue

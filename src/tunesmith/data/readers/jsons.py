@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from tunesmith.data.readers.nested import ITEM_FORMS, each_answer, items_of, keep_nested, laid_flat
+from tunesmith.data.readers.nested import is_list_of_cells, items_of, records_of
 from tunesmith.data.readers.source import Source, decode
 from tunesmith.data.table import Table, columns_of
 from tunesmith.errors import DataError
-from tunesmith.types import Finding, Record
+from tunesmith.types import Finding
 
 DAMAGED = "not valid JSON"
 _MOST_DAMAGED = 0.1  # of the lines: with more of them the file is something else
@@ -58,6 +59,8 @@ def read_jsonl(source: Source) -> Table:
     if damaged:
         first, problem = next(iter(damaged.items()))
         if len(damaged) > _MOST_DAMAGED * (len(rows) + len(damaged)):
+            with suppress(DataError):  # objects that are written over several lines each
+                return read_json(source)
             others = f"; {len(damaged) - 1} more lines are damaged" if len(damaged) > 1 else ""
             raise DataError(f"{source.path}:{first}: {problem.message}{others}", cause=problem.cause, fix=problem.fix)
         message = f"{len(damaged)} of {len(rows) + len(damaged)} lines are {problem.message} and were left out"
@@ -83,7 +86,7 @@ def holds_array(content: bytes) -> bool:
 
 
 def _whole(text: str) -> object:
-    """The document, or the list of several objects one after the other, with a comma between them or without."""
+    """The document, or the list of several objects or lists one after the other, with a comma between or without."""
     decoder = json.JSONDecoder()
     found: list[object] = []
     begin = len(text) - len(text.lstrip())
@@ -95,7 +98,7 @@ def _whole(text: str) -> object:
             return _parse(text)  # tells what is wrong
         found.append(document)
         start = _AFTER.match(text, end).end()  # type: ignore[union-attr]  # it matches nothing as well
-    if len(found) > 1 and all(isinstance(document, dict) for document in found):
+    if len(found) > 1 and (all(isinstance(one, dict) for one in found) or all(map(is_list_of_cells, found))):
         return found
     around = text[:begin] + text[end:]
     return found[0] if len(found) == 1 and not around.strip(_SPACE) else _parse(text)
@@ -105,13 +108,14 @@ def _parse(text: str, *, line_number: int | None = None) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")
         near = " ".join(text[max(0, error.pos - 20) : error.pos + 20].split())
         fix = "repair or remove that line" if line_number else "repair it there; one object a line belongs in .jsonl"
         if re.match(r"\s*\[?\s*\{\s*'", text):
             fix = "names and texts need double quotes: write it with json.dump instead of str()"
         raise DataError(
             "not valid JSON",
-            cause=f"{error.msg} at line {line_number or error.lineno}, column {error.colno}, near: {near}",
+            cause=f"{what} at line {line_number or error.lineno}, column {error.colno}, near: {near}",
             fix=fix,
         ) from error
     except (RecursionError, ValueError) as error:  # ValueError: a number of over 4300 digits
@@ -127,47 +131,30 @@ def _table(
     findings: tuple[Finding, ...],
     unreadable: tuple[int, ...] = (),
 ) -> Table:
-    records: list[Record] = []
-    unfolded: dict[str, list[int]] = {}
-    for number, item in rows:
-        row = {"text": item} if isinstance(item, str) else item
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"{source.path}: row {number} is a {type(item).__name__}, not an object",
-                fix='write every row as an object such as {"question": .., "answer": ..}',
-            )
-        form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(row)), None)
-        if form is not None:
-            unfolded.setdefault(form, []).append(number)
-        flat: Mapping[str, Any] = ITEM_FORMS[form][1](row) if form else laid_flat(row)
-        try:
-            rows_of_item = each_answer(flat)
-        except DataError as error:
-            raise DataError(
-                f"{source.path}, row {number}: {error.message}", cause=error.cause, fix=error.fix
-            ) from error
-        records += (
-            Record(number, {str(name): keep_nested(value) for name, value in one.items()}) for one in rows_of_item
-        )
+    records, notes = records_of(str(source.path), _objects(source, rows))
     if not records:
         raise DataError(
             f"{source.path} holds no rows", cause="the list is empty", fix="name a file with examples in it"
         )
-    notes = tuple(
-        Finding(
-            "note",
-            "flattened",
-            f"{len(numbers)} rows are {form}: choices went into the question, answers are their text",
-        )
-        for form, numbers in unfolded.items()
-    )
     return Table(
         path=str(source.path),
         format=format_name,
-        records=tuple(records),
+        records=records,
         columns=columns_of(records),
         encoding=encoding,
         unreadable={DAMAGED: unreadable} if unreadable else {},
         findings=(*findings, *notes),
         sha256=source.sha256,
     )
+
+
+def _objects(source: Source, rows: Iterable[tuple[int, object]]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Raises DataError: a row is neither an object nor a text."""
+    for number, item in rows:
+        row = {"text": item} if isinstance(item, str) else item
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"{source.path}: row {number} is no object: {json.dumps(item)[:40]}",
+                fix='write every row as an object such as {"question": .., "answer": ..}',
+            )
+        yield number, row

@@ -56,6 +56,8 @@ _BY_ENTRY: Mapping[str, Kind] = {
     "content.xml": Kind("an OpenDocument file, but no spreadsheet", None, _COPY_TEXT),
 }
 _OPEN_DOCUMENT = b"application/vnd.oasis.opendocument.spreadsheet"  # an .ods, or an .ots, its template
+_XML_SPREADSHEET = b'xmlns="urn:schemas-microsoft-com:office:spreadsheet"'
+_HEAD_BYTES = 2000
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<table|<head|<body)", re.IGNORECASE)
 
 
@@ -77,6 +79,15 @@ def recognise(path: Path, content: bytes) -> Kind | None:
 def is_html(content: bytes) -> bool:
     """Whether it begins as a page does: what web applications often call .xls. As a text it may still be wanted."""
     return _HTML.match(content) is not None
+
+
+def xml_kind(content: bytes) -> Kind | None:
+    """What it is if it begins as XML does. As a text it may still be wanted."""
+    if not content.removeprefix(b"\xef\xbb\xbf").startswith(b"<?xml"):
+        return None
+    if _XML_SPREADSHEET in content[:_HEAD_BYTES]:
+        return Kind("an XML spreadsheet of Excel 2003", None, _SAVE_AS_XLSX)
+    return Kind("an XML file", None, "export the rows as csv or JSON, or open it in a spreadsheet program")
 
 
 def _of_archive(content: bytes) -> Kind:

@@ -1,4 +1,5 @@
-"""What a sheet's XML says about its cells beyond their values: hidden rows, formulas never computed, error values.
+"""What a sheet's XML says about its cells beyond their values: hidden rows and columns, formulas never computed, error
+values.
 
 Fed by the guard while it walks the XML; the parser of cells does not tell these. Knows nothing of shapes.
 """
@@ -18,15 +19,21 @@ from tunesmith.types import Finding
 _SHEET = re.compile(r"<(?:\w+:)?sheet\s[^>]*>")
 _RELATION = re.compile(r"<(?:\w+:)?Relationship\s[^>]*>")
 _ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_NUMBER = re.compile(r"[0-9]{1,7}")
+_YES = ("1", "true")
 
 
 @dataclass(frozen=True, slots=True)
 class SheetMarks:
-    """Row numbers, counted from 1: hidden ones; with formulas whose value was never stored; with errors as #N/A."""
+    """Row numbers, counted from 1: hidden ones; with formulas whose value was never stored; with errors as #N/A.
+
+    hidden_columns: first and last of each stretch of them, counted from 1.
+    """
 
     hidden: tuple[int, ...] = ()
     uncomputed: tuple[int, ...] = ()
     errors: tuple[int, ...] = ()
+    hidden_columns: tuple[tuple[int, int], ...] = ()
 
 
 class Marker:
@@ -35,6 +42,7 @@ class Marker:
     def __init__(self, parser: expat.XMLParserType) -> None:
         self._parser = parser
         self._rows: tuple[dict[int, None], ...] = ({}, {}, {})  # hidden, uncomputed, errors
+        self._columns: list[tuple[int, int]] = []
         self._row = 0
         self._type: str | None = None
         self._is_formula = self._has_value = False
@@ -42,14 +50,19 @@ class Marker:
     @property
     def marks(self) -> SheetMarks:
         """Of what has been seen."""
-        return SheetMarks(*(tuple(rows) for rows in self._rows))
+        hidden, uncomputed, errors = map(tuple, self._rows)
+        return SheetMarks(hidden, uncomputed, errors, tuple(self._columns))
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An element begins; `name` is without its prefix."""
         if name == "row":
-            self._row = int(attributes["r"]) if attributes.get("r", "").isdigit() else self._row + 1
-            if attributes.get("hidden") in ("1", "true"):
+            self._row = int(attributes["r"]) if _NUMBER.fullmatch(attributes.get("r", "")) else self._row + 1
+            if attributes.get("hidden") in _YES:
                 self._rows[0][self._row] = None
+        elif name == "col" and attributes.get("hidden") in _YES:
+            ends = [attributes.get(end, "") for end in ("min", "max")]
+            if all(map(_NUMBER.fullmatch, ends)):
+                self._columns.append((int(ends[0]), int(ends[1])))
         elif name == "c":
             self._type = attributes.get("t")
             self._is_formula = self._has_value = False
@@ -89,8 +102,11 @@ def _attributes(element: str) -> dict[str, str]:
     return {name: html.unescape(first or second) for name, first, second in _ATTRIBUTE.findall(element)}
 
 
-def marks_findings(marks: SheetMarks, sheet: str) -> Iterator[Finding]:
-    """What an owner of the sheet would want to know."""
+def marks_findings(marks: SheetMarks, sheet: str, columns: Mapping[int, str]) -> Iterator[Finding]:
+    """What an owner of the sheet would want to know.
+
+    columns: names of its columns by their number, counted from 1.
+    """
     where = f'sheet "{sheet}": '
     if marks.hidden:
         yield Finding(
@@ -99,6 +115,15 @@ def marks_findings(marks: SheetMarks, sheet: str) -> Iterator[Finding]:
             f"{where}hidden rows were read like the others: {len(marks.hidden)}",
             fix="delete them if they are not meant to be learnt",
             rows=marks.hidden,
+        )
+    hidden = [name for at, name in columns.items() if any(first <= at <= last for first, last in marks.hidden_columns)]
+    if hidden:
+        named = ", ".join(f'"{name}"' for name in hidden)
+        yield Finding(
+            "note",
+            "hidden_columns",
+            f"{where}hidden columns were read like the others: {named}",
+            fix="delete them if they are not meant to be learnt",
         )
     if marks.uncomputed:
         yield Finding(

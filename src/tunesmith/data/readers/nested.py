@@ -1,11 +1,11 @@
-"""Nestings of JSON that are not one object a row: which items they hold, and well-known ones laid flat.
+"""Nestings that are not one object a row, of JSON and parquet: which items they hold, and well-known ones laid flat.
 
 Works on parsed values; knows nothing of files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.data.names import is_known_name, name_weight
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
+from tunesmith.types import Finding, Record
 
 _CHAT_KEYS = ("messages", "conversations")
 _MOST_PAIRS = 2_000  # of one object; an intent has tens of each
@@ -41,7 +42,7 @@ def items_of(value: object) -> Items:
     if isinstance(value, list):
         if value and all(map(_is_squad_article, value)):
             return _unfold_squad(value)
-        if value and all(map(_is_list_of_cells, value)):
+        if value and all(map(is_list_of_cells, value)):
             return _named_cells(value)
         return value if any(map(is_pair, _dicts(value))) else list(_gather(value, {})) or value
     if not isinstance(value, dict) or not value:
@@ -110,10 +111,11 @@ def _named(item: Mapping[str, Any], parts: tuple[str, ...]) -> list[str]:
 
 
 def _is_cells(value: object) -> bool:
-    return not isinstance(value, dict) and (not isinstance(value, list) or _is_list_of_cells(value))
+    return not isinstance(value, dict) and (not isinstance(value, list) or is_list_of_cells(value))
 
 
-def _is_list_of_cells(value: object) -> bool:
+def is_list_of_cells(value: object) -> bool:
+    """Whether it is a list of texts, numbers and the like, one at least."""
     return isinstance(value, list) and bool(value) and not any(isinstance(cell, (list, dict)) for cell in value)
 
 
@@ -145,14 +147,40 @@ def _answer_by_question(value: Mapping[str, Any]) -> Items | None:
     return [{"question": question, "answer": answer} for question, answer in value.items()]
 
 
-def each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+def records_of(path: str, items: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[tuple[Record, ...], list[Finding]]:
+    """The rows that numbered objects stand for, under the numbers of their objects, and notes on what was laid flat.
+
+    Raises:
+        DataError: an object lists more questions and answers than can belong together.
+    """
+    records: list[Record] = []
+    of_form: dict[str, int] = {}
+    for number, item in items:
+        form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(item)), None)
+        if form is not None:
+            of_form[form] = of_form.get(form, 0) + 1
+        try:
+            rows = _each_answer(ITEM_FORMS[form][1](item) if form else _laid_flat(item))
+        except DataError as error:
+            raise DataError(f"{path}, row {number}: {error.message}", cause=error.cause, fix=error.fix) from error
+        records += (Record(number, {str(name): keep_nested(value) for name, value in row.items()}) for row in rows)
+    return tuple(records), [
+        Finding("note", "flattened", f"{count} rows are {form}: choices went into the question, answers are their text")
+        for form, count in of_form.items()
+    ]
+
+
+def _each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each question and each answer of an object that lists them: {"patterns": [..], "responses": [..]}.
 
-    A list is left alone beside a single text of the same part, such as all correct answers beside the best one.
+    A list is left alone beside a single text of the same part, such as all correct answers beside the best one. What is
+    listed twice is one row.
 
     Raises:
         DataError: there are too many of both to be meant so.
     """
+    if not any(isinstance(value, list) for value in item.values()):
+        return [dict(item)]
     listed: dict[str, list[Any]] = {}
     for parts in (_ASKING, _ANSWERING):
         keys = _named(item, parts)
@@ -165,15 +193,16 @@ def each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
             cause=counts,
             fix="write an object for each question with its answer",
         )
-    return [{**item, **dict(zip(listed, chosen, strict=True))} for chosen in product(*listed.values())]
+    each = product(*(dict.fromkeys(values) for values in listed.values()))
+    return [{**item, **dict(zip(listed, chosen, strict=True))} for chosen in each]
 
 
-def laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
+def _laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
     """Objects inside an object as columns "outer.inner", but for the turns of a chat."""
     flat: dict[str, Any] = {}
     for key, value in item.items():
         if isinstance(value, dict) and value and not ({"role", "from"} & set(value)):
-            flat.update({f"{key}.{inner}": part for inner, part in laid_flat(value).items()})
+            flat.update({f"{key}.{inner}": part for inner, part in _laid_flat(value).items()})
         else:
             flat[key] = value
     return flat

@@ -1,15 +1,14 @@
-"""parquet -> Table. Strings are exact, nested values stay nested, class labels are their names."""
+"""parquet -> Table. Strings are exact, class labels are their names, nestings are laid flat as those of JSON are."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.data.readers.nested import keep_nested
+from tunesmith.data.readers.nested import records_of
 from tunesmith.data.readers.source import Source
-from tunesmith.data.table import Table
+from tunesmith.data.table import Table, columns_of
 from tunesmith.errors import DataError
-from tunesmith.types import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,16 +30,23 @@ def read_parquet(source: Source) -> Table:
         raise DataError(
             f"{source.path} is not a readable parquet file", cause=str(error), fix="write or copy it again"
         ) from error
-    return Table(str(source.path), "parquet", records_of(table), tuple(table.column_names), sha256=source.sha256)
+    return table_of(table, str(source.path), "parquet", source.sha256)
 
 
-def records_of(table: pa.Table) -> tuple[Record, ...]:
-    """Rows numbered from 1. A label that the `datasets` library keeps as a number is given as its name."""
+def table_of(table: pa.Table, path: str, format_name: str, sha256: str) -> Table:
+    """Rows numbered from 1. A label that the `datasets` library keeps as a number is given as its name.
+
+    Raises:
+        DataError: a row lists more questions and answers than can belong together.
+    """
     names = _label_names(table)
-    return tuple(
-        Record(number, {name: keep_nested(_named(value, names.get(name))) for name, value in row.items()})
+    rows = (
+        (number, {name: _named(value, names.get(name)) for name, value in row.items()})
         for number, row in enumerate(table.to_pylist(), start=1)
     )
+    records, notes = records_of(path, rows)
+    columns = columns_of(records) or tuple(table.column_names)
+    return Table(path, format_name, records, columns, findings=tuple(notes), sha256=sha256)
 
 
 def _label_names(table: pa.Table) -> dict[str, list[str]]:

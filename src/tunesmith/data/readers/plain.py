@@ -5,13 +5,16 @@ Text is kept as it is, but for line ends, which become newlines.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 
 from tunesmith.data.readers.source import Source, decode
 from tunesmith.data.table import Table
 from tunesmith.types import Finding, Record
 
+_RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")  # below the headings of a table in Markdown
 _LONGEST_WRAPPED_LINE = 200  # characters; files with longer lines hold one document a line, not wrapped prose
 
 
@@ -35,7 +38,15 @@ def read_txt(source: Source) -> Table:
 
 
 def _table_findings(lines: list[str]) -> Iterator[Finding]:
-    """Whether this looks like a table that a spreadsheet program wrote as text."""
+    """Whether this looks like a table that a spreadsheet program wrote as text, or holds one of Markdown."""
+    ruled = next((line for line, below in pairwise(lines) if "|" in line and _RULE.fullmatch(below.strip())), None)
+    if ruled is not None:
+        yield Finding(
+            "warning",
+            "markdown_table",
+            f"there is a table with the headings {ruled.strip()}, which is read as text like the rest",
+            fix="to train on its rows copy it into a spreadsheet",
+        )
     tabs = {line.count("\t") for line in lines}
     if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:
         yield Finding(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.data.readers.parquet import records_of
+from tunesmith.data.readers.parquet import table_of
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError
 
@@ -73,7 +73,7 @@ def read_saved(folder: Path, side: str) -> Table:
     except pa.ArrowException as error:
         raise DataError(f"the files of {folder} have different columns", cause=str(error)) from error
     kind = "arrow" if split.is_arrow else "parquet"
-    return Table(str(folder), kind, records_of(table), tuple(table.column_names), sha256=digest.hexdigest())
+    return table_of(table, str(folder), kind, digest.hexdigest())
 
 
 def _table(content: bytes, *, is_arrow: bool) -> pa.Table:

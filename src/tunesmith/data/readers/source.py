@@ -19,6 +19,11 @@ from tunesmith.errors import DataError
 from tunesmith.types import Finding
 
 _MAX_UNPACKED_BYTES = 2**31  # of a .gz file: far above any table that fits a laptop's memory
+# name of a file, without its ending, that holds one side of divided data
+_SIDE = re.compile(
+    r"(?:.*[-_ ])?(?:(?P<train>train|training)|(?P<validation>validation|valid|val|dev)|(?P<test>test|eval))",
+    re.IGNORECASE,
+)
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is the beginning of this one
@@ -47,7 +52,9 @@ def check_file(path: Path) -> None:
         DataError: there is nothing at `path`, or a folder.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a file", fix=f"name one file in it{_listing(path)}")
+        raise DataError(
+            f"{path} is a folder, not a file", fix=_sides_in(path) or f"name one file in it{_listing(path)}"
+        )
     if not path.exists():
         raise DataError(f"there is no file {path}", fix=_nearest_file(path))
 
@@ -173,10 +180,11 @@ def _utf16_without_mark(source: Source) -> str | None:
         return "utf-16-le"
     if head[0::2].count(0) > pairs // 3 and not head[1::2].count(0):
         return "utf-16-be"
+    line = head.count(b"\n", 0, head.index(0)) + 1
     raise DataError(
         f"{source.path} is not text: it holds zero bytes",
-        cause=f"the first at byte {head.index(0)}",
-        fix="name a text file, or set data.encoding if it is text in an unusual encoding",
+        cause=f"the first is in line {line}",
+        fix="name a text file; if it is one, take them out, or name its encoding, such as --data.encoding utf-8",
     )
 
 
@@ -214,6 +222,17 @@ def _nearest_file(path: Path) -> str:
         return f"did you mean {folder / by_lower[close[0]]}?"
     same_stem = [name for name in names if re.split(r"\.", name)[0].lower() == path.stem.lower()]
     return f"did you mean {folder / same_stem[0]}?" if same_stem else f"check the path{_listing(folder)}"
+
+
+def _sides_in(folder: Path) -> str | None:
+    """How to name the files of a folder that is divided already, such as train.csv and test.csv."""
+    found: dict[str, Path] = {}
+    for item in sorted(folder.iterdir()):
+        match = _SIDE.fullmatch(item.name.partition(".")[0]) if item.is_file() else None
+        if match is not None and match.lastgroup is not None:
+            found.setdefault(match.lastgroup, item)
+    flags = [f"--data.{side}_path {found[side]}" for side in ("validation", "test") if side in found]
+    return f"name the files in it: {' '.join([str(found['train']), *flags])}" if flags and "train" in found else None
 
 
 def _listing(folder: Path, limit: int = 8) -> str:

@@ -24,6 +24,7 @@ from tunesmith.data.table import Table, cell_text, columns_of
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
+_FULL_CELL = 32_767  # characters
 _LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
 
 
@@ -187,7 +188,9 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str, marks: SheetMarks) -
     header = find_header(rows)
     numbers = range(top + 1, top + 1 + len(rows))
     columns = sum(name is not None for name in header.names)
-    findings = [*header_findings(header, numbers, name), *marks_findings(marks, name)]
+    named = {left + column + 1: heading for column, heading in enumerate(header.names) if heading is not None}
+    findings = [*header_findings(header, numbers, name), *marks_findings(marks, name, named)]
+    findings += _cut_cells(rows, numbers, name)
     tables = tables_beside(rows[header.index]) if header.index is not None else []
     if tables:
         records = _records_beside(rows, header, numbers, tables, name)
@@ -258,6 +261,21 @@ def _numbers_among_texts(
                 fix="if they matter, make them text in the sheet",
                 rows=tuple(typed),
             )
+
+
+def _cut_cells(rows: Sequence[Sequence[str]], numbers: Sequence[int], sheet: str) -> Iterator[Finding]:
+    """Cells that are as long as Excel lets them be: what was longer is gone."""
+    cut = tuple(
+        number for number, row in zip(numbers, rows, strict=True) if any(len(cell) >= _FULL_CELL for cell in row)
+    )
+    if cut:
+        yield Finding(
+            "warning",
+            "full_cells",
+            f'sheet "{sheet}": cells with {_FULL_CELL:,} characters, the most in Excel, so their end may be gone',
+            fix="compare them with their source; csv and JSON have no such limit",
+            rows=cut,
+        )
 
 
 def _text(cell: object) -> str:
