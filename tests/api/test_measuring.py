@@ -118,6 +118,27 @@ def test_a_machine_with_another_device_asks_anew(
     assert len(opened) == 1
 
 
+def test_a_machine_that_takes_another_number_format_asks_anew(
+    run: Run, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was detected where the run was trained is chosen anew where it is asked, on the same device too."""
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\nflags : of the second\n")
+    monkeypatch.setattr("tunesmith.api.records._KINDS", ((str(tmp_path / "cpu*"), "flags"), ("/nowhere/*", "Model")))
+    on_cpu = {**SHORT, "model.device": "cpu"}
+    said = {**on_cpu, "model.dtype": "float32"}
+    for settings in (on_cpu, said):
+        api.evaluate(str(run.path), overrides=settings)
+    opened.clear()
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2 avx512_bf16\n")
+    api.evaluate(str(run.path), overrides=said)
+    assert opened == []
+    api.evaluate(str(run.path), overrides=on_cpu)
+    assert len(opened) == 1
+    (tmp_path / "cpuinfo").unlink()
+    api.evaluate(str(run.path), overrides=on_cpu)
+    assert len(opened) == 2
+
+
 def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str], tmp_path: Path) -> None:
     suite = tmp_path / "mine.jsonl"
     items = [{"question": f"Is {n} a number?", "answer": "yes", "wrong": ["no"]} for n in range(3)]
