@@ -234,3 +234,22 @@ def test_a_card_that_a_kill_left_behind_its_scores_is_written(run: Run) -> None:
     os.utime(card, ns=(0, summary.stat().st_mtime_ns - 1))
     api.evaluate(str(run.path), overrides=SHORT)
     assert "How good it is" in card.read_text()
+
+
+def test_a_soft_prompt_takes_context_from_base_and_tuned_model_alike(
+    tiny_model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A row that the base alone has room for is no row of either; one that is shortened is the same for both."""
+    rows = [f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40)]
+    (tmp_path / "faq.csv").write_text("question,answer\n" + "".join(rows))
+    overrides = {
+        **{"data.path": str(tmp_path / "faq.csv"), "model.path": str(tiny_model_dir("llama"))},
+        **{"method.name": "prompt", "method.num_virtual_tokens": 100, "train.max_steps": 1, "data.max_length": 96},
+        **{"output_dir": str(tmp_path / "runs" / "faq")},
+    }
+    found = api.train(load_config(overrides=overrides)).run
+    long = "it is " * 100
+    (tmp_path / "new.csv").write_text(f"question,answer\nWho?,Nobody.\nWhat?,{long}\n{long}?,Seven.\n")
+    result = api.evaluate(str(found.path), data=str(tmp_path / "new.csv"), overrides=SHORT)
+    assert [row["row"] for row in result.base.rows] == [row["row"] for row in result.tuned.rows] == [2, 4]
+    assert result.tuned.skipped_rows == (3,)

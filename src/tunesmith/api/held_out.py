@@ -78,6 +78,7 @@ def ask_session(
     """
     who = "the base model" if base else "the tuned model"
     encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
+    context = session.context  # of the base too, of which a soft prompt would take no part
     with session.engine(base=base) as engine:
         return ask_model(
             engine,
@@ -87,6 +88,7 @@ def ask_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
+            context_tokens=context,
         )
 
 

@@ -69,7 +69,7 @@ def report_html(
         verdicts=[_verdict(contest, name) for name in contest.names[1:]],
         facts=facts,
         names=contest.names,
-        rows=len(contest.rows),
+        rows=contest.row_count,
         scores=_score_lines(contest),
         costs=_costs(contest),
         matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
@@ -109,7 +109,7 @@ def _verdict(contest: Contest, name: str) -> dict[str, Any]:
             for metric in shown
         ],
         "shares": [
-            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, len(contest.rows)), 2)}
+            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, contest.row_count), 2)}
             for what, rows, tone in counts
         ],
     }
