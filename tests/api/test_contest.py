@@ -12,10 +12,13 @@ import pytest
 
 from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import api
-from tunesmith.api.models import open_model
+from tunesmith.api.contest import _questions
+from tunesmith.api.models import first_run, open_model
 from tunesmith.config import load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.evaluate import Tools
 from tunesmith.generate import Engine
+from tunesmith.types import Example
 
 FAQ = "question,answer\n" + "".join(f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40))
 SHORT = {"max_new_tokens": 6}
@@ -241,6 +244,29 @@ def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
     (leak,) = found.leakage.leaks  # colour 3 is a training row
     assert (leak.file, leak.row, leak.kind) == ("new.jsonl", 1, "same question")
     assert (Path(leak.seen_file).name, leak.seen_row) == ("faq.csv", 5)
+
+
+def test_settings_beside_a_file_are_about_how_it_is_read(tmp_path: Path) -> None:
+    """What the error about its columns says to give."""
+    file = tmp_path / "codes.csv"
+    file.write_text("foo;bar;baz\n" + "".join(f"thing {n};part {n};kind {n}\n" for n in range(12)))
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        api.evaluate("a", data=str(file), overrides={**SHORT})
+    columns = {"data.columns.question": "baz", "data.columns.answer": "foo", "data.delimiter": ";"}
+    measured = api.evaluate("a", data=str(file), overrides={**SHORT, **columns})
+    assert [(row["question"], row["reference"]) for row in measured.tuned.rows][:1] == [("kind 0", "thing 0")]
+    for models in (["base", "a"], [str(Path(measured.run.settings["model"]["path"])), "ollama:x"]):
+        asked = _asked_of(models, file, {**SHORT, **columns})
+        assert (asked[0].question, asked[0].answer) == ("kind 0", "thing 0")
+    (tmp_path / "tale.txt").write_text("Once upon a time.\n\nThere was a press.\n")
+    found = api.evaluate("a", data=str(tmp_path / "tale.txt"), overrides={**SHORT, "data.shape": "text"})
+    assert (found.tuned.row_count, found.tuned.deciding) == (2, "perplexity")
+
+
+def _asked_of(models: list[str], file: Path, overrides: dict[str, object]) -> list[Example]:
+    run = first_run(models)
+    config = load_config(stored=run.config_path if run else None, overrides=overrides)
+    return _questions(run, config, Tools(), None, str(file)).examples
 
 
 def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.asking import Asked, ask_model
-from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
+from tunesmith.api.held_out import Progress, held_out_examples, reading_settings, rows_of_file
 from tunesmith.api.models import BASE, check_names, first_run, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
@@ -181,7 +181,8 @@ def _questions(run: Run | None, config: RunConfig, tools: Tools, questions: str 
         if run is not None:
             rows = rows_of_file(run, config, data).test
         else:
-            rows = prepare_rows(config, data, shape="auto", columns={}).test[: config.eval.max_rows]
+            given = reading_settings(config, load_config())
+            rows = prepare_rows(config, data, shape="auto", columns={}, given=given).test[: config.eval.max_rows]
         if not any(row.text is None for row in rows):
             raise DataError(f"{data} is plain text: it has no questions", fix="give rows with questions")
         return _Questions([row for row in rows if row.text is None], [], data, labels=labels)
