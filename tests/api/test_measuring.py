@@ -253,3 +253,51 @@ def test_a_soft_prompt_takes_context_from_base_and_tuned_model_alike(
     result = api.evaluate(str(found.path), data=str(tmp_path / "new.csv"), overrides=SHORT)
     assert [row["row"] for row in result.base.rows] == [row["row"] for row in result.tuned.rows] == [2, 4]
     assert result.tuned.skipped_rows == (3,)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
+# Keys whose values are by name: of a score, a label, a task, a model, a setting.
+BY_NAME = {
+    *("base", "tuned", "change", "changes", "tasks", "suites", "kinds", "scores", "answers", "judge", "seconds"),
+    *("tokens_per_second", "settings", "training_rows", "unseen", "calibration", "asked_with", "data"),
+}
+
+
+def keys_of(content: object) -> set[str]:
+    """All keys of a file that are no names."""
+    if isinstance(content, list):
+        return set().union(*map(keys_of, content))
+    if not isinstance(content, dict):
+        return set()
+    found = set(content)
+    for key, value in content.items():
+        named = key in BY_NAME and isinstance(value, dict)
+        for part in value.values() if named else [value]:
+            found |= set() if key in ("settings", "asked_with", "data", "judge") else keys_of(part)
+    return found
+
+
+def test_the_guide_says_what_each_key_of_the_files_means(
+    run: Run, tiny_model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text(json.dumps({"question": "Is 2 a number?", "answer": "yes", "wrong": ["no"], "kind": "a"}) + "\n")
+    (tmp_path / "new.csv").write_text("question,answer\nWho?,Nobody.\nWhat is the code of colour 3?,21\n")
+    settings = {**SHORT, "eval.suites": [str(suite)]}
+    measured = api.evaluate(str(run.path), data=str(tmp_path / "new.csv"), overrides=settings)
+    folder = tmp_path / "compared"
+    (tmp_path / "cases.yaml").write_text("- {question: 'Who?', answer: Nobody, check: {contains: nobodyever}}\n")
+    compared = api.compare(
+        ["base", str(run.path)], questions=str(tmp_path / "cases.yaml"), overrides=SHORT, folder=folder
+    )
+    (tmp_path / "mail.csv").write_text("text,label\n" + "".join(f"day {n},{'ab'[n % 2]}\n" for n in range(40)))
+    settings = {"data.path": str(tmp_path / "mail.csv"), "model.path": str(tiny_model_dir("llama"))}
+    mail = api.train(load_config(overrides={**settings, "train.max_steps": 1, "output_dir": str(tmp_path / "mail")}))
+    chosen = api.evaluate(str(mail.run.path))
+    files = [result.folder / "predictions.jsonl" for result in (measured, chosen)] + [folder / "rows.jsonl"]
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    keys = keys_of([measured.to_json(), compared.to_json(), chosen.to_json(), *lines])
+    keys |= {key for line in lines for side in ("base", "tuned") for key in line.get(side, ())}
+    assert {"without_leaked", "slices", "support", "reference_probability", "seen_row", "failed"} <= keys
+    page = PAGE.read_text()
+    assert {key for key in keys if f"`{key}`" not in page} == set()

@@ -181,9 +181,7 @@ def test_the_pieces_of_a_long_text_are_one_row(engine):
     whole_text, _ = encode(texts[1:2], engine.template, engine.tokenizer, max_length=10**6)
     predicted = engine.tokenizer.decode(whole_text[0].input_ids[1:].tolist(), skip_special_tokens=True)
     bits = found.scores["bits_per_byte"].rows[1]  # each byte once, though pieces share a token
-    assert bits[1] == pytest.approx(
-        len(predicted.encode()) * math.log(2)
-    )
+    assert bits[1] == pytest.approx(len(predicted.encode()) * math.log(2))
     assert contest(found, found).row_count == 3
     assert "too few rows (3)" in contest(found, found).verdict("tuned")
 
