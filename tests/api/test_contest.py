@@ -12,10 +12,13 @@ import pytest
 
 from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import api
-from tunesmith.api.models import open_model
+from tunesmith.api.contest import _questions
+from tunesmith.api.models import first_run, open_model
 from tunesmith.config import load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
+from tunesmith.evaluate import Tools
 from tunesmith.generate import Engine
+from tunesmith.types import Example
 
 FAQ = "question,answer\n" + "".join(f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40))
 SHORT = {"max_new_tokens": 6}
@@ -116,13 +119,71 @@ def test_a_run_with_another_split_is_warned_of(tmp_path: Path) -> None:
     assert len(result.contest.rows) == 5
 
 
+def test_a_file_that_a_run_was_trained_on_is_warned_of(home: Path, tmp_path: Path) -> None:
+    overrides = {**SHORT, "eval.max_rows": 5}
+    found = api.compare(["base", "a", "a@2", "b"], data="faq.csv", overrides=overrides, folder=tmp_path).findings
+    assert [one.code for one in found] == ["trained_on", "trained_on"]  # each run once
+    assert found[0].message.startswith("a was trained or chosen on ")
+    assert " of these 5 rows, the same or nearly" in found[0].message
+    assert found[0].message in (tmp_path / "report.html").read_text()
+    (tmp_path / "lost.csv").write_text(FAQ)
+    config = {"model.path": load_config(stored=home / "runs/a/config.yaml").model.path, "method.name": "lora"}
+    more = {"train.max_steps": 1, "output_dir": str(tmp_path / "c"), "data.max_length": 64}
+    run = api.train(load_config(overrides={**config, **more, "data.path": str(tmp_path / "lost.csv")})).run
+    (tmp_path / "lost.csv").unlink()
+    (lost,) = api.compare(["base", str(run.path)], data="faq.csv", overrides={**SHORT, "eval.max_rows": 5}).findings
+    assert lost.code == "not_checked"
+    assert "whether c was trained on these rows is not known: the training rows cannot be read" in lost.message
+
+
+def test_a_question_that_is_too_long_is_asked_as_eval_asks_it(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text(f"question,answer\n{'Which of them? ' * 200},The first.\nWho?,Nobody.\n")
+    settings = {**SHORT, "data.max_length": 64}
+    measured = api.evaluate("a", data=str(tmp_path / "long.csv"), overrides=settings)
+    rows = api.compare(["base", "a"], data=str(tmp_path / "long.csv"), overrides=settings, folder=tmp_path).contest.rows
+    for name, side in (("base", measured.base), ("a", measured.tuned)):
+        assert [row["answers"][name]["text"] for row in rows] == [row["prediction"] for row in side.rows]
+    (tmp_path / "long.yaml").write_text(f"- {'Which of them? ' * 200}\n")
+    with pytest.raises(DataError, match="the model reads at most"):
+        api.compare(["base", "a"], questions=str(tmp_path / "long.yaml"), overrides={**SHORT})
+
+
+def test_plain_text_is_compared_by_how_likely_each_finds_it(
+    tiny_model_dir: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tales = [{"text": f"Once upon a time there were {n} presses. " * (1 + 40 * (n == 3))} for n in range(12)]
+    (tmp_path / "tales.jsonl").write_text("".join(json.dumps(tale) + "\n" for tale in tales))
+    bases = [str(tiny_model_dir(name)) for name in ("llama", "qwen2")]
+    result = api.compare(bases, data=str(tmp_path / "tales.jsonl"), overrides={**SHORT}, folder=tmp_path / "out")
+    contest = result.contest
+    assert (contest.deciding, contest.row_count, contest.rows) == ("bits_per_byte", 12, [])
+    match = contest.matches[bases[1]]
+    assert match.wins + match.losses + match.ties == match.changes["bits_per_byte"].rows == 12
+    assert json.loads((tmp_path / "out" / "contest.json").read_text())["rows"] == 12
+    assert "12 rows;" in (tmp_path / "out" / "report.html").read_text()
+    assert (tmp_path / "out" / "rows.jsonl").read_text() == ""
+    (tmp_path / "tales.csv").write_text("text\n" + "".join(tale["text"] + "\n" for tale in tales))
+    settings = {"data.path": str(tmp_path / "tales.csv"), "model.path": bases[0], "train.max_steps": 2}
+    run = str(api.train(load_config(overrides={**settings, "output_dir": str(tmp_path / "tales")})).run.path)
+    measured = api.evaluate(run, data=str(tmp_path / "tales.jsonl"))
+    compared = api.compare(["base", run], data=str(tmp_path / "tales.jsonl"), folder=tmp_path / "own").contest
+    for name, side in (("base", measured.base), (run, measured.tuned)):
+        for score, value in side.metrics.items():
+            assert compared.scores[name][score].value == pytest.approx(value)
+    monkeypatch.setattr("tunesmith.evaluate.likelihood.row_nll", lambda *_, **__: pytest.fail("measured again"))
+    again = api.compare(["base", run], data=str(tmp_path / "tales.jsonl"), folder=tmp_path / "own").contest
+    assert again.to_json() == compared.to_json()
+    with pytest.raises(SettingsError, match=r"tales.jsonl is plain text, and how likely ollama:x finds it"):
+        api.compare([run, "ollama:x"], data=str(tmp_path / "tales.jsonl"))
+
+
 def test_a_setting_that_does_not_reach_a_server_is_told_once(tmp_path: Path) -> None:
     overrides = {**SHORT, "eval.max_rows": 2, "temperature": 0.5, "top_k": 3}
     with serving(FakeJudge(lambda text: "anything")) as owl:
         result = api.compare(["a", owl.address], overrides=overrides, folder=tmp_path)
         panel = api.open_panel(["a", owl.address], overrides={**SHORT, "top_k": 3})
     (finding,) = result.findings
-    assert finding.message.endswith(f"known to take it: generate.top_k (to {owl.address})")
+    assert f"known to take it: generate.top_k (to {owl.address}); what is set there holds" in finding.message
     assert finding.message in (tmp_path / "report.html").read_text()
     assert panel.findings == []  # it takes the likeliest token
     panel.set_generation("temperature", "0.5")
@@ -241,6 +302,29 @@ def test_another_file_is_measured_beside_the_test_rows(home: Path) -> None:
     (leak,) = found.leakage.leaks  # colour 3 is a training row
     assert (leak.file, leak.row, leak.kind) == ("new.jsonl", 1, "same question")
     assert (Path(leak.seen_file).name, leak.seen_row) == ("faq.csv", 5)
+
+
+def test_settings_beside_a_file_are_about_how_it_is_read(tmp_path: Path) -> None:
+    """What the error about its columns says to give."""
+    file = tmp_path / "codes.csv"
+    file.write_text("foo;bar;baz\n" + "".join(f"thing {n};part {n};kind {n}\n" for n in range(12)))
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        api.evaluate("a", data=str(file), overrides={**SHORT})
+    columns = {"data.columns.question": "baz", "data.columns.answer": "foo", "data.delimiter": ";"}
+    measured = api.evaluate("a", data=str(file), overrides={**SHORT, **columns})
+    assert [(row["question"], row["reference"]) for row in measured.tuned.rows][:1] == [("kind 0", "thing 0")]
+    for models in (["base", "a"], [str(Path(measured.run.settings["model"]["path"])), "ollama:x"]):
+        asked = _asked_of(models, file, {**SHORT, **columns})
+        assert (asked[0].question, asked[0].answer) == ("kind 0", "thing 0")
+    (tmp_path / "tale.txt").write_text("Once upon a time.\n\nThere was a press.\n")
+    found = api.evaluate("a", data=str(tmp_path / "tale.txt"), overrides={**SHORT, "data.shape": "text"})
+    assert (found.tuned.row_count, found.tuned.deciding) == (2, "perplexity")
+
+
+def _asked_of(models: list[str], file: Path, overrides: dict[str, object]) -> list[Example]:
+    run = first_run(models)
+    config = load_config(stored=run.config_path if run else None, overrides=overrides)
+    return _questions(run, config, Tools(), None, str(file)).examples
 
 
 def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:

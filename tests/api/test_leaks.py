@@ -32,6 +32,7 @@ def evaluation() -> Evaluation:
         settings={},
         asked=questions,
         answers=[Answer("yes", True, 1, 0.1) for _ in questions],
+        places=list(range(6)),
         scored=list(range(7)),
     )
 

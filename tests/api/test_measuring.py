@@ -118,6 +118,27 @@ def test_a_machine_with_another_device_asks_anew(
     assert len(opened) == 1
 
 
+def test_a_machine_that_takes_another_number_format_asks_anew(
+    run: Run, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was detected where the run was trained is chosen anew where it is asked, on the same device too."""
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2\nflags : of the second\n")
+    monkeypatch.setattr("tunesmith.api.records._KINDS", ((str(tmp_path / "cpu*"), "flags"), ("/nowhere/*", "Model")))
+    on_cpu = {**SHORT, "model.device": "cpu"}
+    said = {**on_cpu, "model.dtype": "float32"}
+    for settings in (on_cpu, said):
+        api.evaluate(str(run.path), overrides=settings)
+    opened.clear()
+    (tmp_path / "cpuinfo").write_text("processor : 0\nflags : fpu avx2 avx512_bf16\n")
+    api.evaluate(str(run.path), overrides=said)
+    assert opened == []
+    api.evaluate(str(run.path), overrides=on_cpu)
+    assert len(opened) == 1
+    (tmp_path / "cpuinfo").unlink()
+    api.evaluate(str(run.path), overrides=on_cpu)
+    assert len(opened) == 2
+
+
 def test_a_suite_that_was_answered_is_not_asked_again(run: Run, opened: list[str], tmp_path: Path) -> None:
     suite = tmp_path / "mine.jsonl"
     items = [{"question": f"Is {n} a number?", "answer": "yes", "wrong": ["no"]} for n in range(3)]
@@ -213,3 +234,70 @@ def test_a_card_that_a_kill_left_behind_its_scores_is_written(run: Run) -> None:
     os.utime(card, ns=(0, summary.stat().st_mtime_ns - 1))
     api.evaluate(str(run.path), overrides=SHORT)
     assert "How good it is" in card.read_text()
+
+
+def test_a_soft_prompt_takes_context_from_base_and_tuned_model_alike(
+    tiny_model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A row that the base alone has room for is no row of either; one that is shortened is the same for both."""
+    rows = [f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40)]
+    (tmp_path / "faq.csv").write_text("question,answer\n" + "".join(rows))
+    overrides = {
+        **{"data.path": str(tmp_path / "faq.csv"), "model.path": str(tiny_model_dir("llama"))},
+        **{"method.name": "prompt", "method.num_virtual_tokens": 100, "train.max_steps": 1, "data.max_length": 96},
+        **{"output_dir": str(tmp_path / "runs" / "faq")},
+    }
+    found = api.train(load_config(overrides=overrides)).run
+    long = "it is " * 100
+    (tmp_path / "new.csv").write_text(f"question,answer\nWho?,Nobody.\nWhat?,{long}\n{long}?,Seven.\n")
+    result = api.evaluate(str(found.path), data=str(tmp_path / "new.csv"), overrides=SHORT)
+    assert [row["row"] for row in result.base.rows] == [row["row"] for row in result.tuned.rows] == [2, 4]
+    assert result.tuned.skipped_rows == (3,)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
+# Keys whose values are by name: of a score, a label, a task, a model, a setting.
+BY_NAME = {
+    *("base", "tuned", "change", "changes", "tasks", "suites", "kinds", "scores", "answers", "judge", "seconds"),
+    *("tokens_per_second", "settings", "training_rows", "unseen", "calibration", "asked_with", "data"),
+}
+
+
+def keys_of(content: object) -> set[str]:
+    """All keys of a file that are no names."""
+    if isinstance(content, list):
+        return set().union(*map(keys_of, content))
+    if not isinstance(content, dict):
+        return set()
+    found = set(content)
+    for key, value in content.items():
+        named = key in BY_NAME and isinstance(value, dict)
+        for part in value.values() if named else [value]:
+            found |= set() if key in ("settings", "asked_with", "data", "judge") else keys_of(part)
+    return found
+
+
+def test_the_guide_says_what_each_key_of_the_files_means(
+    run: Run, tiny_model_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text(json.dumps({"question": "Is 2 a number?", "answer": "yes", "wrong": ["no"], "kind": "a"}) + "\n")
+    (tmp_path / "new.csv").write_text("question,answer\nWho?,Nobody.\nWhat is the code of colour 3?,21\n")
+    settings = {**SHORT, "eval.suites": [str(suite)]}
+    measured = api.evaluate(str(run.path), data=str(tmp_path / "new.csv"), overrides=settings)
+    folder = tmp_path / "compared"
+    (tmp_path / "cases.yaml").write_text("- {question: 'Who?', answer: Nobody, check: {contains: nobodyever}}\n")
+    compared = api.compare(
+        ["base", str(run.path)], questions=str(tmp_path / "cases.yaml"), overrides=SHORT, folder=folder
+    )
+    (tmp_path / "mail.csv").write_text("text,label\n" + "".join(f"day {n},{'ab'[n % 2]}\n" for n in range(40)))
+    settings = {"data.path": str(tmp_path / "mail.csv"), "model.path": str(tiny_model_dir("llama"))}
+    mail = api.train(load_config(overrides={**settings, "train.max_steps": 1, "output_dir": str(tmp_path / "mail")}))
+    chosen = api.evaluate(str(mail.run.path))
+    files = [result.folder / "predictions.jsonl" for result in (measured, chosen)] + [folder / "rows.jsonl"]
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    keys = keys_of([measured.to_json(), compared.to_json(), chosen.to_json(), *lines])
+    keys |= {key for line in lines for side in ("base", "tuned") for key in line.get(side, ())}
+    assert {"without_leaked", "slices", "support", "reference_probability", "seen_row", "failed"} <= keys
+    page = PAGE.read_text()
+    assert {key for key in keys if f"`{key}`" not in page} == set()

@@ -18,6 +18,7 @@ import pytest
 from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.cli.chat_input import read_entry
 from tunesmith.config import load_config
+from tunesmith.generate import Choice
 
 # --- entries
 
@@ -131,6 +132,14 @@ def test_compare_that_is_stopped_changes_nothing(talk, session, shown) -> None:
     session.interrupt_after = 3
     assert talk.command("/compare One?") == "(stopped)"
     assert (talk.turns, shown) == ([], [])
+
+
+def test_labels_are_compared_for_each_text_on_its_own(talk, session, shown) -> None:
+    session.labels = {"ham": 1, "spam": 1}
+    session.choose = lambda messages, base: Choice(("ham", "spam"), (-len(messages), -9.0))
+    for text in ("One", "Two"):
+        talk.command(f"/compare {text}")
+        assert [turn.content for turn in talk.turns] == [text, "ham"]
 
 
 def test_adapters_are_exchanged(talk, session) -> None:

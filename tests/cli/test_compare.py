@@ -101,7 +101,7 @@ def test_a_setting_that_a_server_does_not_get_is_told_when_it_matters() -> None:
     first, warning = str(compare_live.command(panel, "/temp 1")).split("\n")
     assert first == "temperature: 1"
     assert warning.startswith("warning: not sent, as")
-    assert f"generate.top_k (to {server}); set it there" in warning
+    assert f"generate.top_k (to {server}); what is set there holds; set it there" in warning
 
 
 @pytest.mark.parametrize("extra", [("--json",), ("--questions", "x.yaml"), ("--junit", "x.xml")])

@@ -22,6 +22,7 @@ from tunesmith.evaluate import (
     Rows,
     Tools,
     compare_table,
+    contest,
     evaluate,
     likelihood_rows,
     mean_nll,
@@ -85,7 +86,8 @@ def engine(tiny_model_dir):
 
 
 def encoded(examples, engine):
-    return encode(examples, engine.template, engine.tokenizer, max_length=256)[0]
+    places = [replace(example, row=place) for place, example in enumerate(examples)]
+    return encode(places, engine.template, engine.tokenizer, max_length=256)[0]
 
 
 def measure(engine, examples=EXAMPLES, **changes):
@@ -162,6 +164,43 @@ def test_plain_text_has_its_likelihood_alone(engine):
     assert found.row_count == 2
     assert found.tokens_per_second == 0
     assert scripted.calls == []
+
+
+def test_the_pieces_of_a_long_text_are_one_row(engine):
+    """They are of one draw: drawn one by one, they would make the interval too narrow."""
+    texts = [Example(text="The quick brown fox jumps over the lazy dog. " * times, row=9) for times in (1, 60, 2)]
+    pieces = encoded(texts, engine)
+    assert len(pieces) > len(texts)
+    found = measure(Scripted(engine, []), texts)
+    assert found.row_count == len(found.scores["perplexity"].rows) == 3
+    whole = mean_nll(engine.model, pieces)
+    assert found.metrics["perplexity"] == pytest.approx(whole.perplexity, rel=1e-5)
+    assert found.scores["perplexity"].rows[1].tolist() == pytest.approx(
+        likelihood_rows(engine, [piece for piece in pieces if piece.row == 1])[:, :2].sum(axis=0).tolist()
+    )
+    whole_text, _ = encode(texts[1:2], engine.template, engine.tokenizer, max_length=10**6)
+    predicted = engine.tokenizer.decode(whole_text[0].input_ids[1:].tolist(), skip_special_tokens=True)
+    bits = found.scores["bits_per_byte"].rows[1]  # each byte once, though pieces share a token
+    assert bits[1] == pytest.approx(len(predicted.encode()) * math.log(2))
+    assert contest(found, found).row_count == 3
+    assert "too few rows (3)" in contest(found, found).verdict("tuned")
+
+
+def test_a_likelihood_that_decides_stands_at_its_own_question(engine):
+    """Texts are measured too, and not asked; a question whose likelihood is not known has no score."""
+    config = load_config(overrides={"eval.metrics": ["perplexity", "token_f1"], "seed": 7, "max_new_tokens": 2})
+    examples = [Example(text="Hello world!", row=1, task="texts"), *(replace(one, task="faq") for one in EXAMPLES)]
+    rows = encoded(examples, engine)[:-1]
+    found = evaluate(engine, examples, rows, config=config)
+    held = contest(found, found)
+    assert held.deciding == "perplexity"
+    scores = [row["answers"]["tuned"]["score"] for row in held.rows]
+    assert scores == [*(pytest.approx(value) for value in found.scores["perplexity"].by_row[1:]), None]
+    match = held.matches["tuned"]
+    assert (match.ties, match.changes["perplexity"].rows) == (3, 3)
+    assert [(part.name, part.rows, part.found.rows) for part in match.slices] == [
+        *[("sheet FAQ", 2, 2), ("sheet More", 1, 0)]
+    ]
 
 
 def test_rows_that_cannot_be_asked_are_skipped_and_named(engine):

@@ -45,7 +45,8 @@ def test_every_place_knows_every_score() -> None:
     elsewhere = {"ended", "log_loss", "calibration_error", "judge_preference"}
     assert own == set(EVALUATORS) - elsewhere
     assert set(card._METRICS) == set(EVALUATORS)
-    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    _, scores, _ = re.split(r"<!-- scores: (?:begin|end) -->", PAGE.read_text(encoding="utf-8"))
+    rows = re.findall(r"^\| `(\w+)` \|", scores, flags=re.MULTILINE)
     assert rows == list(EVALUATORS)
 
 
@@ -147,6 +148,9 @@ MT = pairs(("Hello", "Bonjour"), task="translation")
         (QA, ["opus-de-en"], "token_f1", {"rougeL"}, set(), "median"),
         (QA, ["wmt_en2de"], "chrf", {"bleu"}, {"rougeL"}, "by the name 'wmt_en2de'"),
         (MT, ["x"], "chrf", {"bleu"}, {"rougeL"}, "by the name 'translation'"),
+        (QA, ["en_to_de"], "chrf", {"bleu"}, {"rougeL"}, "by the name 'en_to_de'"),
+        (QA, ["actors", "tutors-2", "mt-bench"], "token_f1", {"rougeL"}, {"length_ratio"}, "median"),
+        (pairs(("几点开门?", "我们每天早上九点开门")), [], "token_f1", {"rougeL"}, set(), "answers of 10 words"),
     ],
 )
 def test_auto_suits_the_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,7 +170,8 @@ def engine(tiny_model_dir):
 
 def measure(engine, rows=ROWS, labels=LABELS, batch_size=2):
     examples = [Example((Message("user", text), Message("assistant", label)), row=row) for text, label, row in rows]
-    encoded, _ = encode(examples, engine.template, engine.tokenizer, max_length=256)
+    places = [replace(example, row=place) for place, example in enumerate(examples)]
+    encoded, _ = encode(places, engine.template, engine.tokenizer, max_length=256)
     config = load_config(overrides={"eval.batch_size": batch_size})
     return evaluate(engine, examples, encoded, config=config, labels=labels)
 

@@ -68,7 +68,8 @@ def test_the_suite_is_unambiguous():
         ({"equals": "The kettle"}, ["kettle", "the KETTLE."], ["the kettle is on", ""]),
         ({"regex": r"^\d{4}$"}, ["1999"], ["19999", "in 1999"]),
         ({"number": 1200}, ["1,200", "600 + 600 = 1200.0", "it is 1200."], ["1200 or 1300", "none", "120"]),
-        ({"number": -2.5}, ["-2.5"], ["2.5"]),
+        ({"number": -2.5}, ["-2.5", "so it is -2.5"], ["2.5", "1-2.5"]),
+        ({"number": 5}, ["3-5", "10-5=5", "+5"], ["-5", "5-3"]),
     ],
 )
 def test_checks(check, right, wrong):
@@ -109,13 +110,14 @@ def test_all_wrong_items_are_told_together(write):
         {"question": "Q?", "answer": True},
         {"question": "Q?", "answer": "A", "wrong": ["A"]},
         {"question": "Q?", "answer": "A", "check": {"similar": 1}},
+        {"question": "Q?", "answer": "A", "wrong": ["B", " "]},
         {"question": "Q?", "answer": "A", "check": {"regex": "("}},
         {"question": "Q?", "answer": "A", "check": {"equals": "B"}},
         "text",
     ]
-    with pytest.raises(DataError, match="8 wrong items") as caught:
+    with pytest.raises(DataError, match="9 wrong items") as caught:
         read_suite(write(items))
-    for number in (1, 3, 4, 5, 6, 7, 8, 9):
+    for number in (1, 3, 4, 5, 6, 7, 8, 9, 10):
         assert f"item {number}, line {number}: " in caught.value.cause
     assert "item 2" not in caught.value.cause
     assert "unknown reference" in caught.value.cause

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tunesmith.errors import DataError
 from tunesmith.evaluate import EVALUATORS
 from tunesmith.evaluate.material import Rows
-from tunesmith.evaluate.text import exact_match, normalize, token_f1, words
+from tunesmith.evaluate.text import exact_match, normalize, separate, token_f1, word_count, words
 
 ORDER = ["exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL"]
 PAIRS = [
@@ -32,6 +32,7 @@ PAIRS = [
     ("Theatre an-other", "theatre another"),  # articles only as whole words
 ]
 ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+spaced_text = st.text(max_size=30).filter(lambda text: separate(text) == text.split())
 short_words = st.lists(st.sampled_from(["a", "the", "cat", "Cat", "sat,", "on", "7", "-"]), max_size=12).map(" ".join)
 
 
@@ -79,11 +80,28 @@ def test_squad_scores_of_a_row_are_those_of_the_official_script(prediction, refe
 
 
 @settings(deadline=None)  # the first example imports the reference
-@given(st.one_of(short_words, st.text(max_size=30)), st.one_of(short_words, st.text(max_size=30)))
+@given(st.one_of(short_words, spaced_text), st.one_of(short_words, spaced_text))
 def test_squad_parity_on_any_text(prediction, reference):
     assert normalize(prediction) == normalize_answer(prediction)
     assert exact_match(prediction, reference) == exact_match_score(prediction, reference)
     assert token_f1(prediction, reference) == pytest.approx(f1_score(prediction, reference), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "score"),
+    [
+        ("法国的首都是巴黎。", "法国的首都是巴黎。", 1),
+        ("首都是巴黎", "巴黎是首都", 1),  # the same characters
+        ("巴黎", "首都是巴黎", 2 * 2 / 7),
+        ("パリ", "ロンドン", 0),
+        ("ปารีส", "กรุงปารีส", 2 * 5 / 14),
+        ("in 巴黎", "巴黎 in", 1),
+    ],
+)
+def test_of_scripts_without_spaces_characters_are_words(prediction, reference, score):
+    """SQuAD's script gives 0 to each answer that is not the reference."""
+    assert token_f1(prediction, reference) == pytest.approx(score)
+    assert word_count("法国 的首都 is Paris!") == 7
 
 
 def test_corpus_scores_are_means_over_rows():

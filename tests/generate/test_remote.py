@@ -26,6 +26,7 @@ class Server(QuietHandler):
     # what the next requests are refused with: a status and a header, or None for a connection that ends
     troubles: ClassVar[list[tuple[int, tuple[str, str]] | None]] = []
     owner: ClassVar[str | None] = None  # of the model in the list of models; without one there is no list
+    no_list: ClassVar[int] = 404  # the status of that
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -53,7 +54,10 @@ class Server(QuietHandler):
 
     def do_GET(self) -> None:
         """The list of models; also where a redirected request comes to."""
-        if self.owner is not None and self.path == "/v1/models":
+        if self.path == "/v1/models" and self.owner is None:
+            self._refuse((self.no_list, ("x", "y")))
+            return
+        if self.path == "/v1/models":
             body = json.dumps({"object": "list", "data": [{"id": "parrot", "owned_by": self.owner}]}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -80,8 +84,8 @@ class Server(QuietHandler):
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
-    Server.owner = None
-    remote._owner.cache_clear()  # another server may have listened on this port
+    Server.owner, Server.no_list = None, 404
+    remote._told_owner.cache_clear()  # another server may have listened on this port
     with running(LocalServer(Server)) as made:
         yield f"{made.url}/v1"
 
@@ -111,26 +115,33 @@ def test_an_answer_by_the_protocol(server: str, monkeypatch: pytest.MonkeyPatch)
 
 
 DRAWN = SETTINGS.model_copy(update={"temperature": 0.7, "top_k": 5, "repetition_penalty": 1.2})
+HI = [Message("user", "hi")]
 
 
 @pytest.mark.parametrize(
-    ("owner", "sent"),
+    ("owner", "drawn", "off"),
     [
-        ("llamacpp", {"top_k": 5, "repeat_penalty": 1.2, "repeat_last_n": -1}),
-        ("vllm", {"top_k": 5, "repetition_penalty": 1.2}),
+        (
+            *("llamacpp", {"top_k": 5, "min_p": 0, "repeat_penalty": 1.2, "repeat_last_n": -1}),
+            {"top_k": 0, "min_p": 0, "repeat_penalty": 1, "repeat_last_n": -1},
+        ),
+        (
+            *("vllm", {"top_k": 5, "min_p": 0, "repetition_penalty": 1.2}),
+            {"top_k": -1, "min_p": 0, "repetition_penalty": 1},
+        ),
     ],
+    ids=["llama-server", "vllm"],
 )
 def test_a_server_that_says_who_it_is_gets_all_settings_in_its_words(
-    server: str, owner: str, sent: dict[str, float]
+    server: str, owner: str, drawn: dict[str, float], off: dict[str, float]
 ) -> None:
+    """Those that are off too: what is not sent would be what the server has of its own."""
     Server.owner = owner
     parrot = endpoint(f"{server}#parrot")
-    plain, all_of_it = ({"temperature": 0.7}, {"temperature": 0.7, **sent})
-    for settings, wanted in ((SETTINGS.model_copy(update=plain), plain), (DRAWN, all_of_it)):
-        parrot.answer([Message("user", "hi")], settings, seed=5)
-        body = Server.seen[-1][2]
-        usual = ("model", "messages", "max_tokens", "top_p", "seed")
-        assert {name: value for name, value in body.items() if name not in usual} == wanted
+    for settings, wanted in ((SETTINGS, off), (DRAWN, drawn)):
+        parrot.answer(HI, settings, seed=5)
+        usual = ("model", "messages", "max_tokens", "temperature", "top_p", "seed")
+        assert {name: value for name, value in Server.seen[-1][2].items() if name not in usual} == wanted
         assert parrot.unsent(settings) == []
 
 
@@ -138,12 +149,24 @@ def test_a_server_that_says_who_it_is_gets_all_settings_in_its_words(
 def test_a_setting_that_a_server_may_not_know_is_not_sent_and_told(server: str, owner: str | None) -> None:
     Server.owner = owner
     parrot = endpoint(f"{server}#parrot")
-    parrot.answer([Message("user", "hi")], DRAWN, seed=5)
-    assert {"top_k", "repeat_penalty", "repetition_penalty"}.isdisjoint(Server.seen[-1][2])
+    parrot.answer(HI, DRAWN, seed=5)
+    assert {"top_k", "min_p", "repeat_penalty", "repetition_penalty"}.isdisjoint(Server.seen[-1][2])
     assert parrot.unsent(DRAWN) == ["top_k", "repetition_penalty"]
     greedy = DRAWN.model_copy(update={"temperature": 0.0})
     assert parrot.unsent(greedy) == ["repetition_penalty"]  # the likeliest token is among any k
     assert parrot.unsent(SETTINGS) == []
+    drawn = SETTINGS.model_copy(update={"temperature": 0.7})
+    assert parrot.unsent(drawn) == ["top_k"]  # 0 is all tokens, and the server may take fewer
+
+
+def test_a_server_that_is_busy_is_asked_later_who_it_is(server: str) -> None:
+    parrot = endpoint(f"{server}#parrot")
+    Server.no_list = 503
+    assert parrot.further(SETTINGS) == {}
+    Server.owner = "vllm"
+    assert parrot.further(SETTINGS)["top_k"] == -1
+    Server.owner = None
+    assert parrot.further(SETTINGS)["top_k"] == -1  # and no more once it has said so
 
 
 def test_ollama_is_found_where_it_listens(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +183,15 @@ def test_ollama_is_found_where_it_listens(server: str, monkeypatch: pytest.Monke
         assert endpoint("ollama:parrot") == Endpoint(url, "parrot")
     monkeypatch.delenv("OLLAMA_HOST")
     assert endpoint("ollama:faq:7b") == Endpoint("http://127.0.0.1:11434/v1", "faq:7b")
+
+
+def test_a_server_of_this_machine_is_asked_past_the_proxy_of_the_web(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first request
+    assert endpoint(f"{server}#parrot").answer(HI, SETTINGS, seed=0).text == "hi!"
 
 
 def test_a_refusal_says_what_the_server_said(server: str) -> None:
@@ -184,6 +216,7 @@ def test_nobody_there_is_an_error_of_resources() -> None:
 
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith.generate.remote.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("tunesmith.generate.remote._ASIDE_SECONDS", 0.1)
     monkeypatch.setattr("tunesmith.generate.remote.WAITS_SECONDS", ())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1#parrot"

@@ -48,6 +48,18 @@ def test_a_clear_preference_is_decided(rating) -> None:
     assert pair.depends_on > 0
 
 
+def test_two_models_that_never_differ_keep_nobody_waiting(rating) -> None:
+    items = [Item(f"Q{n}?", None, {BASE: "x", TUNED: f"y {n}", THIRD: "x"}) for n in range(30)]
+    session = rating(30, items=items)
+    for task in session.tasks:
+        session.votes.append(Vote(task.id, "Ann", "left" if task.contestants[0] == TUNED else "right"))
+    of_pairs = {frozenset((pair.first, pair.second)): pair for pair in results(session).pairs}
+    same = of_pairs[frozenset((BASE, THIRD))]
+    assert (same.identical, same.tally.total, same.needed) == (30, 0, None)
+    told = progress(session, "Ann")
+    assert (told["pairs"], told["decided"], told["needed"]) == (2, 2, 0)
+
+
 def test_a_question_counts_once_however_many_rate_it(rating) -> None:
     session = rating(4)
     for rater in ("Ann", "Bob", "Cem"):

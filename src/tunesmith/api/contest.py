@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunesmith.api.asking import Asked, ask_model
-from tunesmith.api.held_out import Progress, held_out_examples, rows_of_file
+import numpy as np
+
+from tunesmith.api.asking import Answered, Asked, ask_model
+from tunesmith.api.held_out import Progress, held_out_examples, reading_settings, rows_of_file
+from tunesmith.api.leaks import find_leaks
 from tunesmith.api.models import BASE, check_names, first_run, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
-from tunesmith.errors import DataError, SettingsError
+from tunesmith.errors import SettingsError
 from tunesmith.evaluate import (
     Answer,
     Case,
     Contest,
     PageTable,
+    Rows,
     Selection,
     Tools,
     ask_judge,
     hold,
     judge_lines,
     knowable,
+    measure,
     read_cases,
     report_html,
     score_all,
     select,
 )
+from tunesmith.generate import Endpoint
 from tunesmith.runs import Run, atomic_write
 from tunesmith.types import Example, Finding, Message
 
@@ -96,6 +102,8 @@ def compare(
 ) -> Compared:
     """Ask several models the same questions and hold the others against the first.
 
+    Of plain text, which asks nothing, it is measured how likely each model finds it.
+
     Args:
         references: the models, two at least.
         questions: a YAML file of cases. data: a file of rows, as `tunesmith train` reads it. Without either: the test
@@ -115,29 +123,24 @@ def compare(
     folder = folder or COMPARISONS / file_name("-vs-".join(references))
     tools = tools_of(config, folder / "answers", partial(on_progress, "the judge"))
     asked = _questions(run, config, tools, questions, data)
-    answers: dict[str, list[Answer]] = {}
-    memory: dict[str, int] = {}
-    selection = _selected(config, asked, models=len(references))
     to_all = Asked(asked.examples, asked.labels, config, opening(overrides), run)
-    for reference in references:
-        found = ask_model(reference, to_all, folder / "answers", partial(on_progress, reference))
-        answers[reference] = found.answers
-        memory |= {reference: found.weight_bytes} if found.weight_bytes else {}
-    scores, said = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
-    contest = hold(
-        asked.examples,
-        answers,
-        scores=scores,
-        deciding=selection.deciding,
-        said=said,
-        is_labels=bool(asked.labels),
-        seed=config.seed,
+    selection = (
+        _selected_of_texts(config, asked, references) if to_all.is_text else _selected(config, asked, references)
     )
-    contest = replace(contest, memory_bytes=memory)
+    found = {
+        reference: ask_model(reference, to_all, folder / "answers", partial(on_progress, reference))
+        for reference in references
+    }
+    contest = _held(to_all, selection, found, tools)
+    tested = found[references[-1]].answers
     if asked.cases:
-        ask_judge(asked.cases, [answer.text for answer in answers[references[-1]]], tools)
-    cases = [_checked(case, answer) for case, answer in zip(asked.cases, answers[references[-1]], strict=False)]
-    findings = (*_strangers(references, run, asked), *unsent_settings(references, config.generate))
+        ask_judge(asked.cases, [answer.text for answer in tested], tools)
+    cases = [_checked(case, answer) for case, answer in zip(asked.cases, tested, strict=False)]
+    findings = (
+        *_strangers(references, run, asked),
+        *(_trained_on(references, config, asked, data) if data is not None else ()),
+        *unsent_settings(references, config.generate),
+    )
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
     return result
@@ -181,29 +184,59 @@ def _questions(run: Run | None, config: RunConfig, tools: Tools, questions: str 
         if run is not None:
             rows = rows_of_file(run, config, data).test
         else:
-            rows = prepare_rows(config, data, shape="auto", columns={}).test[: config.eval.max_rows]
-        if not any(row.text is None for row in rows):
-            raise DataError(f"{data} is plain text: it has no questions", fix="give rows with questions")
-        return _Questions([row for row in rows if row.text is None], [], data, labels=labels)
+            given = reading_settings(config, load_config())
+            rows = prepare_rows(config, data, shape="auto", columns={}, given=given).test[: config.eval.max_rows]
+        return _Questions(_askable(rows), [], data, labels=labels)
     if run is None:
         raise SettingsError(
             "there are no questions: none of the models is a run with test rows of its own",
             fix="give --questions FILE.yaml or --data FILE",
         )
-    rows = [row for row in held_out_examples(run, config) if row.text is None]
-    if not rows:
-        raise DataError(f"{run.name} is of plain text: it has no questions", fix="give --questions FILE.yaml")
+    rows = _askable(held_out_examples(run, config))
     return _Questions(rows, [], f"test rows of {run.name}", of_run=True, labels=labels)
 
 
-def _selected(config: RunConfig, asked: _Questions, *, models: int) -> Selection:
+def _askable(rows: Sequence[Example]) -> list[Example]:
+    """The questions among the rows; where there are none, the texts."""
+    return [row for row in rows if row.text is None] or list(rows)
+
+
+def _selected_of_texts(config: RunConfig, asked: _Questions, references: Sequence[str]) -> Selection:
+    """The scores of plain text. Bits per byte decide: the models may have different vocabularies.
+
+    Raises:
+        SettingsError: told before a model is asked; one is behind an address.
+    """
+    if servers := [name for name in references if Endpoint.parse(name) is not None]:
+        raise SettingsError(
+            f"{asked.source} is plain text, and how likely {servers[0]} finds it cannot be asked for",
+            fix="name models of this machine, or give questions: --questions FILE.yaml",
+        )
+    found = select(config.eval, asked.examples, can={"likelihood"})
+    return found if config.eval.metrics[0] != "auto" else replace(found, deciding="bits_per_byte")
+
+
+def _selected(config: RunConfig, asked: _Questions, references: Sequence[str]) -> Selection:
     """The scores.
 
     Raises:
         SettingsError, DataError: told before a model is asked.
     """
-    can = knowable(asked.examples, models=models, is_written=not asked.labels)
+    can = knowable(asked.examples, models=len(references), is_written=not asked.labels)
     return select(config.eval, asked.examples, can=can, is_labels=bool(asked.labels), names=[Path(asked.source).stem])
+
+
+def _held(asked: Asked, selection: Selection, found: Mapping[str, Answered], tools: Tools) -> Contest:
+    """The models held against the first, by their answers, or by how likely they find the texts."""
+    answers = {name: one.answers for name, one in found.items()}
+    how: dict[str, Any] = {"deciding": selection.deciding, "seed": asked.config.seed}
+    if asked.is_text:
+        scores = {name: measure(selection.names, Rows(nll=np.array(one.nll))) for name, one in found.items()}
+        contest = hold([], answers, scores=scores, **how)
+    else:
+        scores, said = score_all(selection, asked.examples, answers, labels=asked.labels, tools=tools)
+        contest = hold(asked.examples, answers, scores=scores, said=said, is_labels=bool(asked.labels), **how)
+    return replace(contest, memory_bytes={name: one.weight_bytes for name, one in found.items() if one.weight_bytes})
 
 
 def _reference(case: Case) -> list[Message]:
@@ -226,6 +259,20 @@ def _strangers(references: Sequence[str], first: Run | None, asked: _Questions) 
             yield Finding("warning", "other_split", message, fix="compare on rows that neither has seen: --data FILE")
 
 
+def _trained_on(references: Sequence[str], config: RunConfig, asked: _Questions, data: str) -> Iterator[Finding]:
+    """Runs that have seen rows of the file: their answers to these prove nothing."""
+    runs = {run.path.absolute(): run for run in map(run_of, references) if run is not None}
+    for run in runs.values():
+        report = find_leaks(run, config, asked.examples, source=data)
+        if report.unchecked:
+            message = f"whether {run.name} was trained on these rows is not known: {report.unchecked}"
+            yield Finding("warning", "not_checked", message, fix="compare on rows that it cannot have seen")
+        elif report.leaks:
+            message = f"{run.name} was trained or chosen on {len(report.leaks)} of these {len(asked.examples)} rows, "
+            message += "the same or nearly"
+            yield Finding("warning", "trained_on", message, fix=f"tunesmith eval {run.name} --data {data} names them")
+
+
 def _division(run: Run) -> tuple[object, ...]:
     settings = run.settings
     return run.manifest["data"]["sha256"], settings.get("seed"), json.dumps(settings["data"].get("split"))
@@ -244,7 +291,7 @@ def _write(result: Compared, asked: _Questions) -> None:
     ]
     atomic_write(result.folder / "contest.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    atomic_write(result.folder / "rows.jsonl", "\n".join(lines) + "\n")
+    atomic_write(result.folder / "rows.jsonl", "".join(f"{line}\n" for line in lines))
     failed = [[case.question, "; ".join(case.failed), case.answer] for case in result.failed]
     note = f"{len(failed)} of {len(result.cases)} questions, of {contest.names[-1]}"
     tables = [PageTable("Failed checks", ["question", "check", "answer"], failed, note=note)] if failed else []

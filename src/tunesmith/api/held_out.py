@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tunesmith.config import RunConfig
+from tunesmith.config import RunConfig, load_config
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import AnswerLog, Measured
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
 Progress = Callable[[str, int, int], None]
+_READING = ("shape", "format", "sheet", "delimiter", "encoding")
 
 
 def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
@@ -54,14 +55,26 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
 def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
     """A file of the user, read as the run read its own: on the test side, at most `eval.max_rows` rows.
 
+    What `config` has of `data` and the run has not is about this file: `--data.sheet` beside `--data FILE`.
+
     Raises:
         DataError: the file cannot be used, or no row of it can be measured on.
     """
     trained = run.manifest["data"]
     is_one = len(config.data.files) == 1  # of several files each has columns of its own
     shape = trained["shape"] if is_one or trained.get("labels") else "auto"
-    found = prepare_rows(config, path, shape=shape, columns=trained["columns"] if is_one else {})
+    given = reading_settings(config, load_config(stored=run.config_path))
+    columns = trained["columns"] if is_one and "shape" not in given else {}
+    found = prepare_rows(config, path, shape=shape, columns=columns, given=given)
     return replace(found, test=found.test[: config.eval.max_rows])
+
+
+def reading_settings(config: RunConfig, before: RunConfig) -> dict[str, object]:
+    """The settings by which a file is read that are others than before; of the columns, those."""
+    new, old = config.data, before.data
+    given = {name: getattr(new, name) for name in _READING if getattr(new, name) != getattr(old, name)}
+    columns = {part: name for part, name in new.columns.items() if old.columns.get(part) != name}
+    return {**given, **({"columns": columns} if columns else {})}
 
 
 def ask_session(
@@ -78,6 +91,7 @@ def ask_session(
     """
     who = "the base model" if base else "the tuned model"
     encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
+    context = session.context  # of the base too, of which a soft prompt would take no part
     with session.engine(base=base) as engine:
         return ask_model(
             engine,
@@ -87,6 +101,7 @@ def ask_session(
             log=log,
             on_progress=lambda done, total: on_progress(who, done, total),
             labels=session.labels,
+            context_tokens=context,
         )
 
 

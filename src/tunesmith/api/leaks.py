@@ -86,12 +86,10 @@ def without(evaluation: Evaluation, examples: Sequence[Example], leaks: LeakRepo
     """The same measurement of the test rows that are not leaks. None when nothing is left to score.
 
     Args:
-        evaluation: of the examples, whose index is the row of `scored`.
+        evaluation: of the examples.
     """
     leaked = {leak.index for leak in leaks.leaks}
-    # Known by themselves: two data sets have rows of the same number.
-    asked_of_leaks = {id(examples[index]) for index in leaked}
-    answered = [row for row, example in enumerate(evaluation.asked) if id(example) not in asked_of_leaks]
+    answered = [row for row, index in enumerate(evaluation.places) if index not in leaked]
     likely = [row for row, index in enumerate(evaluation.scored) if index not in leaked]
     if not likely or (evaluation.asked and not answered):
         return None
@@ -111,8 +109,9 @@ def without(evaluation: Evaluation, examples: Sequence[Example], leaks: LeakRepo
         by_label=by_label,
         asked=asked,
         answers=[evaluation.answers[row] for row in answered],
+        places=[evaluation.places[row] for row in answered],
         scored=scored,
-        tasks=task_scores(scores, [examples[int(index)].task for index in scored], [one.task for one in asked], texts),
+        tasks=task_scores(scores, [examples[index].task for index in scored], [one.task for one in asked], texts),
     )
 
 

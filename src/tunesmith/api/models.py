@@ -75,9 +75,10 @@ def unsent_settings(references: Sequence[str], settings: GenerateConfig) -> list
         return []
     lacking = [f"generate.{one}" for one in dict.fromkeys(one for names in unsent.values() for one in names)]
     message = (
-        f"not sent, as only llama-server and vLLM are known to take it: {', '.join(lacking)} (to {', '.join(unsent)})"
+        f"not sent, as only llama-server and vLLM are known to take it: {', '.join(lacking)} (to {', '.join(unsent)}); "
+        "what is set there holds"
     )
-    fix = "set it there (of Ollama as PARAMETER in the Modelfile), or leave it out"
+    fix = "set it there: of Ollama as PARAMETER in the Modelfile, as tunesmith export does"
     return [Finding("warning", "setting_not_sent", message, fix)]
 
 

@@ -215,8 +215,7 @@ def _leaves(config: RunConfig) -> Iterator[tuple[str, Any]]:
 
 def _is_chosen(stored: RunConfig, name: str) -> bool:
     """Whether the program filled it in: what the run has is what was detected, or what its parent had."""
-    origin = stored.origin(name)
-    return origin.startswith("detected: ") or origin == f"run {Path(stored.continual.parent or '').name}"
+    return stored.was_detected(name) or stored.origin(name) == f"run {Path(stored.continual.parent or '').name}"
 
 
 def _was_given(stored: RunConfig, name: str) -> bool:

@@ -33,6 +33,8 @@ _CARD = "README.md"  # in the model's folder, but no part of it
 # Where a GPU shows itself without torch: NVIDIA's and AMD's drivers on Linux, either one in WSL.
 _GPUS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")
 _VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+# Which processor and GPUs they are, on Linux: a label of a line, in the files of the system and of NVIDIA's driver.
+_KINDS = (("/proc/cpuinfo", "flags"), ("/proc/driver/nvidia/gpus/*/information", "Model"))
 _LONGEST_NAME_BYTES = 160  # file systems allow 255; digests and endings come on top
 
 
@@ -93,7 +95,8 @@ def _of_run(run: Run, config: RunConfig) -> list[object]:
     """What the answers of a run and of its base depend on, whatever they are asked."""
     model, manifest = config.model, run.manifest
     return [
-        *[{**model.model_dump(), "device": _device(model.device)}, config.prompt.model_dump(), config.method.name],
+        *[{**model.model_dump(), "device": _device(model.device), "dtype": _dtype(config)}],
+        *[config.prompt.model_dump(), config.method.name],
         *[manifest.get("model", {}).get("revision"), manifest["data"].get("labels"), __version__],
         *_stamps(run.model_dir, but=_CARD),
         *_stamps(_folder_of(model.path)),
@@ -110,6 +113,23 @@ def _device(asked: str) -> object:
     gpus = sorted(found for pattern in _GPUS for found in glob(pattern))
     visible = [os.environ.get(name) for name in _VISIBLE_GPUS]
     return [asked, platform.system(), platform.machine(), version("torch"), gpus, visible]
+
+
+def _dtype(config: RunConfig) -> object:
+    """The number format of the settings; where a model is opened with auto, all by which one is chosen, as above."""
+    if config.model.dtype != "auto" and not config.was_detected("model.dtype"):
+        return config.model.dtype
+    files = [(file, label) for pattern, label in _KINDS for file in sorted(glob(pattern))]
+    return ["auto", *(_line(Path(file), label) for file, label in files)]
+
+
+def _line(file: Path, label: str) -> str | None:
+    """The first line that begins so."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line for line in lines if line.startswith(label)), None)
 
 
 def _folder_of(model: str) -> Path:

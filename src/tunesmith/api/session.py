@@ -218,7 +218,7 @@ def _find(reference: str, overrides: dict[str, object]) -> _Found:
 
 def _dtype(config: RunConfig) -> str:
     """The number format that was asked for. What was detected on another machine need not suit this one."""
-    return "auto" if config.origin("model.dtype").startswith("detected") else config.model.dtype
+    return "auto" if config.was_detected("model.dtype") else config.model.dtype
 
 
 def _adapted(loaded: LoadedModel) -> tuple[LoadedModel, Template]:

@@ -6,6 +6,7 @@ Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM,
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: data and answers have any character
     try:
         with _listen_for_sigterm(), warnings.catch_warnings(), _one_voice():
             if not sys.warnoptions and TRACE not in os.environ:

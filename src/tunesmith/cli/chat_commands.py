@@ -76,12 +76,8 @@ class Conversation:
         When the conversation no longer fits the model, its oldest turns are forgotten. What was written of an answer
         that was stopped with Ctrl-C is remembered.
         """
-        from tunesmith.types import Message
-
         self.written = None
-        if self.session.labels:
-            self.turns.clear()  # each text is classified on its own, as in training
-        self.turns.append(Message("user", question))
+        self._begin(question)
         pieces: list[str] = []
         try:
             forgotten = self._write(pieces, write)
@@ -93,6 +89,13 @@ class Conversation:
             raise
         self._remember(pieces)
         return f"(the oldest {forgotten} messages were forgotten: the model reads no more)" if forgotten else None
+
+    def _begin(self, question: str) -> None:
+        from tunesmith.types import Message
+
+        if self.session.labels:
+            self.turns.clear()  # each text is classified on its own, as in training
+        self.turns.append(Message("user", question))
 
     def _write(self, pieces: list[str], write: Callable[[str], None]) -> int:
         forgotten = 0
@@ -200,8 +203,6 @@ class Conversation:
 
     def compare(self, question: str) -> str:
         """Both answers to a new question, which the conversation goes on with, or once more to the last one."""
-        from tunesmith.types import Message
-
         if not self.session.is_tuned:
             return (
                 f"{self.name} is a base, there is nothing to compare it with; /adapter RUN puts a tuned adapter on it"
@@ -209,7 +210,7 @@ class Conversation:
         if not question and not self.turns:
             return "ask something first, or: /compare QUESTION"
         if question:
-            self.turns.append(Message("user", question))
+            self._begin(question)
         try:
             asked = self.messages if question else self.messages[:-1]
             base, tuned = (self._answer(asked, [], lambda piece: None, base=base) for base in (True, False))

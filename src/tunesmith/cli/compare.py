@@ -129,21 +129,14 @@ def _report(result: Compared) -> list[RenderableType]:
     for name in contest.names[1:]:
         if name in contest.matches:
             match = contest.matches[name]
-            first, rows = contest.names[0], len(contest.rows)
+            first, rows = contest.names[0], contest.row_count
             parts.append(comparison_table(match.table(), rows=rows, sides=(first, name), why=result.why))
-            parts.append(f"better on {match.wins} questions, worse on {match.losses}, equal on {match.ties}")
+            what = "questions" if contest.rows else "texts"
+            parts.append(f"better on {match.wins} {what}, worse on {match.losses}, equal on {match.ties}")
         parts += [contest.verdict(name), ""]
-    parts += [_side_by_side(result), ""]
-    parts.append(
-        facts(
-            [
-                ("report", str(result.folder / "report.html")),
-                ("answers", str(result.folder / "rows.jsonl")),
-                ("scores", str(result.folder / "contest.json")),
-            ],
-            title="files",
-        )
-    )
+    parts += [_side_by_side(result), ""] if contest.rows else []
+    names = {"report": "report.html", **({"answers": "rows.jsonl"} if contest.rows else {}), "scores": "contest.json"}
+    parts.append(facts([(label, str(result.folder / name)) for label, name in names.items()], title="files"))
     return parts
 
 

@@ -5,7 +5,6 @@ In a pipe each entry is a question, and a line of JSON its answers.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ def talk(panel: Panel) -> int:
 
 def _piped(panel: Panel) -> int:
     from tunesmith.cli.chat_input import piped_entries
-    from tunesmith.cli.terminal import tell
+    from tunesmith.cli.terminal import json_text, tell
 
     for entry in piped_entries():
         if entry.startswith("/"):
@@ -48,7 +47,7 @@ def _piped(panel: Panel) -> int:
             tell(news)
         elif entry:
             answers = {reply.name: reply.text for reply in panel.ask(entry)}
-            sys.stdout.write(json.dumps({"question": entry, "answers": answers}, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text({"question": entry, "answers": answers}) + "\n")
             sys.stdout.flush()
     return 0
 

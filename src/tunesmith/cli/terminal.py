@@ -95,8 +95,13 @@ def is_wide() -> bool:
 
 def show_json(document: Mapping[str, object]) -> None:
     """Exactly one JSON document on standard output; numbers that JSON cannot hold become null."""
+    sys.stdout.write(json_text(_finite(document), indent=2) + "\n")
+
+
+def json_text(document: object, *, indent: int | None = None) -> str:
+    """JSON in the characters that standard output has."""
     ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
-    sys.stdout.write(json.dumps(_finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False) + "\n")
+    return json.dumps(document, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: object) -> object:

@@ -319,6 +319,10 @@ class RunConfig(_Section):
         """A copy with one dotted setting filled in by the program; `reason` becomes its origin."""
         return self.replaced(name, value, f"detected: {reason}")
 
+    def was_detected(self, name: str) -> bool:
+        """Whether the program filled a dotted setting in, on the machine where the run was trained."""
+        return self.origin(name).startswith("detected: ")
+
     def replaced(self, name: str, value: object, origin: str) -> RunConfig:
         """A copy with another value of one dotted setting, and where that came from."""
         copy = self.model_copy(deep=True)

@@ -107,12 +107,20 @@ def prepare_file(config: RunConfig) -> Prepared:
     return Prepared(sides.train, sides.validation, sides.test, _report(parts, sides, labels, config))
 
 
-def prepare_rows(config: RunConfig, path: str, *, shape: str, columns: Mapping[str, str]) -> Prepared:
+def prepare_rows(
+    config: RunConfig,
+    path: str,
+    *,
+    shape: str,
+    columns: Mapping[str, str],
+    given: Mapping[str, object] | None = None,
+) -> Prepared:
     """Read a file whose rows are all measured on and none trained on: they are on the test side.
 
     Args:
         config: how they are cleaned, and the system prompt. Its own files, shape and columns are not used.
         shape, columns: of the training file; where a column is missing, the columns are detected.
+        given: settings of `data` that are about this file.
 
     Raises:
         DataError: the file cannot be used, or no row of it can be measured on.
@@ -126,7 +134,8 @@ def prepare_rows(config: RunConfig, path: str, *, shape: str, columns: Mapping[s
         "encoding": None,
     }
     split = SplitConfig(train=1, validation=0, test=0)
-    data = config.data.model_copy(update={**own, "shape": shape, "columns": dict(columns), "split": split})
+    how = {"shape": shape, "columns": dict(columns), **(given or {})}
+    data = config.data.model_copy(update={**own, **how, "split": split})
     part = _load(data, path, "test")
     _clean(part, drop_duplicates=data.drop_duplicates)
     _refuse_empty(part)

@@ -45,7 +45,15 @@ if TYPE_CHECKING:
         wilson,
     )
     from tunesmith.evaluate.report import PageTable, report_html
-    from tunesmith.evaluate.run import Evaluation, ask, evaluate, likelihood_rows, score
+    from tunesmith.evaluate.run import (
+        Evaluation,
+        ask,
+        evaluate,
+        fitting_prompts,
+        likelihood_of,
+        likelihood_rows,
+        score,
+    )
     from tunesmith.evaluate.semantic import encoder_identity
     from tunesmith.evaluate.sides import (
         Calibration,
@@ -109,6 +117,7 @@ __all__ = [
     "encoder_identity",
     "evaluate",
     "finite",
+    "fitting_prompts",
     "hold",
     "interval",
     "is_decided",
@@ -117,6 +126,7 @@ __all__ = [
     "judge_lines",
     "knowable",
     "krippendorff_alpha",
+    "likelihood_of",
     "likelihood_rows",
     "mean_nll",
     "mean_of",
@@ -164,7 +174,8 @@ _HOME = {
     **dict.fromkeys(("SuiteAnswers", "SuiteComparison", "SuiteScores", "ask_suite", "score_suite"), "suite"),
     **dict.fromkeys(("Item", "read_suite"), "suite_file"),
     **dict.fromkeys(("PageTable", "report_html"), "report"),
-    **dict.fromkeys(("Evaluation", "ask", "evaluate", "likelihood_rows", "score"), "run"),
+    **dict.fromkeys(("Evaluation", "ask", "evaluate", "fitting_prompts"), "run"),
+    **dict.fromkeys(("likelihood_of", "likelihood_rows", "score"), "run"),
     **dict.fromkeys(("Selection", "select"), "choosing"),
     **dict.fromkeys(
         ("Calibration", "calibrations", "compare_table", "confusions", "contest", "predictions", "summarise"), "sides"

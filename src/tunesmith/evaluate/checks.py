@@ -23,7 +23,7 @@ from tunesmith.optional import need
 
 Passes = Callable[[str], bool]
 
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<![\d.])[-+])?\d[\d,]*(?:\.\d+)?")  # of "3-5" the last is 5, and no sign
 
 
 def build_check(name: str, wanted: object) -> Passes:

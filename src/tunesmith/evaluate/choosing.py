@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate.evaluators import EVALUATORS, Need, check_names
-from tunesmith.evaluate.style import word_count
+from tunesmith.evaluate.text import word_count
 from tunesmith.types import Example
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ _SHORT_WORDS = 5
 # A summary is a sentence at least, and much shorter than a text that is no short question. Below, with a long question,
 # are answers found in a passage.
 _SUMMARY_WORDS, _SUMMARY_SHARE, _LONG_QUESTION_WORDS = 10, 1 / 3, 80
-_TRANSLATION = re.compile(r"translat|\bmt\b|(?<![a-z])[a-z]{2}[-_]?(?:2|to)[-_]?[a-z]{2}(?![a-z])", re.IGNORECASE)
+# en2de, en-2-de, en_to_de; not the words that have "to" in their middle, such as actors and tutors
+_TRANSLATION = re.compile(
+    r"translat|\bmt\b(?!.bench)|(?<![a-z])[a-z]{2}(?:[-_]?2[-_]?|[-_]to[-_])[a-z]{2}(?![a-z])", re.IGNORECASE
+)
 _SUMMARY = re.compile(r"summar|tl;?dr|abstract|headline", re.IGNORECASE)
 
 

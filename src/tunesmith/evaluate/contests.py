@@ -59,7 +59,7 @@ class Contest:
 
     deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
     and `answers[name]` with text, ended, the deciding score and, of a judge, what was
-    said. memory_bytes: of the weights, of each model that is known.
+    said; none of plain text, where nothing is asked. memory_bytes: of the weights, of each model that is known.
     """
 
     names: list[str]
@@ -85,15 +85,21 @@ class Contest:
             "worse": f"{name} is worse than {first}",
             "no evidence": f"no evidence that {name} and {first} differ",
             "different": f"{name} and {first} differ",
-            "too few rows": f"too few rows ({len(self.rows)}) to tell {name} and {first} apart",
+            "too few rows": f"too few rows ({found.rows}) to tell {name} and {first} apart",
         }[found.verdict]
         return f"{said} ({change})"
+
+    @property
+    def row_count(self) -> int:
+        """What was asked; of plain text, what was measured."""
+        compared = (match.changes[str(self.deciding)].rows for match in self.matches.values())
+        return len(self.rows) or max(compared, default=0)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the rows. Numbers that JSON does not have are None."""
         return {
             "schema_version": 1,
-            "rows": len(self.rows),
+            "rows": self.row_count,
             "models": [
                 {
                     "name": name,
@@ -127,6 +133,7 @@ def hold(
     *,
     scores: Mapping[str, Mapping[str, Sums]] | None = None,
     deciding: str | None = None,
+    by_question: Mapping[str, Sums] | None = None,
     said: Mapping[str, Sequence[Sequence[Remark]]] | None = None,
     is_labels: bool = False,
     seed: int = 0,
@@ -137,8 +144,9 @@ def hold(
         asked: the questions; references are their answers, or all empty.
         answers: by model, one for each question.
         scores: by model, of their answers; unset, those that suit them. deciding: the one that verdicts are about; None
-            where none can be. said: by model, what a judge said of each answer. is_labels: references are labels, and
-            each is a slice.
+            where none can be. by_question: the deciding one by model, a row for each question, where its own rows are
+            others. said: by model, what a judge said of each answer. is_labels: references are labels, and each is a
+            slice.
         seed: of the resampling.
 
     Raises:
@@ -149,14 +157,20 @@ def hold(
         (scores, _), deciding = score_all(selection, asked, answers), selection.deciding
     wanted = references_of(asked)
     names = list(answers)
-    groups, first = _groups(asked, labels=wanted if is_labels else ()), scores[names[0]]
+    groups = _groups(asked, labels=wanted if is_labels else ())
+    if by_question is None:
+        by_question = {name: scores[name][deciding] for name in names} if deciding else {}
+    matches = {}
+    for name in names[1:] if deciding else []:
+        slices = _slices(by_question[names[0]], by_question[name], groups, seed=seed)
+        matches[name] = _match(scores[names[0]], scores[name], str(deciding), slices, seed=seed)
     return Contest(
         names,
         deciding,
         {name: {metric: interval(found, seed=seed) for metric, found in scores[name].items()} for name in names},
-        {name: _match(first, scores[name], deciding, groups, seed=seed) for name in names[1:] if deciding},
+        matches,
         {name: _rate(given) for name, given in answers.items()},
-        _rows(asked, wanted, answers, {name: scores[name][deciding] for name in names} if deciding else {}, said or {}),
+        _rows(asked, wanted, answers, by_question, said or {}),
     )
 
 
@@ -239,18 +253,21 @@ def judge_lines(row: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _match(
-    first: Mapping[str, Sums], other: Mapping[str, Sums], deciding: str, groups: Mapping[str, list[int]], *, seed: int
+    first: Mapping[str, Sums], other: Mapping[str, Sums], deciding: str, slices: list[Slice], *, seed: int
 ) -> Match:
     changes = {metric: difference(first[metric], other[metric], seed=seed) for metric in first}
     before, after = first[deciding], other[deciding]
     gain = (after.by_row - before.by_row) * (-1 if after.higher_is_better is False else 1)
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
-    slices = [
+    ties = int((gain == 0).sum())  # a row that one of the two has no score for is none of them
+    return Match(changes, wins, losses, ties, slices)
+
+
+def _slices(before: Sums, after: Sums, groups: Mapping[str, list[int]], *, seed: int) -> list[Slice]:
+    return [
         Slice(name, len(rows), difference(before.only(rows), after.only(rows), seed=seed))
         for name, rows in groups.items()
     ]
-    ties = int((gain == 0).sum())  # a row that one of the two has no score for is none of them
-    return Match(changes, wins, losses, ties, slices)
 
 
 def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, list[int]]:

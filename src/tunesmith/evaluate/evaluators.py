@@ -175,7 +175,7 @@ EVALUATORS: Mapping[str, Evaluator] = {
         title="token F1",
         needs="references",
         sums=_against(token_f1),
-        meaning="overlap of the words of answer and reference (SQuAD)",
+        meaning="overlap of the words of answer and reference (SQuAD); of scripts without spaces, of the characters",
         task="questions and answers",
     ),
     "bleu": Evaluator(

@@ -16,9 +16,8 @@ from tunesmith.evaluate.answers import Answer
 from tunesmith.evaluate.paired import Floats
 from tunesmith.generate import Choice
 from tunesmith.runs import keep_result, kept_result
-from tunesmith.types import Place
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1 had a row for each piece of a long text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Measured:
     """Of some examples, each known by its place among them.
 
     asked, texts, skipped: examples that were asked, that are plain text, and that are neither.
-    scored, tasks: row and task of those whose likelihood was measured; nll: as `likelihood_rows`, (scored, 3).
+    scored, tasks: place and task of those whose likelihood was measured; nll: as `likelihood_rows`, (scored, 3).
     answers: to what was asked; choices: instead of them, where the answers are labels.
     seconds: of all of it.
     """
@@ -34,7 +33,7 @@ class Measured:
     asked: Sequence[int]
     texts: Sequence[int]
     skipped: Sequence[int]
-    scored: Sequence[Place]
+    scored: Sequence[int]
     tasks: Sequence[str | None]
     nll: Floats
     answers: Sequence[Answer]

@@ -77,7 +77,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """after - before, on the rows that both have a score of. `verdict` is about `after`, in the good direction."""
+    """after - before, on the `rows` that both have a score of. `verdict` is about `after`, in the good direction."""
 
     before: float
     after: float
@@ -85,6 +85,7 @@ class Difference:
     high: float
     p_value: float
     verdict: Verdict
+    rows: int
 
     @property
     def change(self) -> float:
@@ -141,7 +142,7 @@ def difference(
         raise ValueError(f"{len(before.rows)} rows before, {len(after.rows)} after: not the same rows")
     shared = np.flatnonzero(_has_score(before) & _has_score(after)).tolist()
     if len(before.rows) and not shared:
-        return Difference(math.nan, math.nan, math.nan, math.nan, 1.0, "too few rows")
+        return Difference(math.nan, math.nan, math.nan, math.nan, 1.0, "too few rows", 0)
     before, after, n = before.only(shared), after.only(shared), len(shared)
     with np.errstate(invalid="ignore"):  # two infinite perplexities differ by NaN
         changes = [
@@ -161,7 +162,7 @@ def difference(
             verdict = "different"
         else:
             verdict = "better" if (second > first) == after.higher_is_better else "worse"
-    return Difference(first, second, low, high, p_value, verdict)
+    return Difference(first, second, low, high, p_value, verdict, n)
 
 
 def _has_score(sums: Sums) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.remarks import Remark
-from tunesmith.evaluate.text import normalize
+from tunesmith.evaluate.text import normalize, separate, word_count
 from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
 
 _TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
@@ -69,7 +69,7 @@ def report_html(
         verdicts=[_verdict(contest, name) for name in contest.names[1:]],
         facts=facts,
         names=contest.names,
-        rows=len(contest.rows),
+        rows=contest.row_count,
         scores=_score_lines(contest),
         costs=_costs(contest),
         matches=[_match(name, match, str(contest.deciding)) for name, match in contest.matches.items()],
@@ -109,7 +109,7 @@ def _verdict(contest: Contest, name: str) -> dict[str, Any]:
             for metric in shown
         ],
         "shares": [
-            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, len(contest.rows)), 2)}
+            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, contest.row_count), 2)}
             for what, rows, tone in counts
         ],
     }
@@ -180,7 +180,7 @@ def _lengths(contest: Contest) -> dict[str, Any] | None:
     texts = {name: [row["answers"][name]["text"] for row in contest.rows] for name in contest.names}
     if contest.rows and all(row["reference"] is not None for row in contest.rows):
         texts["expected"] = [row["reference"] for row in contest.rows]
-    counts = {name: [len(text.split()) for text in found] for name, found in texts.items()}
+    counts = {name: [word_count(text) for text in found] for name, found in texts.items()}
     # A single answer that never ends would press all others into the first bar: the last bar holds what is longer.
     everything = sorted(words for found in counts.values() for words in found)
     longest = everything[-1] if everything else 0
@@ -285,13 +285,13 @@ def _pieces(text: str, reference: str | None, first: str | None) -> list[tuple[s
 
     Of each whether the reference has it, as token F1 counts words, and whether the first model did not write it there.
     """
-    wanted = set(normalize(reference).split()) if reference else set()
+    wanted = set(separate(normalize(reference))) if reference else set()
     pieces = re.split(r"(\s+)", text or "(nothing)")
     new: set[int] = set()
     if first is not None:
         matcher = SequenceMatcher(None, first.split(), pieces[::2], autojunk=False)
         new = {at for tag, _, _, low, high in matcher.get_opcodes() if tag != "equal" for at in range(low, high)}
     return [
-        (piece, bool(wanted) and normalize(piece) in wanted, at % 2 == 0 and at // 2 in new)
+        (piece, bool(found := set(separate(normalize(piece)))) and found <= wanted, at % 2 == 0 and at // 2 in new)
         for at, piece in enumerate(pieces)
     ]

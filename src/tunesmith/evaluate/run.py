@@ -27,7 +27,7 @@ from tunesmith.evaluate.paired import Floats, Sums, finite
 from tunesmith.evaluate.remarks import remarks
 from tunesmith.evaluate.tasks import TaskScores, task_scores
 from tunesmith.generate import Choice
-from tunesmith.types import Encoded, Example, Message, Place
+from tunesmith.types import Encoded, Example, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import RunConfig
@@ -49,8 +49,8 @@ class Evaluation:
     seconds: of the whole measurement.
     settings: of generation, and the seed; of labels, training rows of each.
     by_label: what was chosen for what, where the answers are labels.
-    asked, answers: the questions of `rows` and what was answered.
-    scored: rows whose likelihood was measured.
+    asked, answers: the questions of `rows` and what was answered. places: theirs among the examples.
+    scored: places of those whose likelihood was measured, a row of its scores each.
     tasks: the metrics of each task by itself, where there are several.
     deciding: the score that verdicts are about. why: these were selected.
     """
@@ -65,7 +65,8 @@ class Evaluation:
     by_label: LabelReport | None = None
     asked: Sequence[Example] = ()
     answers: Sequence[Answer] = ()
-    scored: Sequence[Place] = ()
+    places: Sequence[int] = ()
+    scored: Sequence[int] = ()
     tasks: dict[str, TaskScores] = field(default_factory=dict)
     deciding: str | None = None
     why: str = ""
@@ -92,7 +93,8 @@ def evaluate(
     Args:
         engine: the model, its tokenizer and template.
         examples: test rows. Of a conversation, the last answer counts.
-        encoded: the same rows as token ids, for the perplexity.
+        encoded: the same as token ids, for the perplexity; `row` is the place among the examples, and of a long text
+            there are several.
         config: how answers are written (`generate`), how many at once (`eval.batch_size`), and the seed of sampling.
         log: of this model with these settings: what is in it is not computed again.
         on_progress: called with (answers done, answers in all).
@@ -116,8 +118,12 @@ def ask(
     log: AnswerLog | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     labels: Mapping[str, int] | None = None,
+    context_tokens: int | None = None,
 ) -> Measured:
     """The part of `evaluate` that needs the model; the arguments are its own.
+
+    Args:
+        context_tokens: as in `fitting_prompts`; None for that of the engine.
 
     Raises:
         DataError, SettingsError, ResourceError: as `evaluate`, of what can be told before a score is computed.
@@ -125,10 +131,12 @@ def ask(
     from tunesmith.model import memory_errors
 
     started = time.perf_counter()
-    prompts, texts, skipped = _sort(examples, engine, labels or {})
+    prompts, texts, skipped = _sort(
+        examples, fitting_prompts(examples, engine, labels or (), context_tokens=context_tokens)
+    )
     select_for(examples, list(prompts), texts, config=config, labels=labels)  # told before the model is asked
     with memory_errors("measuring the likelihood", fix="lower eval.batch_size, or take a smaller model"):
-        nll = likelihood_rows(engine, encoded, log=log)
+        scored, nll = likelihood_of(engine, encoded, log=log)
     size, asked = config.eval.batch_size, list(prompts.values())
     answers: list[Answer] = []
     choices: list[Choice] = []
@@ -143,8 +151,8 @@ def ask(
         asked=list(prompts),
         texts=texts,
         skipped=skipped,
-        scored=[row.row for row in encoded],
-        tasks=[row.task for row in encoded],
+        scored=scored,
+        tasks=[examples[place].task for place in scored],
         nll=nll,
         answers=answers,
         choices=choices,
@@ -192,6 +200,7 @@ def score(
         by_label=answered.by_label,
         asked=asked,
         answers=answered.answers,
+        places=measured.asked,
         scored=measured.scored,
         tasks=task_scores(scores, measured.tasks, *of_tasks),
         deciding=selection.deciding,
@@ -242,15 +251,30 @@ class _Answers:
 def likelihood_rows(engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None) -> Floats:
     """(rows, 3): nats, supervised tokens, and bytes of the text that they are, without special tokens.
 
+    The first token of a row is predicted by nothing: neither its nats nor its bytes count.
+
     log: of this model; what is in it is not computed again.
 
     Raises:
         DataError: no row has a supervised token.
     """
-    ids = [row.input_ids[row.supervised].tolist() for row in encoded]
+    ids = [row.input_ids[1:][row.supervised[1:]].tolist() for row in encoded]
     texts = [engine.tokenizer.decode(one, skip_special_tokens=True, clean_up_tokenization_spaces=False) for one in ids]
     sizes = np.array([len(str(text).encode()) for text in texts], dtype=np.float64)
     return np.concatenate([nll_all(engine, encoded, log=log), sizes[:, None]], axis=1)
+
+
+def likelihood_of(
+    engine: Engine, encoded: Sequence[Encoded], *, log: AnswerLog | None = None
+) -> tuple[list[int], Floats]:
+    """`likelihood_rows` with a row for each example, whose place is the `row` of its token ids; those places.
+
+    The pieces of a long text are one row, as they are of one draw from what there is.
+    """
+    rows = {place: row for row, place in enumerate(dict.fromkeys(one.row for one in encoded))}
+    summed = np.zeros((len(rows), 3))
+    np.add.at(summed, [rows[one.row] for one in encoded], likelihood_rows(engine, encoded, log=log))
+    return list(rows), summed
 
 
 def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
@@ -300,36 +324,41 @@ def _chosen(asked: Sequence[Example], choices: Sequence[Choice]) -> _Answers:
 
 
 def _sort(
-    examples: Sequence[Example], engine: Engine, labels: Mapping[str, int]
+    examples: Sequence[Example], fitting: Sequence[tuple[Message, ...]]
 ) -> tuple[dict[int, tuple[Message, ...]], list[int], list[int]]:
     """What each example is asked with, by its place; places of plain texts, and of those that are neither."""
-    longest = max(labels, key=lambda label: len(engine.tokenizer.encode(label)), default=None)
-    prompts: dict[int, tuple[Message, ...]] = {}
-    texts: list[int] = []
-    skipped: list[int] = []
-    for place, example in enumerate(examples):
-        if example.text is not None:
-            texts.append(place)
-        elif prompt := _prompt_that_fits(example, engine, longest):
-            prompts[place] = prompt
-        else:
-            skipped.append(place)
-    return prompts, texts, skipped
+    prompts = {place: prompt for place, prompt in enumerate(fitting) if prompt}
+    texts = [place for place, example in enumerate(examples) if example.text is not None]
+    others = [place for place, example in enumerate(examples) if example.text is None and place not in prompts]
+    return prompts, texts, others
 
 
-def _prompt_that_fits(example: Example, engine: Engine, longest: str | None) -> tuple[Message, ...]:
-    """The question with room for the right answer, or for the longest label; empty when there is none.
+def fitting_prompts(
+    examples: Sequence[Example], engine: Engine, labels: Collection[str] = (), *, context_tokens: int | None = None
+) -> list[tuple[Message, ...]]:
+    """The questions with room for the right answers, or for the longest label, shortened as in training.
 
-    It is shortened as in training.
+    Args:
+        context_tokens: longest question and answer together; None for those of the engine. With the context of the one
+            that takes less, two models are asked the same.
+
+    Returns:
+        for each example, what it is asked with: nothing where there is no answer, or no room for it.
     """
+    longest = max(labels, key=lambda label: len(engine.tokenizer.encode(label)), default=None)
+    limit = context_tokens or engine.context_tokens
+    return [_prompt_that_fits(example, engine, longest, limit) for example in examples]
+
+
+def _prompt_that_fits(example: Example, engine: Engine, longest: str | None, limit: int | None) -> tuple[Message, ...]:
     if not example.prompt or not example.answer.strip():
         return ()
-    if engine.context_tokens is None:
+    if limit is None:
         return example.prompt
     if longest is not None:  # how much of a question is read must not depend on its label
         example = replace(example, messages=(*example.prompt, Message("assistant", longest)))
     try:
-        shorter = shorten_prompt(example, engine.template, engine.tokenizer, max_length=engine.context_tokens)
+        shorter = shorten_prompt(example, engine.template, engine.tokenizer, max_length=limit)
     except DataError:  # such as a chat template that wants roles to alternate
         return ()
     return shorter.prompt if shorter else ()

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tunesmith.evaluate.contests import Contest, hold, said_of
-from tunesmith.evaluate.evaluators import preference_sums
+from tunesmith.evaluate.evaluators import is_likelihood, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import Bin, LabelReport, calibration_bins
 from tunesmith.evaluate.material import Tools, rows_of
@@ -160,10 +162,24 @@ def contest(base: Evaluation, tuned: Evaluation, tools: Tools | None = None) -> 
         {name: side.answers for name, side in sides.items()},
         scores={name: side.scores for name, side in sides.items()},
         deciding=tuned.deciding,
+        by_question={name: _by_question(side, tuned.deciding) for name, side in sides.items()}
+        if tuned.deciding
+        else {},
         said=said_of(tuned.scores, judged),
         is_labels=tuned.by_label is not None,
         seed=tuned.settings.get("seed", 0),
     )
+
+
+def _by_question(side: Evaluation, deciding: str) -> Sums:
+    """A score with a row for each question. Those of the likelihood are of all examples that have one."""
+    sums = side.scores[deciding]
+    if not is_likelihood(deciding):
+        return sums
+    row_of = {place: row for row, place in enumerate(side.scored)}
+    nothing = np.zeros(sums.rows.shape[1])  # which has no score
+    rows = [sums.rows[row_of[place]] if place in row_of else nothing for place in side.places]
+    return replace(sums, rows=np.array(rows).reshape(-1, len(nothing)))
 
 
 def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunesmith.evaluate.paired import Sums, mean_of, ratio
-from tunesmith.evaluate.text import words
+from tunesmith.evaluate.text import word_count, words
 
 _REPEATED_WORDS = 4
 
@@ -20,11 +20,6 @@ def repetition(text: str) -> float:
     found = words(text)
     grams = [tuple(found[start : start + _REPEATED_WORDS]) for start in range(len(found) - _REPEATED_WORDS + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def word_count(text: str) -> int:
-    """Stretches between spaces."""
-    return len(text.split())
 
 
 def mean_words(predictions: Sequence[str]) -> Sums:

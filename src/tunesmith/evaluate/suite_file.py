@@ -141,6 +141,8 @@ def _item(fields: object) -> Item:
     if not isinstance(wrong, list) or not all(is_plain(text) for text in wrong):
         raise ValueError("wrong must be a list of texts")
     others = tuple(str(text) for text in wrong)
+    if not all(text.strip() for text in others):
+        raise ValueError("a wrong answer is empty")
     if len({answer, *others}) <= len(others):
         raise ValueError("the right answer is among the wrong ones, or one of them is there twice")
     check = fields.get("check", {"contains": answer})

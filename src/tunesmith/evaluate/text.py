@@ -7,8 +7,11 @@ rouge1 rouge2 rougeL    mean F-measure of rouge_score (Lin 2004), no stemming; c
 Each is made of sums over rows (`Sums`), so that `paired` can resample it.
 
 Two properties of the originals are kept: token_f1 of two empty answers is 0 (v2.0 of the script changed that), and
-rouge2 of a single word is 0 even when it is right. One is not: rouge_score deletes every letter outside a-z, so a right
-answer in Greek or Japanese would score 0. Here words are Unicode words; on ASCII text the scores are rouge_score's own.
+rouge2 of a single word is 0 even when it is right. Two are not. rouge_score deletes every letter outside a-z, so a
+right answer in Greek or Japanese would score 0. Here words are Unicode words; on ASCII text the scores are
+rouge_score's own. SQuAD's script takes a sentence in Chinese, Japanese or Thai for one word, so token_f1 of all but
+equal answers would be 0. Here each character of such scripts is a word, as MLQA has it (Lewis et al. 2020,
+arXiv:1910.07475).
 """
 
 from __future__ import annotations
@@ -45,7 +48,17 @@ def words(text: str) -> list[str]:
     """Runs of letters, marks and digits in lower case: "Öl, 3.5" -> ["öl", "3", "5"]; "你好" -> ["你", "好"]."""
     folded = unicodedata.normalize("NFC", text).lower()
     kept = "".join(character if unicodedata.category(character)[0] in "LMN" else " " for character in folded)
-    return _UNSPACED.sub(r" \g<0> ", kept).split()
+    return separate(kept)
+
+
+def separate(text: str) -> list[str]:
+    """Stretches between spaces; of scripts that have none each character: "Hi 你好!" -> ["Hi", "你", "好", "!"]."""
+    return _UNSPACED.sub(r" \g<0> ", text).split()
+
+
+def word_count(text: str) -> int:
+    """How many words a text has, as people count them."""
+    return len(separate(text))
 
 
 def exact_match(prediction: str, reference: str) -> float:
@@ -55,7 +68,7 @@ def exact_match(prediction: str, reference: str) -> float:
 
 def token_f1(prediction: str, reference: str) -> float:
     """Overlap of the normalized words of two texts, 0 to 1."""
-    predicted, wanted = normalize(prediction).split(), normalize(reference).split()
+    predicted, wanted = separate(normalize(prediction)), separate(normalize(reference))
     shared = sum((Counter(predicted) & Counter(wanted)).values())
     return 2 * shared / (len(predicted) + len(wanted)) if shared else 0.0
 

@@ -14,14 +14,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import ResourceError, SettingsError
@@ -38,14 +38,22 @@ _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SAID_CHARACTERS = 300
 _KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
 _OPENAI_HOST = "api.openai.com"
-# What servers call settings that the protocol has no words for, by the owner that their list of models names. Others
-# leave them out silently (Ollama) or refuse the whole request (OpenAI). Sources: llama.cpp, tools/server/README.md;
-# vLLM, "Extra parameters for Chat API" of docs/serving/openai_compatible_server.md.
-_FURTHER: Mapping[str, Mapping[str, str]] = {
-    "llamacpp": {"top_k": "top_k", "repetition_penalty": "repeat_penalty"},
-    "vllm": {"top_k": "top_k", "repetition_penalty": "repetition_penalty"},
+_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0"})
+_DIRECT = build_opener(ProxyHandler({}))
+# What the protocol has no words for, in those of the servers that name themselves as owner in their list of models. It
+# is sent when it is off too, since both have values of their own: llama-server top_k 40 and min_p 0.05, vLLM what the
+# model's generation_config.json says. Others leave it out silently (Ollama) or refuse the whole request (OpenAI).
+# Sources: llama.cpp, tools/server/README.md; vLLM, "Extra parameters for Chat API" of
+# docs/serving/openai_compatible_server.md, and vllm/sampling_params.py, which refused a top_k of 0 once.
+_FURTHER: Mapping[str, Callable[[GenerateConfig], dict[str, float]]] = {
+    "llamacpp": lambda settings: {
+        **{"top_k": settings.top_k, "min_p": 0.0, "repeat_penalty": settings.repetition_penalty},
+        "repeat_last_n": -1,  # as far back as the penalty reaches in Python; of itself llama.cpp takes 64
+    },
+    "vllm": lambda settings: {
+        **{"top_k": settings.top_k or -1, "min_p": 0.0, "repetition_penalty": settings.repetition_penalty}
+    },
 }
-_WHOLE_CONTEXT = {"repeat_last_n": -1}  # as far back as the penalty reaches in Python; of itself llama.cpp takes 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +130,17 @@ class Endpoint:
 
     def further(self, settings: GenerateConfig) -> dict[str, float]:
         """What is sent besides what every server understands, in the words of this one."""
-        words = self._words(settings)
-        sent = {words[name]: value for name, value in _beyond(settings).items() if name in words}
-        return {**sent, **(_WHOLE_CONTEXT if "repeat_penalty" in sent else {})}
+        words = _FURTHER.get(_owner(self.url) or "")
+        return words(settings) if words else {}
 
     def unsent(self, settings: GenerateConfig) -> list[str]:
-        """Settings of the writing that have an effect and that this server is not known to have words for."""
-        words = self._words(settings)
-        return [name for name in _beyond(settings) if name not in words]
+        """Settings by which answers are written here and which this server is not known to have words for.
 
-    def _words(self, settings: GenerateConfig) -> Mapping[str, str]:
-        """Of `_FURTHER`; the server is asked who it is only where it matters."""
-        return _FURTHER.get(_owner(self.url) or "", {}) if _beyond(settings) else {}
+        Of the likeliest token any k is enough. A penalty that is off is off on most servers too.
+        """
+        penalty = ["repetition_penalty"] if settings.repetition_penalty != 1 else []
+        wanted = [*(["top_k"] if settings.temperature > 0 else []), *penalty]
+        return wanted if wanted and _owner(self.url) not in _FURTHER else []
 
     def loaded_bytes(self) -> int | None:
         """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
@@ -147,7 +154,7 @@ class Endpoint:
 
     def _of_ollama(self, path: str, key: str) -> object:
         try:
-            with urlopen(f"{self.url.removesuffix('/v1')}/api/{path}", timeout=_ASIDE_SECONDS) as response:
+            with _opened(Request(f"{self.url.removesuffix('/v1')}/api/{path}"), _ASIDE_SECONDS) as response:
                 models = json.load(response)["models"]
             return next((one[key] for one in models if one["name"] in (self.model, f"{self.model}:latest")), None)
         except (OSError, HTTPException, ValueError, KeyError, TypeError):
@@ -170,7 +177,7 @@ class Endpoint:
         _add_key(request, self.url)
         timeout = self.timeout_seconds or TIMEOUT_SECONDS
         try:
-            with urlopen(request, timeout=timeout) as response:
+            with _opened(request, timeout) as response:
                 return json.load(response)
         except HTTPError as error:
             said = error.read(_SAID_CHARACTERS).decode(errors="replace")
@@ -240,26 +247,38 @@ def _add_key(request: Request, url: str) -> None:
         request.add_unredirected_header("authorization", f"Bearer {key}")
 
 
-def _beyond(settings: GenerateConfig) -> dict[str, float]:
-    """Settings that the protocol has no words for, where they have an effect: the likeliest token is among any k."""
-    is_drawn = settings.top_k > 0 and settings.temperature > 0
-    return {
-        **({"top_k": settings.top_k} if is_drawn else {}),
-        **({"repetition_penalty": settings.repetition_penalty} if settings.repetition_penalty != 1 else {}),
-    }
+def _opened(request: Request, timeout: float) -> Any:
+    """The response. Proxies of the environment are for the web: a server of this machine is asked directly."""
+    is_here = urlsplit(request.full_url).hostname in _THIS_MACHINE
+    return _DIRECT.open(request, timeout=timeout) if is_here else urlopen(request, timeout=timeout)
 
 
-@cache  # what was told of a server stays true of what it is sent
 def _owner(url: str) -> str | None:
-    """The owner of all models of a server, by which llama-server and vLLM name themselves; None where there is none."""
+    """The owner of all models of a server, by which llama-server and vLLM name themselves; None where none is told."""
+    try:
+        return _told_owner(url)
+    except (OSError, HTTPException):
+        return None
+
+
+@cache  # what a server has told stays true of what it is sent; that it is busy or not there does not
+def _told_owner(url: str) -> str | None:
+    """
+    Raises:
+        OSError, HTTPException: it is not there, or busy.
+    """
     request = Request(f"{url}/models")
     _add_key(request, url)
     try:
-        with urlopen(request, timeout=_ASIDE_SECONDS) as response:
+        with _opened(request, _ASIDE_SECONDS) as response:
             owners = {one["owned_by"] for one in json.load(response)["data"]}
-        return str(owners.pop()) if len(owners) == 1 else None
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+    except HTTPError as error:
+        if error.code in _AGAIN:
+            raise
         return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(owners.pop()) if len(owners) == 1 else None
 
 
 def _without_key(text: str) -> str:

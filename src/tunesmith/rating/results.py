@@ -42,7 +42,8 @@ class PairResult:
     """One model against another; `first` has won more questions.
 
     share: of `first` among the questions that have a winner.
-    needed: further questions until a decision when it goes on like this; 0 when decided, None when not in sight.
+    needed: further questions until a decision when it goes on like this; 0 when decided, None when not in sight or
+        when there is nothing to ask.
     depends_on: how many of the winner's questions would have to be left out until nothing is decided.
     identical: questions on which both wrote the same; nobody was asked about them.
     """
@@ -125,12 +126,14 @@ def results(session: Session) -> Results:
 def progress(session: Session, rater: str) -> dict[str, Any]:
     """How far one rater is, and how far the rating is from a decision. Tells nothing of who leads.
 
-    needed: questions until every pair of models is decided; 0 when all are, None when that is not in sight, or when
-        answers are scored.
+    needed: questions until every pair of models that differ is decided; 0 when all are, None when that is not in sight,
+        or when answers are scored.
     """
     votes, _ = session.votes.read()
     by_task = _by_task(newest(votes))
-    pairs = [] if session.criteria else list(_pair_results(session, by_task))
+    asked = {frozenset(task.contestants) for task in session.tasks}
+    found = () if session.criteria else _pair_results(session, by_task)
+    pairs = [pair for pair in found if {pair.first, pair.second} in asked]
     waits = [pair.needed for pair in pairs]
     return {
         "done": sum(any(vote.rater == rater for vote in by_task[task.id]) for task in session.tasks),
@@ -216,7 +219,7 @@ def _pair_results(session: Session, by_task: dict[str, list[Vote]]) -> Iterable[
             tally=tally,
             share=wilson(tally.wins, tally.decisive),
             preferred=first if is_decided(tally.wins, tally.losses, alpha=alpha) else None,
-            needed=outcomes_needed(tally, alpha=alpha),
+            needed=outcomes_needed(tally, alpha=alpha) if pair in met else None,
             depends_on=outcomes_to_undecide(tally, alpha=alpha),
             identical=alone.count(pair),
         )
