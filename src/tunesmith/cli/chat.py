@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from tunesmith.cli.chat_commands import STOPPED, Conversation
 from tunesmith.cli.chat_input import keyboard, piped_entries, read_entry
 from tunesmith.cli.overrides import Overrides
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import Terminated, TunesmithError
 
 
 def chat(
@@ -102,6 +102,8 @@ def _interactive(conversation: Conversation) -> int:
         except EOFError:
             tell("")
             return 0
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             tell("")
             if interrupted:

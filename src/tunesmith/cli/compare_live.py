@@ -5,11 +5,10 @@ In a pipe each entry is a question, and a line of JSON its answers.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import Terminated, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.api import Panel, Reply
@@ -38,7 +37,7 @@ def talk(panel: Panel) -> int:
 
 def _piped(panel: Panel) -> int:
     from tunesmith.cli.chat_input import piped_entries
-    from tunesmith.cli.terminal import tell
+    from tunesmith.cli.terminal import json_text, tell
 
     for entry in piped_entries():
         if entry.startswith("/"):
@@ -48,7 +47,7 @@ def _piped(panel: Panel) -> int:
             tell(news)
         elif entry:
             answers = {reply.name: reply.text for reply in panel.ask(entry)}
-            sys.stdout.write(json.dumps({"question": entry, "answers": answers}, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text({"question": entry, "answers": answers}) + "\n")
             sys.stdout.flush()
     return 0
 
@@ -64,11 +63,15 @@ def _at_the_keyboard(panel: Panel) -> int:
         except EOFError:
             tell("")
             return 0
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             tell("", "Ctrl-D or /quit ends")
             continue
         try:
             news = command(panel, entry) if entry.startswith("/") else _answered(panel, entry) if entry else ""
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             news = "(stopped)"
         except TunesmithError as error:
