@@ -173,7 +173,7 @@ def export_products(
         on_stage: called before a product is "made", "tried" and "created"; is_done: it was so in an earlier call.
     """
     settings = config.export
-    names = _model_names(settings.create, products)
+    names = model_names(settings.create, products)
     server = _reach(settings.host) if names else None
     _refuse_unfinished(run)
     trained, parameters = _trained(run, config)
@@ -231,7 +231,7 @@ def _refuse_unfinished(run: Run) -> None:
         )
 
 
-def _model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
+def model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
     """What Ollama calls each product, none for no wish.
 
     Raises:
@@ -242,7 +242,7 @@ def _model_names(create: str | None, products: Sequence[Product]) -> dict[Produc
         return {}
     if not mine:
         raise SettingsError("--create needs an export for Ollama", fix=f"--to ollama --create {create}")
-    if not re.fullmatch(r"[A-Za-z0-9][\w./-]*(:[\w.-]+)?", create):
+    if not re.fullmatch(r"[A-Za-z0-9][\w./-]*(:[\w.-]+)?", create, re.ASCII):
         raise SettingsError(f"{create!r} is no name of a model in Ollama", fix="letters, digits, . _ - / and one :tag")
     if len(mine) == 1:
         return {mine[0]: create}
