@@ -67,7 +67,7 @@ class Run:
         try:
             with atomic_folder(folder, replace=False) as temporary:
                 for name, text in files.items():
-                    (temporary / name).write_text(text, encoding="utf-8")
+                    (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         except FileExistsError:  # another process was quicker
             _refuse_occupied(folder)
             raise
