@@ -92,3 +92,7 @@ class GateFailed(TunesmithError):
     """A quality gate (a required score, a verified export) was not met."""
 
     exit_code = 100
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends what Ctrl-C ends, and also what goes on after a Ctrl-C, such as a chat."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tunesmith import FinetuningConfig, ModelFinetuner
-from tunesmith.errors import SettingsError
+from tunesmith.errors import DataError, SettingsError
 
 
 @pytest.fixture
@@ -69,3 +71,49 @@ def test_mistakes_are_told_at_once(config: FinetuningConfig) -> None:
         ModelFinetuner(config).evaluate()
     with pytest.raises(AttributeError, match="was not set"):
         _ = config.weight_decay
+
+
+def test_the_last_assignment_holds_by_whichever_name() -> None:
+    config = FinetuningConfig(num_train_epochs=3)
+    config.epochs = 5
+    assert config.run_config.train.epochs == 5
+    config.num_train_epochs = 1
+    assert config.run_config.train.epochs == 1
+
+
+def test_training_has_no_other_model_in_memory_beside_its_own(config: FinetuningConfig) -> None:
+    finetuner = ModelFinetuner(config)
+    finetuner.load_model()
+    alive: list[object] = []
+
+    def look(event: object) -> None:
+        gc.collect()
+        alive.extend(found for found in models if found() is not None)
+
+    models = [weakref.ref(finetuner._base.model)]
+    finetuner.train(observers=[look])
+    answer = finetuner.generate("What is the code of colour 3?", max_new_tokens=3)
+    models = [weakref.ref(finetuner._session.loaded.model)]
+    config.learning_rate = 1e-3
+    finetuner.train(observers=[look])
+    assert alive == []
+    assert finetuner.generate("What is the code of colour 3?", max_new_tokens=3) != answer
+
+
+def test_a_training_that_fails_leaves_the_tuned_model(config: FinetuningConfig) -> None:
+    finetuner = ModelFinetuner(config)
+    finetuner.train()
+    answer = finetuner.generate("What is the code of colour 3?", max_new_tokens=3)
+    config.train_file = "gone.csv"
+    with pytest.raises(DataError):
+        finetuner.train()
+    assert finetuner.generate("What is the code of colour 3?", max_new_tokens=3) == answer
+
+
+def test_values_of_the_wrong_kind_are_told(config: FinetuningConfig) -> None:
+    finetuner = ModelFinetuner(config)
+    with pytest.raises(SettingsError, match=r"generate\.temperature = -1"):
+        finetuner.generate("Why?", temperature=-1)
+    finetuner.load_finetuned_model(str(config.model_name))
+    with pytest.raises(DataError, match="row 2 holds 21, which is no text"):
+        finetuner.test([{"question": "a", "answer": "b"}, {"question": "a", "answer": 21}])

@@ -301,3 +301,35 @@ def test_the_guide_says_what_each_key_of_the_files_means(
     assert {"without_leaked", "slices", "support", "reference_probability", "seen_row", "failed"} <= keys
     page = PAGE.read_text()
     assert {key for key in keys if f"`{key}`" not in page} == set()
+
+
+def test_another_seed_asks_the_same_rows(run: Run) -> None:
+    """With rows divided anew, rows of the training would be measured as held out."""
+    rows = [row["question"] for row in api.evaluate(str(run.path), overrides=SHORT).tuned.rows]
+    other = api.evaluate(str(run.path), overrides={**SHORT, "seed": 9, "temperature": 0.5})
+    assert [row["question"] for row in other.tuned.rows] == rows
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data.split.test": 0.4, "data.split.train": 0.5},
+        {"data.max_rows": 20},
+        {"data.drop_duplicates": False},
+        {"data.shape": "text"},
+    ],
+    ids=",".join,
+)
+def test_the_rows_of_a_run_cannot_be_divided_otherwise(run: Run, opened: list[str], change: dict[str, object]) -> None:
+    name = next(iter(change))
+    with pytest.raises(SettingsError, match=f"its training left out: {name.removesuffix('.test')} cannot change"):
+        api.evaluate(str(run.path), overrides={**SHORT, **change})
+    assert opened == []
+
+
+def test_a_data_file_that_was_moved_is_told_by_its_new_place(run: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes(Path(load_config(stored=run.config_path).data.path or "").read_bytes())
+    first = api.evaluate(str(run.path), overrides=SHORT)
+    again = api.evaluate(str(run.path), overrides={**SHORT, "data.path": str(moved)})
+    assert again.to_json()["tuned"] == first.to_json()["tuned"]

@@ -98,3 +98,20 @@ def test_a_measurement_is_done_only_with_the_settings_of_now(tmp_path: Path, mon
     pipeline._evaluate(run, config.replaced("eval.max_rows", 5, "flag"), told.append, Watch())
     assert told[-1].is_done is False
     assert asked[0]["eval.max_rows"] == 5
+
+
+@pytest.mark.parametrize(
+    ("create", "types"),
+    [("größe", ["q8_0"]), ("two words", ["q8_0"]), ("faq:1", ["q8_0", "f16"])],
+    ids=["umlaut", "space", "tag"],
+)
+def test_a_name_that_ollama_does_not_take_is_told_before_training(
+    create: str, types: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "_train", lambda *_: pytest.fail("it was trained"))
+    file = tmp_path / "faq.json"
+    file.write_text(json.dumps({"data.path": "faq.csv", "export": {"create": create, "quantize": types}}))
+    with pytest.raises(SettingsError, match=r"is no name of a model in Ollama|names one model"):
+        pipeline.to_ollama(file)

@@ -15,7 +15,7 @@ import pytest
 import tunesmith
 from tunesmith.api.contest import CaseResult, Compared
 from tunesmith.api.leaks import LeakReport
-from tunesmith.api.look import is_base
+from tunesmith.api.look import check_texts, is_base
 from tunesmith.api.panel import Panel, Reply
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
@@ -179,6 +179,9 @@ class FakeApi(ModuleType):
     def check_data_file(self, path: str) -> None:
         check_path(Path(path))
 
+    def check_texts(self, config: Any) -> None:
+        check_texts(config)
+
     def inspect(self, config: Any) -> Any:
         self._called("inspect", config=config)
         return SimpleNamespace(train=EXAMPLES, validation=[], test=[], report=FakeReport())
@@ -269,7 +272,8 @@ class FakeApi(ModuleType):
         self, config: Any, *, resume: str | None = None, observers: Any = (), allow_drift: bool = False
     ) -> Any:
         self._called("pretrain", config=config, resume=resume, allow_drift=allow_drift)
-        run = self.make_run(config, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
+        named = config.replaced("name", config.name or Path(config.pretrain.documents[0]).stem.strip("*"), "x")
+        run = self.make_run(named, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
         for event in self.events:
             for observe in observers:
                 observe(event)

@@ -62,6 +62,8 @@ def test_eval_names_test_rows_that_were_trained_on(cli, api, faq) -> None:
     assert "faq.csv row 3 = faq.csv row 7: near, 90% alike" in shown
     api.leakage = LeakReport((one, one))
     assert "2 of 1 test rows are also in the training data" in cli("eval", "faq").out
+    api.leakage = LeakReport((one,) * 7)
+    assert "  and 2 more in runs/faq/eval/files/other.csv/summary.json\n" in cli("eval", "faq").out
 
 
 def test_eval_json_is_the_summary_alone(cli, api, faq) -> None:
@@ -292,3 +294,15 @@ def test_eval_shows_each_task(cli, api, faq) -> None:
     assert "maths 7 50.0 -> 50.0 5.00 -> 5.00" in lines
     assert "poems 7 n/a -> n/a 5.00 -> 5.00" in lines
     assert "scores: answers of 1 words (median) are facts, codes or names" in lines
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("eval", "faq"), ("ask", "faq", "Who?"), ("chat", "faq"), ("compare", "base", "faq")],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("flag", ["--epochs", "--train.batch_size", "--method", "--use-lora", "--name", "--output_dir"])
+def test_a_setting_that_would_change_nothing_is_refused(command: tuple[str, ...], flag: str, cli, api, faq) -> None:
+    outcome = cli(*command, flag, "1")
+    assert (outcome.code, api.calls) == (2, [])
+    assert f"{flag.replace('-lora', '_lora')} would change nothing here" in outcome.err

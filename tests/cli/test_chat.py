@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import select
+import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.cli.chat_input import read_entry
 from tunesmith.config import load_config
+from tunesmith.errors import Terminated
 from tunesmith.generate import Choice
 
 # --- entries
@@ -316,3 +319,31 @@ def test_pasted_lines_are_one_entry(tmp_path: Path) -> None:
     terminal.wait_for("you> ")
     terminal.type("\x1b[200~one\ntwo\x1b[201~\r", until=r"read 'one\ntwo'")
     assert terminal.close() == 0
+
+
+# --- SIGTERM
+
+
+@pytest.mark.parametrize("command", [("chat", "faq"), ("compare", "base", "faq", "--interactive")], ids=" ".join)
+def test_sigterm_ends_what_ctrl_c_does_not(command, cli, api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.make_run(load_config(overrides={"name": "faq"}))
+
+    def killed(prompt: str) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM was not answered")
+
+    monkeypatch.setattr("builtins.input", killed)
+    monkeypatch.setattr("tunesmith.cli.chat.is_interactive", lambda: True)
+    outcome = cli(*command)
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (143, "stopped; nothing is half-written")
+
+
+@pytest.mark.parametrize("line", ["One?", "/compare One?"])
+def test_sigterm_ends_an_answer_and_the_chat(line: str, talk, session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> Iterator[str]:
+        yield "tuned"
+        raise Terminated
+
+    monkeypatch.setattr(session, "stream", killed)
+    with pytest.raises(Terminated):
+        talk.command(line) if line.startswith("/") else ask(talk, line)

@@ -335,3 +335,70 @@ def test_a_terminal_without_a_character_shows_its_code(tmp_path: Path, extra: li
         check=True,
     )
     assert rb"\u95ee\u9898" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["ask", "eval as text", "data inspect as text", "compare --interactive"])
+def test_characters_that_an_encoding_lacks_are_spelt_out(
+    name: str, api, done, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = {**EVERYTHING, "ask": ["ask", "done", "für 🙂?"], "compare --interactive": ["compare", "base", "done"]}
+    arguments = [*commands[name], *(["--interactive"] if "compare" in name else [])]
+    monkeypatch.setattr("sys.stdin", io.StringIO("für 🙂?"))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(arguments) == 0
+    out.seek(0)
+    text = out.read()
+    if name == "ask":
+        assert r"für \U0001f642?" in text
+    if "compare" in name:
+        assert json.loads(text)["question"] == "für 🙂?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["ask", "what is it? " * 30, "faq"], 2, "is too long for a name"),
+        (["train", f"{'x' * 300}.csv"], 2, "is too long for a name"),
+        (["init", "file/x.yaml"], 2, "file is there already, and no folder"),
+        (["schedule", "three-phases", "--png", "file/x/y.png"], 2, "file/x lies below a file"),
+        (["schedule", "three-phases", "--png", "folder.png"], 2, "folder.png is a folder"),
+        (["eval", "x" * 300], 2, "is too long for a name"),
+    ],
+    ids=["ask", "train", "init", "schedule", "schedule-folder", "eval"],
+)
+def test_paths_that_cannot_be_are_errors_of_the_user(
+    arguments: list[str], code: int, says: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").touch()
+    (home / "folder.png").mkdir()
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert "internal error" not in captured.err
+
+
+def test_what_the_system_refuses_is_told_with_its_path(cli, api) -> None:
+    api.raises = PermissionError(13, "Permission denied", "faq.xlsx")
+    outcome = cli("train", "faq.xlsx")
+    assert outcome.code == 4
+    assert "error: faq.xlsx: Permission denied\n  fix: " in outcome.err
+    api.raises = ConnectionError("reset")
+    assert cli("train", "faq.xlsx").code == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_behind_standard_output_is_told(home: Path) -> None:
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(
+            [*COMMAND, "settings", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=process_environment(),
+            check=False,
+        )
+    assert found.returncode == 4
+    assert found.stderr.decode().splitlines() == [
+        "error: cannot write: No space left on device",
+        "  fix:   free some space",
+    ]

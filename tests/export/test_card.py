@@ -436,3 +436,13 @@ def test_the_example_asks_the_hub_for_its_own_revisions_alone():
 
 def test_the_commands_for_tunesmith_itself():
     assert code(card_text(FACTS), "bash") == 'tunesmith ask . "Your question"\ntunesmith chat .\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "for_ollama"),
+    [("faq-2", "faq-2"), ("Häufige Fragen", "h-ufige-fragen"), ("_v1.2", "v1.2"), ("質問", "model")],
+    ids=["plain", "umlaut", "dots", "no-latin"],
+)
+def test_the_name_for_ollama_is_one_that_it_takes(name: str, for_ollama: str) -> None:
+    commands = code(card_text(replace(FACTS, name=name, form="ollama", file="x.gguf", file_type="q8_0")), "bash")
+    assert commands == f"ollama create {for_ollama}\nollama run {for_ollama}\n"

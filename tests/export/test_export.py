@@ -311,3 +311,17 @@ def test_scaled_rotary_embeddings_are_verified(
     (base / "config.json").write_text(json.dumps(config))
     result = export(str(tuned(str(base)).path), out=out, to=["gguf"], quantize=["f32"], prompts=PROMPTS)
     assert statuses(result) == {"gguf-f32": "verified"}, faults(result)
+
+
+def test_a_second_export_leaves_the_files_of_a_first_one_alone(tuned: Callable[..., Run]) -> None:
+    """What is unfinished in a run's exports is of a killed export only where nobody exports it now."""
+    run = tuned("llama")
+    begun = run.exports_dir / ".tmp-export.0123abcd"
+    begun.mkdir(parents=True)
+    with run.claimed(), pytest.raises(SettingsError, match="is being exported by another process") as caught:
+        export(str(run.path), to=["adapter"], prompts=0)
+    assert "--out" in str(caught.value.fix)
+    assert begun.exists()
+    export(str(run.path), to=["adapter"], prompts=0)
+    assert [path.name for path in run.exports_dir.iterdir()] == ["adapter"]
+    shutil.rmtree(run.exports_dir)

@@ -394,6 +394,7 @@ def test_types_go_to_the_targets_that_have_them() -> None:
     assert [product.name for product in check_wishes(["mlx", "gguf"], ["q8_0"])] == ["mlx", "gguf-q8_0"]
     weighed = check_wishes(["mlx", "gguf"], ["4bit", "q4_0"], imatrix=True)
     assert [product.name for product in weighed] == ["mlx-4bit", "gguf-q4_0-imatrix"]
+    assert [product.name for product in check_wishes(["GGUF"], ["Q4_K_M"])] == ["gguf-q4_k_m"]  # as llama.cpp writes it
     with pytest.raises(SettingsError) as caught:
         check_wishes(["mlx", "gguf"], ["4bit", "3bit"])
     assert caught.value.problems[0].startswith("unknown type '3bit'; known: f32, ")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -289,3 +290,13 @@ def test_a_lock_that_is_deleted_before_it_is_taken_is_none(tmp_path: Path, monke
     monkeypatch.setattr("tunesmith.runs.store.fcntl.flock", late)
     with pytest.raises(SettingsError, match="being trained by another process"), run.claimed():
         pass
+
+
+def test_a_name_that_is_no_utf_8_is_kept(workplace: Path) -> None:
+    """As Python has a file of the name b'caf\\xe9.csv', from an archive of another system."""
+    name = os.fsdecode(b"caf\xe9.csv")
+    text = yaml.safe_dump({"data": {"path": name}, "note": name}, allow_unicode=True)
+    run = Run.create("runs/cafe", config_text=text, manifest={"data": {"files": [name]}})
+    assert run.settings["data"]["path"] == name
+    run.update_manifest(status="finished")
+    assert run.manifest["data"]["files"] == [name]

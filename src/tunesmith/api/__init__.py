@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tunesmith.api.exporter import Export, Exported, export
     from tunesmith.api.finetuner import FinetuningConfig, ModelFinetuner
     from tunesmith.api.leaks import Leak, LeakReport
-    from tunesmith.api.look import Preview, check_data_file, inspect, is_base, layers, preview
+    from tunesmith.api.look import Preview, check_data_file, check_texts, inspect, is_base, layers, preview
     from tunesmith.api.measuring import Comparison, evaluate
     from tunesmith.api.panel import Panel, Reply, open_panel
     from tunesmith.api.pipeline import Pipeline, Stage, Watch, to_ollama
@@ -55,6 +55,7 @@ __all__ = [
     "SuiteComparison",
     "Watch",
     "check_data_file",
+    "check_texts",
     "compare",
     "create_mlx_compatible_scheduler",
     "evaluate",
@@ -82,7 +83,7 @@ _HOME = {
     **dict.fromkeys(("Export", "Exported", "export"), "exporter"),
     **dict.fromkeys(("FinetuningConfig", "ModelFinetuner"), "finetuner"),
     **dict.fromkeys(("Leak", "LeakReport"), "leaks"),
-    **dict.fromkeys(("Preview", "check_data_file", "inspect", "is_base", "layers", "preview"), "look"),
+    **dict.fromkeys(("Preview", "check_data_file", "check_texts", "inspect", "is_base", "layers", "preview"), "look"),
     **dict.fromkeys(("Push", "push"), "pusher"),
     **dict.fromkeys(("Panel", "Reply", "open_panel"), "panel"),
     **dict.fromkeys(("Pipeline", "Stage", "Watch", "to_ollama"), "pipeline"),

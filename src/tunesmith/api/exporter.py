@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, TypedDict, Unpack
@@ -173,40 +174,38 @@ def export_products(
         on_stage: called before a product is "made", "tried" and "created"; is_done: it was so in an earlier call.
     """
     settings = config.export
-    names = _model_names(settings.create, products)
+    names = model_names(settings.create, products)
     server = _reach(settings.host) if names else None
     _refuse_unfinished(run)
     trained, parameters = _trained(run, config)
-    folder = Path(out) if out is not None else run.exports_dir
-    if out is None:
-        recover(folder)  # what a killed export left
-    missing = [one for one in products if not (keep and (folder / one.name / MARK).exists())]
-    plan(missing, trained, folder, parameters=parameters)
-    rows = TrainingRows(run, config, trained)
-    examples = rows.pairs(settings.messages) if any(one.target == "ollama" for one in products) else ()
-    with open_workshop(
-        trained,
-        folder,
-        on_progress,
-        measure=lambda: rows.importance(on_progress),
-        examples=examples,
-        server=settings.server,
-    ) as shop:
-        found = []
-        for product in products:
-            path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
-            is_known = is_there and settings.server is None  # with a server it is that one's answers that count
-            found.append((product, path, read_verdict(folder / product.name / MARK) if is_known else None))
-        verdicts, findings = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
-    exported = tuple(
-        Exported(product, path, _size(path), verdict)
-        for (product, path, _), verdict in zip(found, verdicts, strict=True)
-    )
-    for one in exported:
-        text = json.dumps(one.to_json(), indent=2, ensure_ascii=False)
-        atomic_write(folder / one.product.name / MARK, text + "\n")
-    result = Export(run, folder, exported, findings=tuple(findings))
-    reports = write_report(result.sizes, result.recommended, folder, title=run.name)
+    with _claimed_folder(run, out) as folder:
+        missing = [one for one in products if not (keep and (folder / one.name / MARK).exists())]
+        plan(missing, trained, folder, parameters=parameters)
+        rows = TrainingRows(run, config, trained)
+        examples = rows.pairs(settings.messages) if any(one.target == "ollama" for one in products) else ()
+        with open_workshop(
+            trained,
+            folder,
+            on_progress,
+            measure=lambda: rows.importance(on_progress),
+            examples=examples,
+            server=settings.server,
+        ) as shop:
+            found = []
+            for product in products:
+                path, is_there = make(product, shop, folder, keep=keep, on_stage=on_stage)
+                is_known = is_there and settings.server is None  # with a server it is that one's answers that count
+                found.append((product, path, read_verdict(folder / product.name / MARK) if is_known else None))
+            verdicts, findings = verify_all(found, shop, run, config, on_progress=on_progress, on_stage=on_stage)
+        exported = tuple(
+            Exported(product, path, _size(path), verdict)
+            for (product, path, _), verdict in zip(found, verdicts, strict=True)
+        )
+        for one in exported:
+            text = json.dumps(one.to_json(), indent=2, ensure_ascii=False)
+            atomic_write(folder / one.product.name / MARK, text + "\n")
+        result = Export(run, folder, exported, findings=tuple(findings))
+        reports = write_report(result.sizes, result.recommended, folder, title=run.name)
     made_of = [(name, one) for one in exported if (name := names.get(one.product)) and one.verdict.status != "failed"]
     if server is not None:
         modelfile = make_modelfile(trained, examples)
@@ -214,6 +213,21 @@ def export_products(
             on_stage("created", one.product, False)
             server.create(name, one.path, modelfile, on_progress=on_progress)
     return replace(result, created=tuple(name for name, _ in made_of), reports=reports)
+
+
+@contextmanager
+def _claimed_folder(run: Run, out: str | Path | None) -> Iterator[Path]:
+    """The folder of the exports. Nobody else writes into a run's own meanwhile, and what a killed export left is gone.
+
+    Raises:
+        SettingsError: another process exports the run, whose unfinished files are none of a killed one.
+    """
+    if out is not None:
+        yield Path(out)
+        return
+    with run.claimed(doing="exported", instead="write these elsewhere with --out"):
+        recover(run.exports_dir)
+        yield run.exports_dir
 
 
 def _reach(host: str | None) -> Ollama:
@@ -231,7 +245,7 @@ def _refuse_unfinished(run: Run) -> None:
         )
 
 
-def _model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
+def model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:
     """What Ollama calls each product, none for no wish.
 
     Raises:
@@ -242,7 +256,7 @@ def _model_names(create: str | None, products: Sequence[Product]) -> dict[Produc
         return {}
     if not mine:
         raise SettingsError("--create needs an export for Ollama", fix=f"--to ollama --create {create}")
-    if not re.fullmatch(r"[A-Za-z0-9][\w./-]*(:[\w.-]+)?", create):
+    if not re.fullmatch(r"[A-Za-z0-9][\w./-]*(:[\w.-]+)?", create, re.ASCII):
         raise SettingsError(f"{create!r} is no name of a model in Ollama", fix="letters, digits, . _ - / and one :tag")
     if len(mine) == 1:
         return {mine[0]: create}

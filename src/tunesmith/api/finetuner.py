@@ -20,7 +20,7 @@ from tunesmith.api.held_out import encoded_for
 from tunesmith.api.rows import examples_of
 from tunesmith.api.session import Session, open_session
 from tunesmith.api.verbs import train as run_training
-from tunesmith.config import RunConfig, load_config
+from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate import evaluate as measure
 from tunesmith.evaluate import likelihood_rows
@@ -33,7 +33,8 @@ from tunesmith.types import Example
 class FinetuningConfig:
     """Settings by our dotted names or by anybody's: `num_train_epochs`, `lora_r`, `dataset_path`, `use_lora` ...
 
-    Every assignment is checked at once and can be repeated, as in a loop over learning rates.
+    Every assignment is checked at once and can be repeated, as in a loop over learning rates; the last one holds, by
+    whichever name.
 
     Raises:
         SettingsError: a name is unknown or a value not allowed; the nearest name and the range are told.
@@ -49,7 +50,8 @@ class FinetuningConfig:
     _settings: dict[str, object]
 
     def __setattr__(self, name: str, value: object) -> None:
-        settings = {**self._settings, name: value}
+        # its place is at the end now, behind other names of the same setting
+        settings = {other: was for other, was in self._settings.items() if other != name} | {name: value}
         object.__setattr__(self, "run_config", load_config(**self._base, overrides=settings))
         object.__setattr__(self, "_settings", settings)
 
@@ -66,21 +68,44 @@ class ModelFinetuner:
         self.config = config or FinetuningConfig()
         self.result: TrainResult | None = None
         self._base: LoadedModel | None = None
+        self._reference: str | None = None  # of the tuned model
         self._session: Session | None = None
 
     def load_model(self) -> None:
-        """Load the base model, so that a wrong path or a missing device is told before anything else is done."""
-        settings = self.config.run_config.model
-        self._base = load_base(settings.path, revision=settings.revision, dtype=settings.dtype, device=settings.device)
+        """Load the base model, so that a wrong path or a missing device is told before anything else is done.
+
+        Raises:
+            ResourceError: the model, the device or bitsandbytes is not here. SettingsError: float16 on a CPU.
+        """
+        config = self.config.run_config
+        settings = config.model
+        self._base = load_base(
+            settings.path,
+            revision=settings.revision,
+            dtype=settings.dtype,
+            device=settings.device,
+            quantize=quantize_of(config.method.name, settings.quantize),
+        )
 
     def train(self, *, observers: Iterable[Observer] = ()) -> TrainResult:
-        """Fine-tune on the configured file and load the result for `generate`. Returns the finished run."""
+        """Fine-tune on the configured file. Returns the finished run, whose model `generate` and `test` load.
+
+        Raises:
+            SettingsError, DataError, ResourceError, TrainingError, Stopped: as `tunesmith.api.train`.
+        """
+        self._base = self._session = None  # training loads a base of its own: these would take as much memory again
         self.result = run_training(self.config.run_config, observers=list(observers))
-        self._session = open_session(str(self.result.run.path))
+        self._reference = str(self.result.run.path.absolute())
         return self.result
 
     def evaluate(self) -> float | None:
-        """Validation loss of the saved weights, in nats per token; None when there are no validation rows."""
+        """Best validation loss, in nats per token; None when there are no validation rows.
+
+        It is that of the saved weights, unless `train.keep_best` is off.
+
+        Raises:
+            SettingsError: nothing has been trained yet.
+        """
         return self._finished().state.best_loss
 
     def test(self, rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
@@ -88,6 +113,9 @@ class ModelFinetuner:
 
         Returns:
             the scores of `eval.metrics` by name; by default those that suit the rows.
+
+        Raises:
+            SettingsError: there is no tuned model yet, or a row has no question or answer. DataError: one is no text.
         """
         session = self._tuned()
         examples = examples_of(rows)
@@ -106,37 +134,51 @@ class ModelFinetuner:
             return likelihood_rows(engine, encoded_for(session, examples))
 
     def save_model(self) -> Path:
-        """Folder of the saved model. Training has saved it already; this tells where."""
+        """Folder of the saved model. Training has saved it already; this tells where.
+
+        Raises:
+            SettingsError: nothing has been trained yet.
+        """
         return self._finished().run.model_dir
 
     def load_finetuned_model(self, path: str | Path) -> None:
-        """Load a run (folder or name) or a model folder for `generate` and `test`."""
-        self._session = open_session(str(path))
+        """Load a run (folder or name) or a model folder for `generate` and `test`.
+
+        Raises:
+            SettingsError, ResourceError: as `tunesmith.open_session`.
+        """
+        self._reference, self._session = str(path), open_session(str(path))
 
     def generate(self, prompt: str, *, max_new_tokens: int | None = None, temperature: float | None = None) -> str:
-        """One answer: of the tuned model when there is one, else of the base model that `load_model` loaded."""
-        wanted = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        changes = {name: value for name, value in wanted.items() if value is not None}
+        """One answer: of the tuned model when there is one, else of the base model that `load_model` loaded.
+
+        Raises:
+            SettingsError: a value is out of range. DataError: the model reads no prompt of this length.
+            ResourceError: the model is not there.
+        """
         session = self._answering()
-        settings = session.config.generate.model_copy(update=changes)
-        config = session.config.model_copy(update={"generate": type(settings).model_validate(settings.model_dump())})
-        changed = Session(session.loaded, session.template, config, labels=session.labels)
-        return changed.answer(session.conversation(prompt))
+        asked = Session(session.loaded, session.template, session.config, labels=session.labels)
+        for name, value in (("max_new_tokens", max_new_tokens), ("temperature", temperature)):
+            if value is not None:
+                asked.set_generation(name, value)
+        return asked.answer(asked.conversation(prompt))
 
     def _answering(self) -> Session:
         """The tuned model, else the base."""
-        if self._session is not None:
-            return self._session
+        if self._reference is not None:
+            return self._tuned()
         if self._base is None:
             self.load_model()
         assert self._base is not None
         base, config = self._base, self.config.run_config
         prepare_tokenizer(base.tokenizer, base.model.config.vocab_size)
-        return Session(base, check_template(config.prompt.template, base.tokenizer), config)
+        return Session(base, check_template(config.prompt.template, base.tokenizer), config, is_tuned=False)
 
     def _tuned(self) -> Session:
-        if self._session is None:
+        if self._reference is None:
             raise SettingsError("there is no tuned model yet", fix="call train() or load_finetuned_model(path) first")
+        if self._session is None:
+            self._session = open_session(self._reference)
         return self._session
 
     def _finished(self) -> TrainResult:

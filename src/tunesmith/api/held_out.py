@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 _READING = ("shape", "format", "sheet", "delimiter", "encoding")
+# Of the section data, what says which rows are read and on which side they are.
+_DIVIDING = (
+    *("sets", "validation_path", "format", "sheet", "delimiter", "encoding", "shape", "columns"),
+    *("split", "drop_duplicates", "max_rows"),
+)
 
 
 def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
@@ -26,14 +31,14 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
 
     Raises:
         DataError: the file changed since training (its test rows might have been trained on), or none are left.
-        SettingsError: the run was pre-trained, on texts instead of rows.
+        SettingsError: the run was pre-trained, on texts instead of rows; or its rows are to be divided otherwise now.
     """
     if run.manifest.get("kind") == "pretrain":
         raise SettingsError(
             f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
             fix=f"give rows with --data FILE, or compare it: tunesmith compare BASE {run.model_dir} --questions CASES",
         )
-    prepared = prepare(config)
+    prepared = prepare(_as_trained(run, config))
     trained_on = run.manifest["data"]["sha256"]
     if prepared.report.sha256 != trained_on and config.data.test_path is None:
         raise DataError(
@@ -50,6 +55,23 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
             fix="give other rows with --data FILE, or train with more rows",
         )
     return rows
+
+
+def _as_trained(run: Run, config: RunConfig) -> RunConfig:
+    """The settings, with the seed that divided the rows: one that is given now is of the answers.
+
+    Raises:
+        SettingsError: others are given of those that divide the rows, which would put rows of the training on the test
+            side.
+    """
+    stored = load_config(stored=run.config_path)
+    changed = [f"data.{name}" for name in _DIVIDING if getattr(config.data, name) != getattr(stored.data, name)]
+    if changed:
+        raise SettingsError(
+            f"the test rows of {run.name} are those that its training left out: {', '.join(changed)} cannot change now",
+            fix="leave it out, or give other rows with --data FILE",
+        )
+    return config.replaced("seed", stored.seed, stored.origin("seed"))
 
 
 def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:

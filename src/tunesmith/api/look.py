@@ -37,6 +37,16 @@ def check_data_file(path: str) -> None:
     check_path(Path(path))
 
 
+def check_texts(config: RunConfig) -> None:
+    """Tell that there is nothing to pre-train on, without reading anything.
+
+    Raises:
+        SettingsError: no texts are named.
+    """
+    if not config.pretrain.documents:
+        raise SettingsError("there are no texts to train on", fix="tunesmith pretrain FILES, or set pretrain.documents")
+
+
 def is_base(reference: str) -> bool:
     """Whether a name stands for a base and not for a run: builtin:nano, a model's folder, a hub id on this machine.
 

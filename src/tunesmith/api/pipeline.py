@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.api.exporter import Export, export_products
+from tunesmith.api.exporter import Export, export_products, model_names
 from tunesmith.api.measuring import evaluate
 from tunesmith.api.records import asked_with
 from tunesmith.api.verbs import new_folder, train, with_absolute_paths
@@ -101,7 +101,7 @@ def to_ollama(
         if wanted.continual.parent is None:  # else the base is the parent's
             base = load_skeleton(wanted.model.path, wanted.model.revision)
             refuse_early(products, method=wanted.method.name, config=base.config)
-    if config.export.create is not None:
+    if model_names(config.export.create, products):
         Ollama(config.export.host).version()  # before hours of work, whether there is one
     run = _train(run, config, tell, watch)
     config = load_config(stored=run.config_path).model_copy(update={name: getattr(config, name) for name in _FREE})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tunesmith.errors import SettingsError
+from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Example, Message
 
 _QUESTION_KEYS = ("question", "prompt", "instruction", "text")
@@ -15,7 +15,7 @@ def examples_of(rows: Iterable[Mapping[str, str]]) -> list[Example]:
     """Rows of {"question", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or {"text", "label"}.
 
     Raises:
-        SettingsError: a row has no such keys; its number, counted from 1, is told.
+        SettingsError: a row has no such keys. DataError: a value is no text. The row's number, counted from 1, is told.
     """
     return [_example(row, number) for number, row in enumerate(rows, start=1)]
 
@@ -28,4 +28,7 @@ def _example(row: Mapping[str, str], number: int) -> Example:
             f"test row {number} has the keys {', '.join(row)}",
             fix=f"give one of {', '.join(_QUESTION_KEYS)} and one of {', '.join(_ANSWER_KEYS)}",
         )
+    for value in (question, answer):
+        if not isinstance(value, str):
+            raise DataError(f"test row {number} holds {value!r}, which is no text", fix="give it as text: str(value)")
     return Example(messages=(Message("user", question), Message("assistant", answer)), row=number)

@@ -12,7 +12,7 @@ from tunesmith import train as training
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress
-from tunesmith.api.look import is_cached
+from tunesmith.api.look import check_texts, is_cached
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import absolute_pattern
 from tunesmith.errors import SettingsError
@@ -75,12 +75,28 @@ def pretrain(
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
+    if resume is None:
+        config = _named_by_texts(config)
     destination = Run.open(resume) if resume is not None else new_folder(config)
     _refuse_run("pretrain.base", config.pretrain.base)
     config = with_absolute_paths(config)
     return training.train_on_texts(
         config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
     )
+
+
+def _named_by_texts(config: RunConfig) -> RunConfig:
+    """A new run, if it has no name or folder, with that of its first text.
+
+    Raises:
+        SettingsError: there are no texts.
+    """
+    check_texts(config)
+    if config.name is not None or config.output_dir is not None:
+        return config
+    first = Path(config.pretrain.documents[0])
+    stem = first.name.split(".")[0].strip("*?-_ ") or first.parent.name
+    return config.resolved("name", Run.free_name(stem or "pretrained"), "by the first text")
 
 
 def run_config(reference: str, overrides: Mapping[str, object] | None = None) -> RunConfig:

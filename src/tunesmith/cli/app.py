@@ -6,6 +6,7 @@ Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM,
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import os
 import signal
@@ -42,10 +43,20 @@ from tunesmith.cli.schedule import schedule
 from tunesmith.cli.settings import settings
 from tunesmith.cli.terminal import activation, console, live
 from tunesmith.cli.train import train
-from tunesmith.errors import SettingsError, Stopped, TunesmithError
+from tunesmith.errors import ResourceError, SettingsError, Stopped, Terminated, TunesmithError
 from tunesmith.runs import is_writer
 
 TRACE = "TUNESMITH_TRACE"
+# What is wrong with a path that is no path of anything.
+_WRONG_NAMES = {
+    errno.ENAMETOOLONG: "is too long for a name",
+    errno.EEXIST: "is there already, and no folder",
+    errno.ENOTDIR: "lies below a file, not a folder",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ELOOP: "is a link that leads to itself",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_LONGEST_PATH = 160
 _HELP = """From a spreadsheet to a small language model that is tuned, measured against
 its base, and yours to run. Every command explains itself: tunesmith train --help
 
@@ -83,8 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: data and answers have any character
+    _spell_out()
     try:
         with _listen_for_sigterm(), warnings.catch_warnings(), _one_voice():
             if not sys.warnoptions and TRACE not in os.environ:
@@ -97,11 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _answer_interruption(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains while it exits
+        _close_stdout()
         return 141
     except Exception as error:
         stop = _interruption(error)
-        return _answer_internal(error) if stop is None else _answer_interruption(stop)
+        if stop is not None:
+            return _answer_interruption(stop)
+        known = _of_the_system(error) if isinstance(error, OSError) else None
+        return _answer_internal(error) if known is None else _answer(known)
 
 
 @contextmanager
@@ -114,10 +127,6 @@ def _one_voice() -> Iterator[None]:
         yield
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: answered as Ctrl-C is, wherever that is answered."""
-
-
 @contextmanager
 def _listen_for_sigterm() -> Iterator[None]:
     """By default SIGTERM ends a process without a word. Training listens for itself, from its first step on."""
@@ -126,7 +135,7 @@ def _listen_for_sigterm() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        raise Terminated
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
@@ -245,6 +254,12 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def _spell_out() -> None:
+    """What the encoding of standard output cannot write is written as \\uXXXX, as on standard error, not refused."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _answer(error: TunesmithError) -> int:
     if TRACE in os.environ:
         traceback.print_exception(error)
@@ -267,9 +282,35 @@ def _interruption(error: BaseException) -> KeyboardInterrupt | None:
     return cause
 
 
+def _of_the_system(error: OSError) -> TunesmithError | None:
+    """What the system refused of a path, or of standard output, in words; None of anything else, such as a connection.
+
+    Where something is written that should last, its own message comes before: see `runs.disk_errors`.
+    """
+    number, name = error.errno, error.filename2 or error.filename  # of a renaming it is the new name that matters
+    if name is None and number in _NO_ROOM:
+        _close_stdout()
+        return ResourceError(f"cannot write: {error.strerror}", fix="free some space")
+    if number is None or not isinstance(name, (str, bytes, os.PathLike)):
+        return None
+    path = os.fsdecode(name)
+    shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    if number in _WRONG_NAMES:
+        found: TunesmithError = SettingsError(f"{shown} {_WRONG_NAMES[number]}", fix="give another name or path")
+    else:
+        found = ResourceError(f"{shown}: {error.strerror}", fix=f"check it; {TRACE}=1 shows what it was needed for")
+    found.__cause__ = error
+    return found
+
+
+def _close_stdout() -> None:
+    """Nothing more can be written there; else Python complains while it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _answer_interruption(error: KeyboardInterrupt) -> int:
     _message("stopped; nothing is half-written")
-    return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def _answer_internal(error: Exception) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tunesmith.cli.overrides import Json, Overrides
+from tunesmith.cli.overrides import Json, Overrides, check_asking
 from tunesmith.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def ask(
     text = read_question() if question == "-" else question
     if not text.strip():
         raise SettingsError("the question is empty", fix='tunesmith ask MODEL "a question"')
+    check_asking(overrides)
     is_base = api.is_base(model)  # a misspelt name is told before everything heavy is imported
     session = api.open_session(model, {**overrides})
     messages = session.conversation(text)

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from tunesmith.cli.chat_commands import STOPPED, Conversation
 from tunesmith.cli.chat_input import keyboard, piped_entries, read_entry
-from tunesmith.cli.overrides import Overrides
-from tunesmith.errors import TunesmithError
+from tunesmith.cli.overrides import Overrides, check_asking
+from tunesmith.errors import Terminated, TunesmithError
 
 
 def chat(
@@ -37,6 +37,7 @@ def chat(
     from tunesmith import api
     from tunesmith.cli.terminal import tell
 
+    check_asking(overrides)
     api.is_base(model)  # a misspelt name is told before everything heavy is imported
     interactive = is_interactive()
     if interactive:
@@ -102,6 +103,8 @@ def _interactive(conversation: Conversation) -> int:
         except EOFError:
             tell("")
             return 0
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             tell("")
             if interrupted:

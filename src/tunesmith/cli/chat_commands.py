@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tunesmith.errors import DataError, TunesmithError
+from tunesmith.errors import DataError, Terminated, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.api import Completion, Session
@@ -81,6 +81,8 @@ class Conversation:
         pieces: list[str] = []
         try:
             forgotten = self._write(pieces, write)
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             self._remember(pieces)
             return STOPPED
@@ -217,7 +219,7 @@ class Conversation:
         except (KeyboardInterrupt, TunesmithError) as error:
             if question:
                 self.turns.pop()
-            if isinstance(error, TunesmithError):
+            if isinstance(error, (Terminated, TunesmithError)):
                 raise
             return STOPPED
         if question:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from cyclopts import Parameter
 
-from tunesmith.cli.overrides import Json, Overrides
+from tunesmith.cli.overrides import Json, Overrides, check_asking
 from tunesmith.errors import GateFailed, SettingsError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def compare(
     from tunesmith.cli.progress import watch_evaluation
     from tunesmith.cli.terminal import tell
 
+    check_asking(overrides)
     if interactive:
         _refuse_with_interactive(questions=questions, data=data, out=out, junit=junit, json=json or None)
         from tunesmith.cli.compare_live import talk

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tunesmith.errors import TunesmithError
+from tunesmith.errors import Terminated, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.api import Panel, Reply
@@ -63,11 +63,15 @@ def _at_the_keyboard(panel: Panel) -> int:
         except EOFError:
             tell("")
             return 0
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             tell("", "Ctrl-D or /quit ends")
             continue
         try:
             news = command(panel, entry) if entry.startswith("/") else _answered(panel, entry) if entry else ""
+        except Terminated:
+            raise
         except KeyboardInterrupt:
             news = "(stopped)"
         except TunesmithError as error:

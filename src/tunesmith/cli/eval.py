@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from tunesmith.cli.overrides import Json, Overrides
+from tunesmith.cli.overrides import Json, Overrides, check_asking
 from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def evaluate(
     from tunesmith.cli.report import next_commands
     from tunesmith.cli.terminal import show, show_json
 
+    check_asking(overrides)
     if questions is not None:
         if data is not None:
             raise SettingsError("--questions and --data are both given", fix="give one of them")

@@ -33,7 +33,7 @@ def show_leakage(comparison: Comparison) -> None:
         seen = f"{leak.side} row {leak.seen_row}" if leak.side != "train" else f"row {leak.seen_row}"
         show(plain(f"  {files[0]} row {leak.row} = {files[1]} {seen}: {leak.kind}, {leak.similarity:.0%} alike"))
     if len(report.leaks) > _LEAKS_SHOWN:
-        show(f"  and {len(report.leaks) - _LEAKS_SHOWN} more in eval/summary.json")
+        show(plain(f"  and {len(report.leaks) - _LEAKS_SHOWN} more in {comparison.folder / 'summary.json'}"))
     if not comparison.others:
         show("no other row is left to score", "")
         return

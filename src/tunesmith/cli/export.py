@@ -185,4 +185,4 @@ def _reference_text(numbers: Mapping[str, float]) -> str:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip().lower() for name in text.split(",") if name.strip()]
+    return [name.strip() for name in text.split(",") if name.strip()]

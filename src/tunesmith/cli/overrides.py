@@ -18,6 +18,8 @@ from tunesmith.errors import SettingsError
 
 _BOOLEANS = {"true", "false", "yes", "no", "on", "off", "0", "1"}
 _CLOSE = 0.7
+_OF_RUNS = ("name", "output_dir")
+_OF_TRAINING = ("method", "train", "continual", "pretrain", "export")  # sections
 
 Overrides = Annotated[dict[str, str], Parameter(parse=False)]
 Json = Annotated[bool, Parameter(help="Print one JSON document, and nothing else, on standard output.")]
@@ -56,6 +58,22 @@ def given(overrides: Mapping[str, str], **own: str | None) -> dict[str, str]:
     """Settings from the options that a command names itself (`output_dir`, ...), then those it does not."""
     named = {name.replace("__", "."): value for name, value in own.items() if value is not None}
     return {**named, **overrides}
+
+
+def check_asking(overrides: Mapping[str, str]) -> None:
+    """
+    Raises:
+        SettingsError: settings of training are given to a command that asks a model as it is.
+    """
+    own = {name: _own_name(name) for name in overrides}
+    idle = [
+        f"--{name}" for name, setting in own.items() if setting in _OF_RUNS or setting.split(".")[0] in _OF_TRAINING
+    ]
+    if idle:
+        raise SettingsError(
+            f"{', '.join(idle)} would change nothing here: a model is asked as it is",
+            fix="leave it out; settings of training are for tunesmith train",
+        )
 
 
 def split_overrides(tokens: Sequence[str], own: Mapping[str, bool]) -> tuple[list[str], dict[str, str]]:
@@ -145,10 +163,18 @@ def _kind(name: str) -> tuple[bool, bool]:
 
 
 def _is_list(name: str) -> bool:
-    from tunesmith.config import ALIASES, describe
+    from tunesmith.config import describe
+
+    own_name = _own_name(name)
+    return any(setting.name == own_name and setting.type.startswith("list of") for setting in describe())
+
+
+def _own_name(name: str) -> str:
+    """Our name of a setting, or what is no name of one as it is."""
+    from tunesmith.config import ALIASES
 
     target = ALIASES.get(name, name)
-    return any(setting.name == target and setting.type.startswith("list of") for setting in describe())
+    return target[0] if isinstance(target, tuple) else target
 
 
 def _misspelt(name: str, own: Mapping[str, bool]) -> str | None:

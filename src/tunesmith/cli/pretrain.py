@@ -12,7 +12,6 @@ from tunesmith.cli.overrides import NO_PLACE, NO_SOURCES, Json, Overrides, Place
 from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tunesmith.config import RunConfig
     from tunesmith.runs import Run
 
 _SETTINGS_FILES = (".yaml", ".yml", ".json")
@@ -49,6 +48,9 @@ def pretrain(
     own = given(
         overrides, pretrain__documents=documents, seed=sources.seed, name=place.name, output_dir=place.output_dir
     )
+    from tunesmith import api
+    from tunesmith.cli.progress import watch_training
+
     if place.resume is not None:
         run = run_to_resume(place, Sources(sources.recipe, *given_files), kind="pretrain")
         if is_complete(run):
@@ -56,27 +58,12 @@ def pretrain(
             return
         config = load_config(stored=run.config_path, overrides=own)
     else:
-        config = _named(load_config(recipe=sources.recipe, file=next(iter(given_files), None), overrides=own))
+        config = load_config(recipe=sources.recipe, file=next(iter(given_files), None), overrides=own)
+        api.check_texts(config)  # before torch is imported, which takes seconds
     tell("reading the texts ..." if config.pretrain.base else "reading the texts and making the vocabulary ...")
-    from tunesmith import api
-    from tunesmith.cli.progress import watch_training
-
     with watch_training() as watch:
         result = api.pretrain(config, resume=place.resume, observers=[watch], allow_drift=place.allow_drift)
     _report(result.run, as_json=json)
-
-
-def _named(config: RunConfig) -> RunConfig:
-    """A new run needs texts, and a name: that of the first file."""
-    from tunesmith.runs import Run
-
-    texts = config.pretrain.documents
-    if not texts:
-        raise SettingsError("there are no texts to train on", fix="tunesmith pretrain FILES, or set pretrain.documents")
-    if config.name is not None or config.output_dir is not None:
-        return config
-    stem = Path(texts[0]).name.split(".")[0].strip("*?-_ ") or Path(texts[0]).parent.name
-    return config.resolved("name", Run.free_name(stem or "pretrained"), "by the first text")
 
 
 def _report(run: Run, *, as_json: bool) -> None:

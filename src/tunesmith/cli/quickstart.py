@@ -30,9 +30,9 @@ def quickstart(*, overrides: Overrides) -> None:
     sample = sample_workbook()
     own = {"data.path": str(sample), "name": Run.free_name("quickstart"), **overrides}
     config = load_config(recipe=RECIPE, overrides=own)
-    tell(
-        "this is the same as", f"  {shell('tunesmith', 'train', sample, '--recipe', RECIPE, '--name', config.name)}", ""
-    )
+    flags = [word for name, value in overrides.items() if name != "name" for word in (f"--{name}", value)]
+    same = shell("tunesmith", "train", sample, "--recipe", RECIPE, "--name", config.name, *flags)
+    tell("this is the same as", f"  {same}", "")
     run = run_training(config)
     name = reference(run)
     comparison = compare(str(run.path), {})

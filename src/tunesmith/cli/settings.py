@@ -21,7 +21,7 @@ def settings(
 ) -> None:
     """List the settings: name, type, default and what each does.
 
-    A setting is a flag of train, eval, ask ... (--train.epochs 3), a key in YAML and an argument in Python.
+    A setting is a flag (train --train.epochs 3, ask --temperature 0.7), a key in YAML and an argument in Python.
 
         tunesmith settings
         tunesmith settings train

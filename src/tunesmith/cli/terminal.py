@@ -94,14 +94,14 @@ def is_wide() -> bool:
 
 
 def show_json(document: Mapping[str, object]) -> None:
-    """Exactly one JSON document on standard output; numbers that JSON cannot hold become null."""
-    sys.stdout.write(json_text(_finite(document), indent=2) + "\n")
+    """Exactly one JSON document on standard output."""
+    sys.stdout.write(json_text(document, indent=2) + "\n")
 
 
-def json_text(document: object, *, indent: int | None = None) -> str:
-    """JSON in the characters that standard output has."""
+def json_text(document: Mapping[str, object], *, indent: int | None = None) -> str:
+    """In ASCII where standard output takes no more; numbers that JSON cannot hold become null."""
     ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
-    return json.dumps(document, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    return json.dumps(_finite(document), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: object) -> object:

@@ -5,6 +5,7 @@ A function of `CardFacts` alone, as the card is.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 
@@ -88,7 +89,7 @@ def _with_llama_cpp(facts: CardFacts) -> str:
 
 
 def _with_ollama(facts: CardFacts) -> str:
-    name = shlex.quote(facts.name.lower())
+    name = re.sub(r"[^a-z0-9._-]+", "-", facts.name.lower()).strip("._-") or "model"  # what Ollama takes for a name
     return f"In the folder of this file:\n\n```bash\nollama create {name}\nollama run {name}\n```"
 
 

@@ -181,11 +181,13 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: 
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
     Args:
-        file_types: each target takes those that it has. imatrix: weigh those below 8 bits by the importance of columns.
+        targets, file_types: in capitals too, as llama.cpp writes its types. Each target takes the types that it has.
+        imatrix: weigh those below 8 bits by the importance of columns.
 
     Raises:
         SettingsError: unknown targets and types, all together, or none; nothing to weigh.
     """
+    targets, file_types = [name.lower() for name in targets], [name.lower() for name in file_types]
     problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
     known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
     problems += [f"unknown type {name!r}; known: {', '.join(known)}" for name in file_types if name not in known]

@@ -27,14 +27,15 @@ _ASIDE = ".old-"
 # young leftover can be in use; a folder that replaces another has one writer.
 _ABANDONED_SECONDS = 3600
 _DENIED = {errno.EACCES, errno.EPERM}
+_ELSEWHERE = "with --output-dir, or with --out where a command has that"
 _REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some space, or choose another disk with --output-dir"),
-    errno.EDQUOT: ("the disk quota is used up", "delete files of yours, or choose another disk with --output-dir"),
-    errno.EROFS: ("the file system is read-only", "choose a folder that can be written with --output-dir"),
-    errno.EACCES: ("permission denied", "choose a folder that can be written with --output-dir"),
-    errno.EPERM: ("permission denied", "choose a folder that can be written with --output-dir"),
+    errno.ENOSPC: ("the disk is full", f"free some space, or choose another disk {_ELSEWHERE}"),
+    errno.EDQUOT: ("the disk quota is used up", f"delete files of yours, or choose another disk {_ELSEWHERE}"),
+    errno.EROFS: ("the file system is read-only", f"choose a folder that can be written {_ELSEWHERE}"),
+    errno.EACCES: ("permission denied", f"choose a folder that can be written {_ELSEWHERE}"),
+    errno.EPERM: ("permission denied", f"choose a folder that can be written {_ELSEWHERE}"),
     errno.EFBIG: ("files may not be that large here", "raise the limit (ulimit -f), or choose another disk"),
-    errno.EIO: ("the disk reports an error", "check the disk, or choose another with --output-dir"),
+    errno.EIO: ("the disk reports an error", f"check the disk, or choose another {_ELSEWHERE}"),
 }
 
 
@@ -45,7 +46,8 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
         ResourceError: the disk is full, read-only, over quota or closed to us; the old content is untouched.
     """
     target = Path(path)
-    content = data.encode() if isinstance(data, str) else data
+    # a file's name that is no UTF-8 has halves of pairs, which JSON escapes in just this way
+    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     temporary = _sibling(target, _UNFINISHED)
     with disk_errors(target, needed_bytes=len(content)):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def append_line(path: str | Path, line: str) -> None:
         ResourceError: the disk is full, read-only, over quota or closed to us; the file is as before.
     """
     target = Path(path)
-    data = f"{line}\n".encode()
+    data = f"{line}\n".encode(errors="backslashreplace")
     with disk_errors(target, needed_bytes=len(data)):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a+b", buffering=0) as file:
@@ -159,7 +161,7 @@ def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
         raise ResourceError(
             f"not enough disk space at {folder}: {purpose} takes {_megabytes(needed_bytes)}, "
             f"{_megabytes(free_bytes)} are free",
-            fix="free some space, lower train.save_total_limit, or choose another disk with --output-dir",
+            fix=f"free some space, lower train.save_total_limit, or choose another disk {_ELSEWHERE}",
         )
 
 

@@ -67,7 +67,7 @@ class Run:
         try:
             with atomic_folder(folder, replace=False) as temporary:
                 for name, text in files.items():
-                    (temporary / name).write_text(text, encoding="utf-8")
+                    (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         except FileExistsError:  # another process was quicker
             _refuse_occupied(folder)
             raise
@@ -93,11 +93,14 @@ class Run:
         return run
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Nobody else trains this run inside. The lock goes with the process, whatever ends it.
+    def claimed(self, *, doing: str = "trained", instead: str = "start another run with --name") -> Iterator[None]:
+        """Nobody else trains or exports this run inside. The lock goes with the process, whatever ends it.
+
+        Args:
+            doing, instead: what is done to it, and could be done in place of that, for the message.
 
         Raises:
-            SettingsError: another process trains it now.
+            SettingsError: another process has it now.
             ResourceError: nothing can be written there.
         """
         path = self.path / _LOCK
@@ -110,8 +113,8 @@ class Run:
                     raise BlockingIOError("who had it deleted it meanwhile, and another may have a new one")
             except BlockingIOError as error:
                 raise SettingsError(
-                    f"{self.path} is being trained by another process",
-                    fix="wait for it or stop it, then resume; or start another run with --name",
+                    f"{self.path} is being {doing} by another process",
+                    fix=f"wait for it or stop it; or {instead}",
                 ) from error
             except OSError:
                 pass  # a file system without locks: nothing can be told
