@@ -50,7 +50,7 @@ def test_the_line_that_tells_excel_the_delimiter_is_obeyed(line: str) -> None:
 def test_cells_beyond_the_last_heading_are_told(rows: str) -> None:
     found = {finding.code: finding for finding in parse("question,answer\n" + rows).findings}
     assert found["unnamed_columns"].rows == (2, 3, 4)
-    assert found["unnamed_columns"].message == '3 rows go on beyond the last heading, in "column3"'
+    assert found["unnamed_columns"].message == '3 rows with cells beyond the last heading, in "column3"'
 
 
 def test_delimiter_setting_overrules() -> None:

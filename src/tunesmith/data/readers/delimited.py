@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tunesmith.data.names import is_known_name
 from tunesmith.data.readers.header import Header, find_header
 from tunesmith.data.readers.source import Source, decode
-from tunesmith.data.table import Table
+from tunesmith.data.table import Table, counted
 from tunesmith.types import Finding, Record
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -244,7 +244,9 @@ def _join_prose(
         joined += [line.number] if is_whole else []
     if not joined:
         return rows, ()
-    message = f'{len(joined)} rows have "{delimiter} " in texts without quotes; it was read as part of the text'
+    message = (
+        f'{counted(len(joined), "row")} with "{delimiter} " in texts without quotes; it was read as part of the text'
+    )
     return rows, (Finding("warning", "unquoted", message, "put such texts in double quotes", tuple(joined)),)
 
 
@@ -263,7 +265,7 @@ def _unnamed_findings(heading: Sequence[str], body: Sequence[_Line], names: Sequ
         yield Finding(
             "warning",
             "unnamed_columns",
-            f"{len(longer)} rows go on beyond the last heading, in {beyond}",
+            f"{counted(len(longer), 'row')} with cells beyond the last heading, in {beyond}",
             fix="if a text was cut there, put such texts in double quotes or set data.delimiter; else name the columns",
             rows=tuple(longer),
         )
@@ -274,7 +276,7 @@ def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> I
         yield Finding(
             "warning",
             "short_rows",
-            f"{len(short)} rows have fewer than {width} cells; the missing ones count as empty",
+            f"{counted(len(short), 'row')} with fewer than {width} cells; the missing ones count as empty",
             fix="check those lines",
             rows=tuple(short),
         )
@@ -282,7 +284,7 @@ def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> I
         yield Finding(
             "warning",
             "long_rows",
-            f"{len(long)} rows have more than {width} cells and were left out",
+            f"{counted(len(long), 'row')} with more than {width} cells, left out",
             fix="put cells that contain the delimiter in double quotes, or set data.delimiter",
             rows=tuple(long),
         )
