@@ -104,6 +104,26 @@ def test_spaces_after_every_delimiter_are_no_prose() -> None:
     assert [finding.code for finding in table.findings] == ["long_rows"]
 
 
+@pytest.mark.parametrize("row", ['"a?", "One, two"', '"a?" , "One, two"', 'a?, "One, two"'])
+def test_quotes_may_stand_behind_a_space(row: str) -> None:
+    table = parse("question, answer\n" + f"{row}\n" * 3)
+    assert [tuple(str(cell).strip() for cell in record.cells.values()) for record in table.records] == [
+        ("a?", "One, two")
+    ] * 3
+    assert table.columns == ("question", "answer")
+
+
+def test_quotes_may_be_escaped_by_backslashes() -> None:
+    table = parse('question,answer\na?,"He said \\"no\\", and left C:\\\\new"\nb?,"c"\n')
+    assert [record.cells["answer"] for record in table.records] == ['He said "no", and left C:\\\\new', "c"]
+    assert table.findings[0].code == "quotes"
+
+
+def test_prose_with_quotes_behind_commas_stays() -> None:
+    text = 'question,answer\na?,"He said, ""no"", twice"\nb?,"c"\n'
+    assert [record.cells["answer"] for record in parse(text).records] == ['He said, "no", twice', "c"]
+
+
 def test_text_after_a_closing_quote_is_told_but_rows_are_kept() -> None:
     table = parse('question,answer\n"a" b?,"x\ny"\nc?,d\n')
     assert [record.row for record in table.records] == [2, 4]
@@ -146,6 +166,11 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         (
             '"Question\n(customer)","Answer\n(at most 300 words, please)"\na?,b\nc?,d\n',
             ("Question (customer)", "Answer (at most 300 words, please)"),
+        ),
+        ("Task,Owner,Done?\nCall Ann,Ann,yes\nCall Bob,Bob,no\n", ("Task", "Owner", "Done?")),
+        (
+            "\n".join([*(f"Note {index}" for index in range(30)), "Frage,Antwort", *["Wo?,Hier"] * 60]),
+            ("Frage", "Antwort"),
         ),
         ('"Customer\nwants","Our\nreply"\nto pay,Click Pay\nto go,Click Go\n', ("Customer wants", "Our reply")),
         (
