@@ -50,7 +50,7 @@ def test_the_line_that_tells_excel_the_delimiter_is_obeyed(line: str) -> None:
 def test_cells_beyond_the_last_heading_are_told(rows: str) -> None:
     found = {finding.code: finding for finding in parse("question,answer\n" + rows).findings}
     assert found["unnamed_columns"].rows == (2, 3, 4)
-    assert found["unnamed_columns"].message == '3 rows go on beyond the last heading, in "column3"'
+    assert found["unnamed_columns"].message == '3 rows with cells beyond the last heading, in "column3"'
 
 
 def test_delimiter_setting_overrules() -> None:
@@ -104,6 +104,26 @@ def test_spaces_after_every_delimiter_are_no_prose() -> None:
     assert [finding.code for finding in table.findings] == ["long_rows"]
 
 
+@pytest.mark.parametrize("row", ['"a?", "One, two"', '"a?" , "One, two"', 'a?, "One, two"'])
+def test_quotes_may_stand_behind_a_space(row: str) -> None:
+    table = parse("question, answer\n" + f"{row}\n" * 3)
+    assert [tuple(str(cell).strip() for cell in record.cells.values()) for record in table.records] == [
+        ("a?", "One, two")
+    ] * 3
+    assert table.columns == ("question", "answer")
+
+
+def test_quotes_may_be_escaped_by_backslashes() -> None:
+    table = parse('question,answer\na?,"He said \\"no\\", and left C:\\\\new"\nb?,"c"\n')
+    assert [record.cells["answer"] for record in table.records] == ['He said "no", and left C:\\\\new', "c"]
+    assert table.findings[0].code == "quotes"
+
+
+def test_prose_with_quotes_behind_commas_stays() -> None:
+    text = 'question,answer\na?,"He said, ""no"", twice"\nb?,"c"\n'
+    assert [record.cells["answer"] for record in parse(text).records] == ['He said, "no", twice', "c"]
+
+
 def test_text_after_a_closing_quote_is_told_but_rows_are_kept() -> None:
     table = parse('question,answer\n"a" b?,"x\ny"\nc?,d\n')
     assert [record.row for record in table.records] == [2, 4]
@@ -146,6 +166,11 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         (
             '"Question\n(customer)","Answer\n(at most 300 words, please)"\na?,b\nc?,d\n',
             ("Question (customer)", "Answer (at most 300 words, please)"),
+        ),
+        ("Task,Owner,Done?\nCall Ann,Ann,yes\nCall Bob,Bob,no\n", ("Task", "Owner", "Done?")),
+        (
+            "\n".join([*(f"Note {index}" for index in range(30)), "Frage,Antwort", *["Wo?,Hier"] * 60]),
+            ("Frage", "Antwort"),
         ),
         ('"Customer\nwants","Our\nreply"\nto pay,Click Pay\nto go,Click Go\n', ("Customer wants", "Our reply")),
         (

@@ -135,7 +135,7 @@ def test_rows_of_other_forms_are_told(tmp_path: Path) -> None:
     config.data.path = str(path)
     found = {finding.code: finding for finding in prepare(config).report.findings}
     assert found["other_forms"].rows == (9,)
-    assert 'they have columns "prompt", "completion" (1)' in found["other_forms"].message
+    assert 'found instead: columns "prompt", "completion" (1)' in found["other_forms"].message
 
 
 def test_a_few_malformed_conversations_do_not_hide_the_others(tmp_path: Path) -> None:

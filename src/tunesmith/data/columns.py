@@ -16,7 +16,7 @@ from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
-from tunesmith.data.table import Table, cell_text
+from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Finding, Record
 
@@ -290,20 +290,21 @@ def _columns_clause(fit: _Fit) -> str:
 def _counts_clause(best: _Fit, used: Mapping[str | None, _Fit], rows: Sequence[Record]) -> str:
     answering = list(SHAPES[best.shape].required)[-1]
     texts = [cell_text(row.cells.get(used[row.sheet].columns[answering], "")).strip() for row in rows]
-    counts = f"{len(rows)} rows"
+    counts = counted(len(rows), "row")
     if best.shape == "label":
         return f"{counts}, {len(set(texts) - {''})} labels"
     several = sum("\n" in text for text in texts)
     if several and answering not in (*_CHAT_PARTS, "text"):
-        return f"{counts}, {several} {answering}s with several lines"
+        return f"{counts}, {counted(several, answering)} with several lines"
     return counts
 
 
 def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:
+    parts = " and ".join(SHAPES[best.shape].required)
     return Finding(
         "warning",
         "skipped_sheet",
-        f'sheet "{sheet}" ({rows} rows) was skipped: it has no columns for {" and ".join(SHAPES[best.shape].required)}',
+        f'sheet "{sheet}" ({counted(rows, "row")}) was skipped: it has no columns for {parts}',
         fix="if it holds examples, give it the same headings, or read it alone with data.sheet and data.columns",
     )
 

@@ -12,7 +12,7 @@ from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
 from tunesmith.data.facts import column_facts
 from tunesmith.data.names import PARTIAL_WEIGHT, name_weight, normalise_name
-from tunesmith.data.table import Table, cell_text
+from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.types import Finding, Place, Record
 
 _CHATS = ("messages", "sharegpt")
@@ -96,8 +96,8 @@ def _of_other_forms(records: Sequence[Record], columns: Mapping[str, str]) -> Fi
     return Finding(
         "warning",
         "other_forms",
-        f"{len(records)} rows have no {_named(list(columns.values()))} and were left out; "
-        f"they have {shown or 'nothing'}{more}",
+        f"{counted(len(records), 'row')} without {_named(list(columns.values()))}, left out; "
+        f"found instead: {shown or 'nothing'}{more}",
         fix="write the rows of each form to a file of its own, and name all of the files",
         rows=tuple(record.row for record in records),
     )

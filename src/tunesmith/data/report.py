@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tunesmith.data.table import counted
 from tunesmith.types import Example, Finding, Place
 
 SCHEMA_VERSION = 1
@@ -117,7 +118,7 @@ class DataReport:
             details.append(f"{len(file.sheets)} sheets")
         details += [file.encoding] if file.encoding and file.encoding != "utf-8" else []
         purpose = "" if file.side == "data" else f" for {file.side}"
-        rows = f"{file.rows_read} row{'' if file.rows_read == 1 else 's'} read, {file.rows_kept} kept"
+        rows = f"{counted(file.rows_read, 'row')} read, {file.rows_kept} kept"
         return f"{_shown(file.path)}{purpose} ({', '.join(details)}): {rows}"
 
 

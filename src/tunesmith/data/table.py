@@ -68,6 +68,15 @@ def cell_text(value: object) -> str:
             return str(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """How many there are of something.
+
+    >>> counted(1, "row"), counted(30, "row")
+    ('1 row', '30 rows')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
     """Every column that occurs, in order of first appearance."""
     return tuple(dict.fromkeys(name for record in records for name in record.cells))

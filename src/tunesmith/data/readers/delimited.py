@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tunesmith.data.names import is_known_name
 from tunesmith.data.readers.header import Header, find_header
 from tunesmith.data.readers.source import Source, decode
-from tunesmith.data.table import Table
+from tunesmith.data.table import Table, counted
 from tunesmith.types import Finding, Record
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -148,12 +148,21 @@ def _lenient_rows(text: str, delimiter: str) -> list[list[str]]:
 def _parse(text: str, delimiter: str) -> tuple[list[_Line], tuple[Finding, ...]]:
     """Rows under CSV quoting if the quotes are in order, else under whichever reading gives more whole rows.
 
-    A stray quote at the start of a cell makes CSV swallow all rows up to the next quote without a word.
+    A stray quote at the start of a cell makes CSV swallow all rows up to the next quote without a word. Quotes behind a
+    space, and those that backslashes escape, are quotes too where that gives more rows the width of the first.
     """
-    try:
-        return list(_lines(text, delimiter, strict=True)), ()
-    except csv.Error:
-        quoted = list(_lines(text, delimiter))
+    strict = _strict_lines(text, delimiter)
+    escaped = _strict_lines(text.replace('\\"', '""'), delimiter) if strict is None and '\\"' in text else None
+    if escaped is not None:
+        finding = Finding("note", "quotes", "backslashes in front of quotes inside cells were left out")
+        return escaped, (finding,)
+    quoted = strict if strict is not None else list(_lines(text, delimiter))
+    if f'{delimiter} "' in text:
+        spaced = list(_lines(text, delimiter, spaces=True))
+        if _like_first(spaced) > _like_first(quoted):
+            return spaced, ()
+    if strict is not None:
+        return strict, ()
     plain = list(_lines(text, delimiter, quotes=False))
     if _whole_rows(plain, quoted) <= _whole_rows(quoted, quoted):
         finding = Finding(
@@ -169,6 +178,19 @@ def _parse(text: str, delimiter: str) -> tuple[list[_Line], tuple[Finding, ...]]
     return plain, (finding,)
 
 
+def _strict_lines(text: str, delimiter: str) -> list[_Line] | None:
+    """None where the quotes are not in order."""
+    try:
+        return list(_lines(text, delimiter, strict=True))
+    except csv.Error:
+        return None
+
+
+def _like_first(lines: Sequence[_Line]) -> int:
+    """Rows as wide as the first."""
+    return sum(len(line.cells) == len(lines[0].cells) for line in lines)
+
+
 def _whole_rows(lines: Sequence[_Line], quoted: Sequence[_Line]) -> int:
     """Rows as wide as quoting makes most of them, less the others: read plainly, commas in quotes make cells too."""
     usual = Counter(len(line.cells) for line in quoted if line.cells).most_common(1)
@@ -176,11 +198,17 @@ def _whole_rows(lines: Sequence[_Line], quoted: Sequence[_Line]) -> int:
     return 2 * whole - sum(bool(line.cells) for line in lines)
 
 
-def _lines(text: str, delimiter: str, *, strict: bool = False, quotes: bool = True) -> Iterator[_Line]:
+def _lines(
+    text: str, delimiter: str, *, strict: bool = False, quotes: bool = True, spaces: bool = False
+) -> Iterator[_Line]:
+    """
+    Args:
+        spaces: whether a cell may begin with spaces that do not belong to it.
+    """
     source = io.StringIO(text, newline="")
     with _any_cell_length():
         if quotes:
-            reader = csv.reader(source, delimiter=delimiter, strict=strict)
+            reader = csv.reader(source, delimiter=delimiter, strict=strict, skipinitialspace=spaces)
         else:
             reader = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         start = 1
@@ -244,7 +272,9 @@ def _join_prose(
         joined += [line.number] if is_whole else []
     if not joined:
         return rows, ()
-    message = f'{len(joined)} rows have "{delimiter} " in texts without quotes; it was read as part of the text'
+    message = (
+        f'{counted(len(joined), "row")} with "{delimiter} " in texts without quotes; it was read as part of the text'
+    )
     return rows, (Finding("warning", "unquoted", message, "put such texts in double quotes", tuple(joined)),)
 
 
@@ -263,7 +293,7 @@ def _unnamed_findings(heading: Sequence[str], body: Sequence[_Line], names: Sequ
         yield Finding(
             "warning",
             "unnamed_columns",
-            f"{len(longer)} rows go on beyond the last heading, in {beyond}",
+            f"{counted(len(longer), 'row')} with cells beyond the last heading, in {beyond}",
             fix="if a text was cut there, put such texts in double quotes or set data.delimiter; else name the columns",
             rows=tuple(longer),
         )
@@ -274,7 +304,7 @@ def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> I
         yield Finding(
             "warning",
             "short_rows",
-            f"{len(short)} rows have fewer than {width} cells; the missing ones count as empty",
+            f"{counted(len(short), 'row')} with fewer than {width} cells; the missing ones count as empty",
             fix="check those lines",
             rows=tuple(short),
         )
@@ -282,7 +312,7 @@ def _uneven_findings(width: int, short: Sequence[int], long: Sequence[int]) -> I
         yield Finding(
             "warning",
             "long_rows",
-            f"{len(long)} rows have more than {width} cells and were left out",
+            f"{counted(len(long), 'row')} with more than {width} cells, left out",
             fix="put cells that contain the delimiter in double quotes, or set data.delimiter",
             rows=tuple(long),
         )

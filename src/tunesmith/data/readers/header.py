@@ -14,7 +14,7 @@ from statistics import median
 from tunesmith.data.facts import is_code
 from tunesmith.data.names import is_known_name, plain_heading, without_remark
 
-_SEARCHED_ROWS = 20  # a header is among the first rows that are not blank
+_SEARCHED_ROWS = 50  # a header is among the first rows that are not blank
 _SAMPLED_ROWS = 200
 _LONGEST_HEADING = 60  # characters
 _MOST_WORDS = 6
@@ -118,7 +118,7 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     if any(heading.casefold() in {cell.casefold() for cell in below[column]} for column, heading in headings.items()):
         return False
     # "ok?" is a heading among several; among few columns it is more likely a question
-    asks = {heading for heading in headings.values() if len(headings) > 3 and re.fullmatch(r"\w+\?", heading)}
+    asks = {heading for heading in headings.values() if len(headings) > 2 and re.fullmatch(r"\w+\?", heading)}
     is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in asks)
     if not is_short and not _stand_over_values(headings, below):
         return False

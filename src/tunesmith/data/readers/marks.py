@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from xml.parsers import expat
 
+from tunesmith.data.table import counted
 from tunesmith.types import Finding
 
 _SHEET = re.compile(r"<(?:\w+:)?sheet\s[^>]*>")
@@ -129,7 +130,7 @@ def marks_findings(marks: SheetMarks, sheet: str, columns: Mapping[int, str]) ->
         yield Finding(
             "warning",
             "formulas",
-            f"{where}formulas without a stored value count as empty, in {_count(marks.uncomputed)}",
+            f"{where}formulas without a stored value count as empty, in {counted(len(marks.uncomputed), 'row')}",
             fix="open the workbook in a spreadsheet program and save it",
             rows=marks.uncomputed,
         )
@@ -137,11 +138,7 @@ def marks_findings(marks: SheetMarks, sheet: str, columns: Mapping[int, str]) ->
         yield Finding(
             "warning",
             "error_cells",
-            f"{where}cells with an error such as #N/A count as empty, in {_count(marks.errors)}",
+            f"{where}cells with an error such as #N/A count as empty, in {counted(len(marks.errors), 'row')}",
             fix="repair their formulas",
             rows=marks.errors,
         )
-
-
-def _count(rows: tuple[int, ...]) -> str:
-    return f"{len(rows)} row{'s' if len(rows) > 1 else ''}"

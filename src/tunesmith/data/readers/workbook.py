@@ -20,7 +20,7 @@ from tunesmith.data.readers.marks import SheetMarks, marks_findings
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.trial import largest_sheet
 from tunesmith.data.readers.workbook_guard import MAX_CELLS, check_workbook
-from tunesmith.data.table import Table, cell_text, columns_of
+from tunesmith.data.table import Table, cell_text, columns_of, counted
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
@@ -97,7 +97,8 @@ def _read(source: Source, book: calamine.CalamineWorkbook, marks: Mapping[str, S
             Finding(
                 "warning" if rows > _LONGEST_NOTE else "note",
                 "notes_sheet",
-                f'sheet "{name}" ({rows} rows) has no headings over several columns, as others have, and was skipped',
+                f'sheet "{name}" ({counted(rows, "row")}) has no headings over several columns, as others have, '
+                "and was skipped",
                 fix=f'to read it set data.sheet to "{name}"',
             )
         )
@@ -256,8 +257,8 @@ def _numbers_among_texts(
             yield Finding(
                 "note",
                 "numbers_among_texts",
-                f'sheet "{sheet}": column "{name}" has {len(typed)} numbers or dates among its texts, read as they are '
-                f'stored, such as "{cell_text(next(iter(typed.values())))}", whatever their format shows',
+                f'sheet "{sheet}": column "{name}" has numbers or dates among its texts ({len(typed)}), read as they '
+                f'are stored, such as "{cell_text(next(iter(typed.values())))}", whatever their format shows',
                 fix="if they matter, make them text in the sheet",
                 rows=tuple(typed),
             )
