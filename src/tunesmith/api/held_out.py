@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunesmith.api.look import is_pretrained
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError, SettingsError
@@ -28,11 +29,7 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
         DataError: the file changed since training (its test rows might have been trained on), or none are left.
         SettingsError: the run was pre-trained, on texts instead of rows.
     """
-    if run.manifest.get("kind") == "pretrain":
-        raise SettingsError(
-            f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
-            fix=f"give rows with --data FILE, or compare it: tunesmith compare BASE {run.model_dir} --questions CASES",
-        )
+    check_tuned(run)
     prepared = prepare(config)
     trained_on = run.manifest["data"]["sha256"]
     if prepared.report.sha256 != trained_on and config.data.test_path is None:
@@ -50,6 +47,18 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
             fix="give other rows with --data FILE, or train with more rows",
         )
     return rows
+
+
+def check_tuned(run: Run) -> None:
+    """
+    Raises:
+        SettingsError: the run was pre-trained, on texts instead of rows.
+    """
+    if is_pretrained(run):
+        raise SettingsError(
+            f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
+            fix=f"compare it on texts or rows of a file: tunesmith compare BASE {run.model_dir} --data FILE",
+        )
 
 
 def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
