@@ -99,7 +99,7 @@ def ask_session(
     log: of this model with these settings; what is in it is not computed again.
     """
     who = "the base model" if base else "the tuned model"
-    encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
+    encoded = encoded_for(session, examples)
     context = session.context  # of the base too, of which a soft prompt would take no part
     with session.engine(base=base) as engine:
         return ask_model(
@@ -115,9 +115,9 @@ def ask_session(
 
 
 def encoded_for(session: Session, examples: Sequence[Example]) -> list[Encoded]:
-    """Token ids of rows to be measured, as long as the model takes them."""
+    """Token ids of rows to be measured, as long as the model takes them; `row` is the place among the examples."""
     encoded, _ = encode(
-        examples,
+        [replace(example, row=place) for place, example in enumerate(examples)],
         session.template,
         session.loaded.tokenizer,
         max_length=session.context,
