@@ -17,7 +17,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
 
-from tunesmith.api import evaluate, pretrain, run_config, train, verbs
+from tunesmith.api import compare, evaluate, open_session, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
@@ -70,6 +70,22 @@ def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.Cap
     assert math.isclose(result.run.manifest["bits_per_byte"], result.bits_per_byte)
     with pytest.raises(SettingsError, match="scratch was pre-trained on texts and has no test rows"):
         evaluate(str(result.run.path))
+
+
+def test_a_run_is_a_base_for_who_asks_it(config: RunConfig, tmp_path: Path) -> None:
+    """It has none beside it: held against itself, it would be no better than its base."""
+    run = pretrain(config).run
+    session = open_session(str(run.path))
+    assert not session.is_tuned
+    (tmp_path / "faq.csv").write_text("question,answer\n" + "".join(f"What is {n}?,It is {n}.\n" for n in range(5)))
+    with pytest.raises(SettingsError, match="was pre-trained on texts and has no test rows"):
+        evaluate(str(run.path), data=str(tmp_path / "faq.csv"))
+    with pytest.raises(SettingsError, match="it is a base itself, and has none beside it") as refused:
+        compare(["base", str(run.path)], data=str(tmp_path / "faq.csv"))
+    assert refused.value.cause == "it began from scratch"
+    found = compare(["builtin:nano", str(run.path)], data=str(tmp_path / "faq.csv"), folder=tmp_path / "out")
+    assert len(found.contest.rows) == 5
+    assert [one.code for one in found.findings] == ["not_checked"]
 
 
 def test_settings_of_an_adapter_are_refused(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ other models of this machine are kept too, but the model is opened to know which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,10 @@ def _ask_here(reference: str, asked: Asked, folder: Path, on_progress: _Tell) ->
     session = open_model(name, {**asked.settings, "seed": config.seed})
     log = AnswerLog(answers_file(folder, reference, config, session))
     size, context = config.eval.batch_size, session.context  # of the base too: see `held_out.ask_session`
-    texts = [replace(example, row=place) for place, example in enumerate(asked.examples)] if asked.is_text else []
-    encoded = encoded_for(session, texts)
+    encoded = encoded_for(session, asked.examples) if asked.is_text else []
     with session.engine(base=is_base) as engine:
         if asked.is_text:
-            nll = np.zeros((len(texts), 3))
+            nll = np.zeros((len(asked.examples), 3))
             places, found = likelihood_of(engine, encoded, log=log)
             nll[places] = found
             return Answered([], weight_bytes(engine.model, without_adapter=is_base), nll.tolist())

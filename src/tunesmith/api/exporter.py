@@ -14,6 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tunesmith.api.facts import card_facts
+from tunesmith.api.look import is_pretrained
 from tunesmith.api.sizes import RULE, Measured, recommend, write_report
 from tunesmith.api.training_rows import TrainingRows
 from tunesmith.api.verifiers import verify_all
@@ -237,7 +238,7 @@ def _reach(host: str | None) -> Ollama:
 
 
 def _refuse_unfinished(run: Run) -> None:
-    if run.manifest.get("kind") == "pretrain":
+    if is_pretrained(run):
         raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
     if not run.model_dir.is_dir():
         raise ResourceError(

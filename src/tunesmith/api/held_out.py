@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunesmith.api.look import is_pretrained
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import Prepared, encode, prepare, prepare_rows, spread_over_tasks
 from tunesmith.errors import DataError, SettingsError
@@ -33,11 +34,7 @@ def held_out_examples(run: Run, config: RunConfig) -> list[Example]:
         DataError: the file changed since training (its test rows might have been trained on), or none are left.
         SettingsError: the run was pre-trained, on texts instead of rows; or its rows are to be divided otherwise now.
     """
-    if run.manifest.get("kind") == "pretrain":
-        raise SettingsError(
-            f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
-            fix=f"give rows with --data FILE, or compare it: tunesmith compare BASE {run.model_dir} --questions CASES",
-        )
+    check_tuned(run)
     prepared = prepare(_as_trained(run, config))
     trained_on = run.manifest["data"]["sha256"]
     if prepared.report.sha256 != trained_on and config.data.test_path is None:
@@ -72,6 +69,18 @@ def _as_trained(run: Run, config: RunConfig) -> RunConfig:
             fix="leave it out, or give other rows with --data FILE",
         )
     return config.replaced("seed", stored.seed, stored.origin("seed"))
+
+
+def check_tuned(run: Run) -> None:
+    """
+    Raises:
+        SettingsError: the run was pre-trained, on texts instead of rows.
+    """
+    if is_pretrained(run):
+        raise SettingsError(
+            f"{run.name} was pre-trained on texts and has no test rows; its bits per byte are in its manifest.json",
+            fix=f"compare it on texts or rows of a file: tunesmith compare BASE {run.model_dir} --data FILE",
+        )
 
 
 def rows_of_file(run: Run, config: RunConfig, path: str) -> Prepared:
@@ -112,7 +121,7 @@ def ask_session(
     log: of this model with these settings; what is in it is not computed again.
     """
     who = "the base model" if base else "the tuned model"
-    encoded = encoded_for(session, [replace(example, row=index) for index, example in enumerate(examples)])
+    encoded = encoded_for(session, examples)
     context = session.context  # of the base too, of which a soft prompt would take no part
     with session.engine(base=base) as engine:
         return ask_model(
@@ -128,9 +137,9 @@ def ask_session(
 
 
 def encoded_for(session: Session, examples: Sequence[Example]) -> list[Encoded]:
-    """Token ids of rows to be measured, as long as the model takes them."""
+    """Token ids of rows to be measured, as long as the model takes them; `row` is the place among the examples."""
     encoded, _ = encode(
-        examples,
+        [replace(example, row=place) for place, example in enumerate(examples)],
         session.template,
         session.loaded.tokenizer,
         max_length=session.context,

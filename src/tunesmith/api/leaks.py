@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from tunesmith.api.look import is_pretrained
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import overlaps, prepare
 from tunesmith.errors import DataError
@@ -52,6 +53,8 @@ def find_leaks(run: Run, config: RunConfig, test: Sequence[Example], *, source: 
     Args:
         source: the file that the test rows are from, where it is none of the run's own.
     """
+    if is_pretrained(run):
+        return LeakReport((), f"{run.name} was pre-trained on texts")
     stored = load_config(stored=run.config_path)
     try:
         prepared = prepare(stored)

@@ -97,6 +97,11 @@ def check_finished(run: Run) -> None:
         )
 
 
+def is_pretrained(run: Run) -> bool:
+    """Whether it made a base, on texts instead of rows."""
+    return run.manifest.get("kind") == "pretrain"
+
+
 def inspect(config: RunConfig) -> Prepared:
     """Read, clean and split the data as training would, without a model."""
     return prepare(config)

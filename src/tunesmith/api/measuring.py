@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.held_out import Progress, ask_session, held_out_examples, rows_of_file
+from tunesmith.api.held_out import Progress, ask_session, check_tuned, held_out_examples, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
 from tunesmith.api.pages import run_page
@@ -122,11 +122,12 @@ def evaluate(
 
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
-        SettingsError: a score of `eval.metrics` is unknown or needs what is not there. ResourceError: a judge does not
-            answer; what it has said, and all answers, are kept.
+        SettingsError: a score of `eval.metrics` is unknown or needs what is not there, or the run was pre-trained.
+            ResourceError: a judge does not answer; what it has said, and all answers, are kept.
     """
     run = Run.open(reference)
     check_finished(run)
+    check_tuned(run)
     config = load_config(stored=run.config_path, overrides=overrides)
     check_names(config.eval.metrics)  # before anything is read
     kept = run.eval_dir / "answers"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.api.look import is_base
+from tunesmith.api.look import is_base, is_pretrained
 from tunesmith.config import GenerateConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Endpoint
@@ -58,12 +58,19 @@ def first_run(references: Sequence[str]) -> Run | None:
     """The first run that is named, whose test rows and settings the comparison goes by.
 
     Raises:
-        SettingsError: a name stands for nothing, or is `base` and no run is named.
+        SettingsError: a name stands for nothing, or is `base` and no run is named, or one that was pre-trained.
     """
     runs = [run_of(reference) for reference in references]  # all, so that a misspelt one is told before any is asked
     found = next((run for run in runs if run is not None), None)
     if found is None and BASE in references:
         raise SettingsError("base is the base of a run, and no run is named", fix="name the base itself, or a run")
+    if found is not None and BASE in references and is_pretrained(found):
+        began = found.settings["pretrain"]["base"]
+        raise SettingsError(
+            f"{found.name} was pre-trained: it is a base itself, and has none beside it",
+            cause=f"it began from {began}" if began else "it began from scratch",
+            fix=f"name a model to hold it against: tunesmith compare {began or 'MODEL'} {found.name} --data FILE",
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
-from tunesmith.api.look import check_finished, is_base
+from tunesmith.api.look import check_finished, is_base, is_pretrained
 from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.generate import Choice, Completion, Engine, choose
@@ -207,6 +207,8 @@ def _find(reference: str, overrides: dict[str, object]) -> _Found:
     check_finished(run)
     labels = run.manifest.get("data", {}).get("labels", {})
     config = load_config(stored=run.config_path, overrides=overrides)
+    if is_pretrained(run):  # a base, as its folder is
+        return _Found(None, config.replaced("model.path", str(run.model_dir), "the run"))
     trained_with = load_config(stored=run.config_path).prompt.template
     if config.prompt.template != trained_with:
         raise SettingsError(

@@ -47,13 +47,13 @@ def ask(
     if not text.strip():
         raise SettingsError("the question is empty", fix='tunesmith ask MODEL "a question"')
     check_asking(overrides)
-    is_base = api.is_base(model)  # a misspelt name is told before everything heavy is imported
+    api.is_base(model)  # a misspelt name is told before everything heavy is imported
     session = api.open_session(model, {**overrides})
     messages = session.conversation(text)
     if json:
         started = time.perf_counter()
         answer = _answer(session, messages, base=base)
-        who = "base" if base or is_base else "tuned"
+        who = "base" if base or not session.is_tuned else "tuned"
         head = {"schema_version": 1, "run": model, "model": who, "question": text}
         show_json({**head, **answer, "seconds": round(time.perf_counter() - started, 3)})
         return
