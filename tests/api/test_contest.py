@@ -14,10 +14,11 @@ from tests.evaluate.fake_judge import FakeJudge, between, serving
 from tunesmith import api
 from tunesmith.api.contest import _questions
 from tunesmith.api.models import first_run, open_model
-from tunesmith.config import load_config
+from tunesmith.config import dump_config, load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
 from tunesmith.evaluate import Tools
 from tunesmith.generate import Engine
+from tunesmith.runs import Run
 from tunesmith.types import Example
 
 FAQ = "question,answer\n" + "".join(f"What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(40))
@@ -337,8 +338,14 @@ def test_cases_of_a_file_are_kept_in_the_run(home: Path) -> None:
 
 def test_an_empty_test_split_says_what_to_do(home: Path) -> None:
     overrides = {"data.split.train": 0.9, "data.split.validation": 0.1, "data.split.test": 0.0}
-    with pytest.raises(DataError, match="a has no test rows") as caught:
-        api.evaluate("a", overrides=overrides)
+    run = Run.open("a")
+    before = run.config_path.read_text(encoding="utf-8")
+    run.update_config(dump_config(load_config(stored=run.config_path, overrides=overrides)))
+    try:
+        with pytest.raises(DataError, match="a has no test rows") as caught:
+            api.evaluate("a")
+    finally:
+        run.update_config(before)
     assert "--data FILE" in str(caught.value.fix)
 
 

@@ -402,3 +402,10 @@ def test_a_full_disk_behind_standard_output_is_told(home: Path) -> None:
         "error: cannot write: No space left on device",
         "  fix:   free some space",
     ]
+
+
+def test_columns_of_no_width_hide_nothing(cli, api, done, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = cli("runs").out
+    monkeypatch.setenv("COLUMNS", "0")
+    assert cli("runs").out == wanted
+    assert b"done" in in_terminal("runs", COLUMNS="0")

@@ -97,7 +97,11 @@ def _table(files: Sequence[Measured], recommended: str | None, title: str) -> st
     if "reference_token_f1" in numbers:
         told.append(f"token F1 {numbers['reference_token_f1']:.3f}")
     lines += ["", f"The trained model in Python: {', '.join(told)}."] if told else []
-    rule = f"Recommended: {recommended}, {RULE}." if recommended else f"None is recommended: none is {RULE}."
+    rule = (
+        f"Recommended: {recommended}, {RULE}."
+        if recommended
+        else f"None is recommended: of two verified types or more it would be {RULE}."
+    )
     return "\n".join([*lines, "", rule, ""])
 
 

@@ -50,16 +50,23 @@ def live(stream: TextIO) -> bool:
 def console(stream: TextIO) -> Console:
     """A console that writes plain text unless the stream is a live terminal."""
     styled = live(stream)
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_COLUMNS
     return _Console(
         file=stream,
-        width=width,
+        width=_width(stream),
         force_terminal=styled,
         color_system="auto" if styled else None,
         highlight=False,
         markup=False,
         emoji=False,
     )
+
+
+def _width(stream: TextIO) -> int | None:
+    """None: as rich finds it. COLUMNS=0, which some programs set, it takes at its word and writes nothing."""
+    columns = os.environ.get("COLUMNS")
+    if stream.isatty():
+        return shutil.get_terminal_size().columns if columns == "0" else None
+    return _PIPE_COLUMNS if columns in (None, "", "0") else None
 
 
 def show(*parts: RenderableType) -> None:
