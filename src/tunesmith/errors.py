@@ -5,7 +5,7 @@ TunesmithError                 exit 1   an internal fault, or any of:
 ├── DataError                  exit 3   the data cannot be used as they are
 ├── TrainingError              exit 3   the run produced something unusable (NaN, divergence)
 ├── ResourceError              exit 4   a model, device, disk or package that is not there
-├── Stopped                    exit 5   stopped early, resumable (130 / 143 when a signal asked for it)
+├── Stopped                    exit 5   stopped early, resumable (129 / 130 / 143 when a signal asked for it)
 └── GateFailed                 exit 100 a quality gate said no
 """
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import sys
 from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
 from tunesmith.cli import progress
+from tunesmith.train import Event
 
 
 @pytest.fixture
@@ -55,3 +58,28 @@ def test_a_log_has_a_line_when_a_part_is_done(capsys: pytest.CaptureFixture[str]
     found = capsys.readouterr()
     assert found.err.splitlines() == ["writing x.gguf", "4 answers by the base model"]
     assert found.out == ""
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_terminal_that_is_gone_does_not_end_the_training(is_live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "live", lambda stream: is_live)
+    events = [Event("start", 0, 4, {}), *(Event("notice", step, 4, {"message": "news"}) for step in range(4))]
+    monkeypatch.setattr(sys, "stderr", Closed(errno.EIO))
+    with progress.watch_training() as watch:
+        for event in events:
+            watch(event)
+    if not is_live:  # a pipe that nobody reads ends it
+        monkeypatch.setattr(sys, "stderr", Closed(errno.EPIPE))
+        with pytest.raises(BrokenPipeError), progress.watch_training() as watch:
+            watch(events[-1])
+
+
+class Closed(io.StringIO):
+    """A stream that cannot be written to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, "not there")

@@ -77,10 +77,11 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
         (RECIPE, "encode", 1, None, TERM),
         ("tunesmith.train.loop", "_accumulate", 1, 0, INT),  # the try for memory, before the first step
         ("tunesmith.train.loop", "_accumulate", 5, 4, TERM),
+        ("tunesmith.train.loop", "_accumulate", 7, 6, signal.SIGHUP),
         ("tunesmith.train.trainer", "measured", 1, 3, INT),
         (CHECKPOINT, "save_file", 3, 3, TERM),
     ],
-    ids=["read", "load", "tokenise", "try", "train", "validate", "save"],
+    ids=["read", "load", "tokenise", "try", "train", "hang up", "validate", "save"],
 )
 def test_a_signal_in_each_phase(
     module: str, function: str, call: int, steps: int | None, number: int, project: Project, reference: Reference

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from tunesmith.api import compare, evaluate, open_session, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
@@ -364,6 +371,21 @@ def test_a_base_has_the_rate_of_its_size(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert 1e-5 < (_resolve(load_config(overrides={"pretrain.base": str(tmp_path)})).train.learning_rate or 0) < 1e-4
     assert _resolve(load_config()).train.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize(("verb", "where"), [(pretrain, "to"), (train, "float")], ids=["pretrain", "train"])
+def test_weights_that_the_device_cannot_hold_are_told(
+    verb: Callable[[RunConfig], Any], where: str, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    rows = {"data.path": "qa.jsonl", "data.drop_duplicates": False}
+    tuned = load_config(overrides={"method.name": "full", **rows})
+    monkeypatch.setattr(PreTrainedModel, where, full)
+    with pytest.raises(ResourceError, match="not enough memory for all weights in float32") as refused:
+        verb(config if verb is pretrain else tuned)
+    assert refused.value.fix
 
 
 def test_a_new_model_has_no_epochs_before(config: RunConfig) -> None:

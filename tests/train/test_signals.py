@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tunesmith.model import load_base
 from tunesmith.train.budget import MicroBatches
 from tunesmith.train.device import ALONE
 from tunesmith.train.outcome import Likelihood, measured
-from tunesmith.train.signals import PutOff, StopRequest
+from tunesmith.train.signals import PutOff, StopRequest, listen_for_stop
 from tunesmith.types import Encoded
 
 
@@ -64,3 +65,24 @@ def test_nothing_to_score_is_still_told(tiny_model_dir: Callable[[str], Path], r
     model = load_base(str(tiny_model_dir("llama")), dtype="float32", device="cpu").model
     with pytest.raises(DataError, match="no token to score"):
         measured(mean_nll, model, [rows[1]], sizes=MicroBatches(20, longest=12), processes=ALONE)
+
+
+def test_a_terminal_that_is_gone_asks_once_however_often_it_is_told() -> None:
+    """By the kernel, and again by the shell."""
+    with listen_for_stop() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.signal_number == signal.SIGHUP
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_under_nohup_a_terminal_may_go() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listen_for_stop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.is_asked
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,6 +1,7 @@
 """From arguments to an exit code: finds the command, takes settings out, parses the rest, answers errors.
 
-Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of a pipe has gone.
+Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM, 129 where training
+lost its terminal, 141 when the reader of a pipe has gone.
 """
 
 from __future__ import annotations
@@ -330,5 +331,5 @@ def _message(text: str, *, label: str | None = None) -> None:
     line = Text(f"{label}: ", style="bold red") if label else Text()
     try:
         console(sys.stderr).print(line.append(Text(plain(text), style="default")), soft_wrap=True)
-    except BrokenPipeError:
+    except OSError:  # a pipe that nobody reads, a terminal that is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

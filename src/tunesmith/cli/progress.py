@@ -5,6 +5,7 @@ Observers of the training loop: they see its events and know nothing else.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,13 +39,39 @@ Watch = Callable[[Event], None]
 def watch_training() -> Iterator[Watch]:
     """An observer for `api.train` and `api.pretrain` that shows how far they are."""
     if not live(sys.stderr):
-        yield _Lines()
+        yield _while_there(_Lines())
         return
     bar = _Bar()
     try:
-        yield bar
+        yield _while_there(bar)
     finally:
-        bar.close()
+        with _gone_terminal():
+            bar.close()
+
+
+def _while_there(watch: Watch) -> Watch:
+    """The same, but silent once the terminal is gone: what is trained has to be saved all the same."""
+    is_there = True
+
+    def observe(event: Event) -> None:
+        nonlocal is_there
+        if is_there:
+            is_there = False
+            with _gone_terminal():
+                watch(event)
+                is_there = True
+
+    return observe
+
+
+@contextmanager
+def _gone_terminal() -> Iterator[None]:
+    """Inside, a terminal that is gone is no error. A pipe that nobody reads is one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 _TIMED_STEPS = 2  # after which the time of the rest is worth telling; the first is slower than others

@@ -15,6 +15,7 @@ from tunesmith.config import METHODS, MethodConfig
 from tunesmith.errors import SettingsError
 from tunesmith.kernels import draws_again
 from tunesmith.model.load import load_skeleton, quiet
+from tunesmith.model.memory import memory_errors
 from tunesmith.model.pissa import start_at_principal
 from tunesmith.model.soft import soft_config, start_prompt
 from tunesmith.model.targets import chosen_layers, role_of, shortest_names, together
@@ -42,6 +43,7 @@ def apply_method(
     Raises:
         SettingsError: an unknown method, a model that has an adapter, settings that choose nothing of this model, or
             checkpointing the model cannot do.
+        ResourceError: the memory of the device does not hold what trains in float32.
     """
     if method.name not in METHODS:
         raise SettingsError(f"unknown method {method.name!r}; allowed: {', '.join(METHODS)}", fix="set method.name")
@@ -194,7 +196,8 @@ def _with_adapter(
 
 def _whole(model: PreTrainedModel) -> PreTrainedModel:
     """Every weight trains, kept in float32: in bfloat16 a small step would round to nothing."""
-    model.float()
+    with memory_errors("all weights in float32", fix="set method.name to lora, or take a smaller model"):
+        model.float()
     model.requires_grad_(True)
     return model
 

@@ -26,6 +26,7 @@ from tunesmith.model import (
     load_base,
     load_skeleton,
     load_tokenizer,
+    memory_errors,
     new_model,
     new_tokenizer,
     quiet,
@@ -280,7 +281,9 @@ def _base(run: Run, config: RunConfig, processes: Processes) -> _Base:
         )
         model, tokenizer, revision = base.model, base.tokenizer, base.revision
     if not processes.sharded:
-        model.to(device)
+        fix = "take a smaller model, or divide it among several GPUs with train.sharding full"
+        with memory_errors("all weights in float32", fix=fix):
+            model.to(device)
     recomputes = config.train.gradient_checkpointing
     model = apply_method(model, config.method, dtype=torch.float32, gradient_checkpointing=recomputes)
     dtype, reason = choose_dtype(config.model.dtype, device, total_parameters=count_parameters(model)[1])

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM become a request that the loop answers at the next step boundary."""
+"""SIGINT, SIGTERM and SIGHUP become a request that the loop answers at the next step boundary."""
 
 from __future__ import annotations
 
@@ -27,18 +27,24 @@ class PutOff(Exception):
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Catch SIGINT and SIGTERM once; a second one raises KeyboardInterrupt, a third acts as usual.
+    """Catch SIGINT, SIGTERM and SIGHUP. The second SIGINT or SIGTERM raises KeyboardInterrupt, a third acts as usual.
 
-    Outside the main thread (a notebook's worker, say) signals cannot be caught and nothing changes.
+    SIGHUP is sent when the terminal is gone, as where a connection broke, by the kernel and again by the shell. Where
+    it is ignored already (nohup), it stays so. Outside the main thread (a notebook's worker, say) signals cannot be
+    caught and nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if previous[signal.SIGHUP] == signal.SIG_IGN:
+        del previous[signal.SIGHUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
-        is_second = request.signal_number is not None
+        if number == signal.SIGHUP and request.is_asked:
+            return
+        is_second = request.is_asked
         request.signal_number = number
         if is_second:
             restore()
