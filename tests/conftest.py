@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.processes import Crew, crew_at_work
+
+if TYPE_CHECKING:
+    from tunesmith.train import Event
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -104,6 +108,16 @@ def randomised(model: Any) -> Any:
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.float().eval()
+
+
+def stop_at(step: int) -> Callable[[Event], None]:
+    """An observer that asks the run to stop after `step`, as Ctrl-C and `kill` do."""
+
+    def observe(event: Event) -> None:
+        if event.kind == "train" and event.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return observe
 
 
 @pytest.fixture(scope="session")
