@@ -19,7 +19,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,13 @@ def plant(
     signals: Sequence[int] = (),
     fill: str | None = None,
     raises: str | None = None,
+    sets: Mapping[str, object] | None = None,
     nan: bool = False,
 ) -> None:
     """At the `call`-th call of a function.
 
     Before it this process gets `signals`, or a disk is filled by the file `fill`; instead of it an error of _ERRORS is
-    raised; or what it returns is made NaN.
+    raised; or it is given other arguments, by their places, as `sets` has them; or what it returns is made NaN.
     """
     holder = importlib.import_module(module)
     real = getattr(holder, name)
@@ -125,7 +126,8 @@ def plant(
             fill_up(Path(fill))
         if raises:
             raise _ERRORS[raises]
-        result = real(*arguments, **options)
+        given = [(sets or {}).get(str(place), value) for place, value in enumerate(arguments)]
+        result = real(*given, **options)
         return result * math.nan if nan else result
 
     setattr(holder, name, hooked)

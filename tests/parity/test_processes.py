@@ -174,6 +174,11 @@ def test_an_error_is_told_once(project: Project) -> None:
 
 
 def test_dropout_differs_between_processes_and_not_between_runs(project: Project) -> None:
-    for name in ("drop-a", "drop-b"):
-        assert project.train(name, world=2, method__name="lora", method__dropout=0.3) == [0, 0]
-    assert losses(project.run("drop-a")) == losses(project.run("drop-b"))
+    """A process that draws as the other one, in a single step, is noticed."""
+    alike = fault("tunesmith.train.loop:_step_seed", rank=1, call=5, sets={"2": 0})
+    for name, faults in (("drop-a", ()), ("drop-b", ()), ("drop-alike", alike)):
+        codes = project.train(name, world=2, faults=faults, method__name="lora", method__dropout=0.3)
+        assert codes == [0, 0], project.crew.said(0)
+    first, again, alike = (losses(project.run(name)) for name in ("drop-a", "drop-b", "drop-alike"))
+    assert again == first
+    assert alike != first
