@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.processes import Crew, crew_at_work
+from tests.shortcuts import draw_only, stay_in_memory
+from tunesmith.runs import plots
 
 if TYPE_CHECKING:
     from tunesmith.train import Event
 
+gc.disable()  # until everything is collected
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads would only wait for each other
@@ -108,6 +112,23 @@ def randomised(model: Any) -> Any:
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.float().eval()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What was imported stays: the garbage collector need not look through a million objects again and again."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rendering() -> Iterator[Callable[..., bytes]]:
+    """Takes shortcuts. Yields what really renders, for tests of pictures."""
+    real = plots.render
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "render", draw_only)
+        patch.setattr(os, "fsync", stay_in_memory)
+        yield real
 
 
 def stop_at(step: int) -> Callable[[Event], None]:

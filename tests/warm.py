@@ -11,6 +11,7 @@ rank, negative for the signal that killed it. The output of rank r is in the fil
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import math
@@ -34,14 +35,19 @@ def main() -> None:
     import torch
     import torch.distributed.fsdp
     import transformers.models.llama.modeling_llama
+    from shortcuts import draw_only, stay_in_memory
 
     import tunesmith.api
     import tunesmith.cli.progress
     import tunesmith.cli.report
     import tunesmith.train
+    from tunesmith.runs import plots
 
+    plots.render, os.fsync = draw_only, stay_in_memory
     _ = matplotlib.figure, peft, transformers.models.llama.modeling_llama, tunesmith.api
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # else every child would look through all that was imported
     # ignored where a shell began the tests in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)
     answer({"codes": []})
