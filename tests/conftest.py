@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.processes import Crew, crew_at_work
+from tests.shortcuts import draw_only, stay_in_memory
+from tunesmith.runs import plots
+
+if TYPE_CHECKING:
+    from tunesmith.train import Event
+
+gc.disable()  # until everything is collected
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Properties are proven on machines that others use too: how long an example takes is not one of them.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -99,6 +114,33 @@ def randomised(model: Any) -> Any:
     return model.float().eval()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What was imported stays: the garbage collector need not look through a million objects again and again."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rendering() -> Iterator[Callable[..., bytes]]:
+    """Takes shortcuts. Yields what really renders, for tests of pictures."""
+    real = plots.render
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "render", draw_only)
+        patch.setattr(os, "fsync", stay_in_memory)
+        yield real
+
+
+def stop_at(step: int) -> Callable[[Event], None]:
+    """An observer that asks the run to stop after `step`, as Ctrl-C and `kill` do."""
+
+    def observe(event: Event) -> None:
+        if event.kind == "train" and event.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return observe
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     return make_tokenizer()
@@ -119,6 +161,13 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return made[arch]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Runs command lines in processes that need not import anything."""
+    with crew_at_work(tmp_path_factory.mktemp("output") / "text") as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import environment
 from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.cli.chat_input import read_entry
 from tunesmith.config import load_config
@@ -251,9 +252,9 @@ while True:
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, script: str, **environment: str) -> None:
+    def __init__(self, script: str, **changes: str) -> None:
         self.master, slave = pty.openpty()
-        env = {**os.environ, "TERM": "xterm", **environment}
+        env = environment(TERM="xterm", **changes)
         self.process = subprocess.Popen(
             [sys.executable, "-c", script], stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True
         )

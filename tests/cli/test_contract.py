@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import tunesmith
+from tests.processes import environment
 from tunesmith.cli.app import COMMANDS, GROUPS, main
 from tunesmith.config import load_config
 from tunesmith.errors import DataError, GateFailed, ResourceError, SettingsError, Stopped
@@ -55,16 +55,6 @@ HEAVY = ["torch", "transformers", "peft", "pyarrow", "matplotlib", "numpy", "tun
 COMMAND = [sys.executable, "-m", "tunesmith"]
 
 
-def process_environment(**changes: str) -> dict[str, str]:
-    """This process's, from which the package can be imported whatever the folder, installed or not."""
-    source = str(Path(tunesmith.__file__).parents[1])
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
-        **changes,
-    }
-
-
 @pytest.fixture
 def done(api):
     """A finished run of the name "done", of which a rating was begun."""
@@ -86,7 +76,7 @@ def test_no_help_imports_what_is_heavy() -> None:
         f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "print(json.dumps([heavy, len(asked)]), file=sys.stderr)\n"
     )
-    command, env = [sys.executable, "-c", program], process_environment()
+    command, env = [sys.executable, "-c", program], environment()
     run = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, check=False)
     assert run.returncode == 0, run.stderr
     heavy, asked = json.loads(run.stderr.strip().splitlines()[-1])
@@ -117,7 +107,7 @@ def test_version(cli) -> None:
 
 def test_python_dash_m_is_the_same(cli) -> None:
     version = subprocess.run(
-        [*COMMAND, "--version"], capture_output=True, encoding="utf-8", env=process_environment(), check=True
+        [*COMMAND, "--version"], capture_output=True, encoding="utf-8", env=environment(), check=True
     )
     assert version.stdout == cli("--version").out
 
@@ -279,10 +269,10 @@ def test_a_pipe_gets_no_escape_codes(
     assert "\r" not in outcome.out + outcome.err
 
 
-def in_terminal(*arguments: str, **environment: str) -> bytes:
+def in_terminal(*arguments: str, **changes: str) -> bytes:
     """Everything the command writes when both streams are a terminal."""
     leader, follower = pty.openpty()
-    env = process_environment(**{"TERM": "xterm-256color", **environment})
+    env = environment(**{"TERM": "xterm-256color", **changes})
     process = subprocess.Popen([*COMMAND, *arguments], stdin=follower, stdout=follower, stderr=follower, env=env)
     os.close(follower)
     written = b""
@@ -308,7 +298,7 @@ def test_a_terminal_gets_colour_unless_asked_not_to(home: Path) -> None:
 
 
 def test_a_reader_that_leaves_is_no_error(home: Path) -> None:
-    command, env = [*COMMAND, "settings", "--json"], process_environment()
+    command, env = [*COMMAND, "settings", "--json"], environment()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     assert process.stdout
     assert process.stderr

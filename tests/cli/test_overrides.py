@@ -132,13 +132,13 @@ PLAIN = SAFE.filter(lambda text: not text.startswith("--"))
 NAMES = st.sampled_from([setting.name for setting in describe() if not setting.is_flag and setting.name not in OWN])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(PLAIN))
 def test_without_options_nothing_changes(tokens: list[str]) -> None:
     assert split_overrides(tokens, OWN) == (tokens, {})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(SAFE, max_size=8))
 def test_any_arguments_are_divided_or_refused(tokens: list[str]) -> None:
     try:
@@ -151,7 +151,7 @@ def test_any_arguments_are_divided_or_refused(tokens: list[str]) -> None:
     assert all(name in OWN for name in options)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(NAMES, PLAIN, st.booleans()), max_size=5), PLAIN)
 def test_settings_come_out_as_they_went_in(pairs: list[tuple[str, str, bool]], file: str) -> None:
     tokens = [file]

@@ -37,7 +37,7 @@ def check(path: Path) -> None:
     assert report.to_text()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.lists(WORDS, max_size=6), max_size=10),
     st.sampled_from([",", ";", "\t", "\n"]),
@@ -53,7 +53,7 @@ def test_text(folder: Path, rows: list[list[str]], delimiter: str, ending: str, 
 PLACES = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(WORDS | st.none() | st.integers(0, 9) | st.floats(0, 1), min_size=1, max_size=6), max_size=9),
     st.lists(PLACES, max_size=2),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.curriculum import Curriculum
 from tunesmith.data.mix import Mixture
 from tunesmith.data.order import StepPlan
 
-PATIENT = settings(deadline=None)  # whole runs are planned, on machines that others use too
 PACINGS = ("linear", "root", "steps")
 
 
@@ -29,7 +28,6 @@ def test_competence(pacing: str, competences: list[float]) -> None:
     assert curriculum.competence(0.9) == 1.0
 
 
-@PATIENT
 @given(pacing=st.sampled_from(PACINGS), start=st.floats(0.001, 1), until=st.floats(0.01, 1), t=st.floats(0, 1))
 def test_competence_rises_from_start_to_all(pacing: str, start: float, until: float, t: float) -> None:
     curriculum = Curriculum((), pacing, start=start, until=until)
@@ -38,7 +36,6 @@ def test_competence_rises_from_start_to_all(pacing: str, start: float, until: fl
     assert curriculum.competence(1) == 1.0
 
 
-@PATIENT
 @given(
     rows=st.integers(1, 60),
     per_step=st.integers(1, 12),
@@ -58,7 +55,6 @@ def test_rows_are_there_before_they_are_drawn(rows: int, per_step: int, pacing: 
         assert max(difficulties[row] for row in drawn) < there + 1  # difficulties are ranks: 0, 1, 2 ...
 
 
-@PATIENT
 @given(steps=st.integers(8, 40), per_step=st.integers(1, 12), pacing=st.sampled_from(PACINGS), seed=st.integers(0, 99))
 def test_a_run_of_one_epoch_sees_every_row_once(steps: int, per_step: int, pacing: str, seed: int) -> None:
     """With rows coming in at least as fast as they are drawn, there is nothing to be drawn again."""

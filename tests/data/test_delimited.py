@@ -203,7 +203,7 @@ def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:
     assert table.rows_read == 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8), st.sampled_from([",", ";", "\t", "|"]))
 def test_what_the_csv_module_writes_is_read_back(rows: list[tuple[str, str]], delimiter: str) -> None:
     text = io.StringIO()
@@ -215,7 +215,7 @@ def test_what_the_csv_module_writes_is_read_back(rows: list[tuple[str, str]], de
     assert rows_of(table) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(QUOTED, QUOTED, QUOTED), min_size=1, max_size=8), st.sampled_from([",", ";", "\t", "|"]))
 def test_the_delimiter_is_found_among_quotes_and_other_delimiters(rows: list[tuple[str, ...]], delimiter: str) -> None:
     rows = [*rows, ("last", "row", "x")]
@@ -226,7 +226,7 @@ def test_the_delimiter_is_found_among_quotes_and_other_delimiters(rows: list[tup
     assert rows_of(table) == rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(CELLS.filter(lambda cell: cell.strip() and "\n" not in cell), min_size=1, max_size=6))
 def test_row_numbers_are_lines_of_the_file(cells: list[str]) -> None:
     rows = [(cell, "two\nlines") for cell in cells]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
@@ -172,7 +172,6 @@ def test_other_text_stays(text: str) -> None:
     assert gather(table, DataConfig()) is table
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.text(max_size=12), min_size=2, max_size=2), min_size=1, max_size=6))
 def test_ordinary_pairs_are_never_touched(rows: list[list[str]]) -> None:
     table = table_of(["Question", "Answer"], list(rows))

@@ -82,7 +82,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ANY_JSON)
 def test_any_json_is_rows_or_a_data_error(value: Any) -> None:
     source = Source(Path("a.json"), json.dumps(value).encode())
@@ -295,7 +295,7 @@ def test_the_form_goes_by_content(tmp_path: Path) -> None:
     assert load(tmp_path, '{"question": "only?",\n"answer": "one"}', "b.json").format == "json"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), min_size=1), min_size=1, max_size=6))
 def test_json_lines_are_read_back(rows: list[dict[str, str]]) -> None:
     for ascii_only in (True, False):

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.config import load_config
@@ -110,7 +110,6 @@ def test_the_stratified_split_is_a_partition_by_whole_questions(rows: list[tuple
     assert sum(map(len, questions)) == len(set.union(*questions))
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 60), min_size=2), st.integers(0, 50))
 def test_every_label_is_divided_in_the_shares_and_trained_on(sizes: dict[str, int], seed: int) -> None:
     labels = [label for label, size in sizes.items() for _ in range(size)]

@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.mix import Mixture, apportion, mixing_shares, passes
 from tunesmith.data.order import StepPlan
 
-PATIENT = settings(deadline=None)  # whole runs are planned, on machines that others use too
 PLAIN = [[6, 7, 0, 10], [3, 5, 2, 4], [9, 1, 8], [0, 7, 4, 9], [8, 3, 1, 2], [10, 6, 5]]
 BUCKETED = [[5, 7, 2, 0], [3, 4, 6, 10], [9, 1, 8], [7, 2, 9, 0], [8, 4, 3, 1], [10, 6, 5]]
 SIZES = st.lists(st.integers(1, 500), min_size=2, max_size=6)
@@ -41,14 +40,12 @@ def groups_seen(plan: StepPlan) -> list[list[int]]:
     return [[group_of[row] for row in plan.rows_of(step).tolist()] for step in range(plan.total_steps)]
 
 
-@PATIENT
 @given(sizes=SIZES)
 def test_temperature_1_sees_every_row_as_often_as_any_other(sizes: list[int]) -> None:
     shares = mixing_shares(sizes, weights=[1] * len(sizes))
     assert apportion(shares, sum(sizes)) == sizes
 
 
-@PATIENT
 @given(sizes=SIZES, temperature=st.floats(1, 50))
 def test_shares_are_weight_times_size_to_the_inverse_temperature(sizes: list[int], temperature: float) -> None:
     weights = [index + 0.5 for index in range(len(sizes))]
@@ -65,7 +62,6 @@ def test_a_higher_temperature_brings_the_shares_together() -> None:
     assert small == pytest.approx([0.0099, 0.0383, 0.2008, 0.5], abs=1e-4)
 
 
-@PATIENT
 @given(
     shares=st.lists(st.floats(1e-6, 1), min_size=1, max_size=8),
     total=st.integers(0, 2000),
@@ -79,7 +75,6 @@ def test_whole_parts_add_up_and_nobody_gets_nothing(shares: list[float], total: 
         assert all(abs(count - share * total) < 1 for count, share in zip(counts, shares, strict=True))
 
 
-@PATIENT
 @given(size=st.integers(1, 40), first=st.integers(0, 200), count=st.integers(1, 120), seed=st.integers(0, 99))
 def test_a_stream_of_passes_can_be_taken_up_anywhere(size: int, first: int, count: int, seed: int) -> None:
     whole = passes(size, 0, first + count, seed=(seed,))
@@ -88,7 +83,6 @@ def test_a_stream_of_passes_can_be_taken_up_anywhere(size: int, first: int, coun
         assert sorted(whole[start : start + size].tolist()) == list(range(size))
 
 
-@PATIENT
 @given(plan=plans())
 def test_an_epoch_has_its_rows_and_every_task_is_in_it(plan: StepPlan) -> None:
     assert plan.mixture is not None
@@ -109,7 +103,6 @@ def steps_of_plain(plan: StepPlan) -> list[list[int]]:
     return [plain.rows_of(step).tolist() for step in range(plan.total_steps)]
 
 
-@PATIENT
 @given(plan=plans())
 def test_no_row_comes_again_before_all_of_its_task_have(plan: StepPlan) -> None:
     assert plan.mixture is not None
@@ -120,7 +113,6 @@ def test_no_row_comes_again_before_all_of_its_task_have(plan: StepPlan) -> None:
             assert np.ptp(times[list(members)]) <= 1
 
 
-@PATIENT
 @given(sizes=st.lists(st.integers(1, 80), min_size=2, max_size=4), seed=st.integers(0, 1000))
 def test_every_stretch_holds_the_tasks_by_their_shares(sizes: list[int], seed: int) -> None:
     tasks = [str(index) for index, size in enumerate(sizes) for _ in range(size)]

@@ -68,7 +68,7 @@ words = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(words, max_size=6), st.lists(words, min_size=1, max_size=8), st.sampled_from([0.3, 0.5, 0.8]))
 def test_found_is_what_a_comparison_of_all_pairs_finds(
     first: list[list[str]], second: list[list[str]], threshold: float
@@ -89,7 +89,7 @@ def test_found_is_what_a_comparison_of_all_pairs_finds(
     assert overlaps(one, other, threshold=threshold) == list(found.values())  # the same each time, in order
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(words, min_size=1, max_size=8))
 def test_every_row_is_in_its_own_set(rows: list[list[str]]) -> None:
     examples = [Example(text=" ".join(row)) for row in rows]

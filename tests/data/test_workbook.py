@@ -292,7 +292,7 @@ WRITABLE = st.text(
 ).filter(lambda text: text.strip() and not text.startswith("="))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(WRITABLE, WRITABLE | st.just("two\nlines")), min_size=1, max_size=5))
 def test_what_openpyxl_writes_is_read_back(rows: list[tuple[str, str]]) -> None:
     book = workbook({"S": [["Question", "Answer"]]})
@@ -303,7 +303,7 @@ def test_what_openpyxl_writes_is_read_back(rows: list[tuple[str, str]]) -> None:
     assert rows_of(parse(book)) == rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(-(10**15), 10**15) | st.decimals(-(10**6), 10**6, places=4))
 def test_numbers_are_read_back_as_typed(number: Any) -> None:
     book = workbook({"S": [["Question", "Answer"], [number, "x"]]})
@@ -408,7 +408,6 @@ def test_columns_that_repeat_otherwise_are_one_table(headings: list[str]) -> Non
     assert len(parse(workbook({"S": [headings, ["a", "b", "c", "d"]]})).records) == 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 16_383))
 def test_column_letters_are_those_of_openpyxl(column: int) -> None:
     assert column_letters(column) == openpyxl.utils.get_column_letter(column + 1)

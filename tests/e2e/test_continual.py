@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.e2e.conftest import stop_at
+from tests.conftest import stop_at
 from tunesmith.api import evaluate, open_session, run_config, train
 from tunesmith.config import METHODS, RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from tunesmith.api import evaluate, open_session, train
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
-from tunesmith.runs import Run
+from tunesmith.runs import Run, plots
 
 COLOURS = ["red", "dark red", "green"]
 
@@ -43,8 +44,14 @@ def _check_calibration(run: Run, found: dict[str, Any]) -> None:
     ],
 )
 def test_labels_from_the_file_to_the_answer(
-    arch: str, method: str, tmp_path: Path, tiny_model_dir: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    arch: str,
+    method: str,
+    tmp_path: Path,
+    tiny_model_dir: Callable[[str], Path],
+    rendering: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(plots, "render", rendering)
     monkeypatch.chdir(tmp_path)
     rows = [f"A thing of number {number} and {COLOURS[number % 3]},{COLOURS[number % 3]}" for number in range(60)]
     Path("things.csv").write_text("text,category\n" + "\n".join(rows) + "\n")
@@ -60,6 +67,8 @@ def test_labels_from_the_file_to_the_answer(
     }
     run = train(load_config(overrides=settings)).run
     assert run.manifest["data"]["labels"] == dict.fromkeys(sorted(COLOURS), 16)
+    for picture in ("training_curves.png", "loss_comparison.png", "lr_schedule.png"):
+        assert imread(run.visuals_dir / picture).shape == (1050, 1500, 4)
 
     comparison = evaluate("things")
     assert comparison.tuned.metrics["accuracy"] > comparison.base.metrics["accuracy"]

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.e2e.conftest import stop_at
+from tests.conftest import stop_at
 from tunesmith.api import evaluate, open_session, run_config, train
 from tunesmith.config import METHODS, RunConfig, load_config
 from tunesmith.errors import SettingsError, Stopped

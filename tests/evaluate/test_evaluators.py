@@ -61,7 +61,7 @@ def test_an_unknown_score_is_answered_with_the_nearest_and_all() -> None:
     assert all(name in str(caught.value.fix) for name in EVALUATORS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts)
 def test_bounds(found: list[tuple[str, str]]) -> None:
     predictions, references = map(list, zip(*found, strict=True))
@@ -73,7 +73,7 @@ def test_bounds(found: list[tuple[str, str]]) -> None:
         assert len(sums.by_row) == len(found), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text("ab cd", min_size=1, max_size=12), min_size=1, max_size=4))
 def test_an_answer_and_itself(found: list[str]) -> None:
     rows = Rows(predictions=found, references=found)
@@ -83,7 +83,7 @@ def test_an_answer_and_itself(found: list[str]) -> None:
         assert EVALUATORS["length_ratio"].measure(rows).value == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(texts)
 def test_what_is_symmetric(found: list[tuple[str, str]]) -> None:
     there, back = ([pair[side] for pair in found] for side in (0, 1))
@@ -92,7 +92,7 @@ def test_what_is_symmetric(found: list[tuple[str, str]]) -> None:
         assert EVALUATORS[name](there, back) == pytest.approx(swapped, abs=1e-9), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=30))
 def test_label_scores_are_those_of_the_confusion(found: list[tuple[str, str]]) -> None:
     chosen, right = map(list, zip(*found, strict=True))

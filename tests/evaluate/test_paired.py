@@ -52,7 +52,7 @@ def test_rows_decide_not_their_number_of_wins() -> None:
     assert difference(mean_of(np.zeros(10)), mean_of(np.ones(10))).verdict == "better"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40), st.integers(0, 5))
 def test_equal_models_never_differ_and_exchange_turns_the_sign(scores: list[float], seed: int) -> None:
     same = mean_of(np.array(scores))

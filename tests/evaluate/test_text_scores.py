@@ -79,7 +79,6 @@ def test_squad_scores_of_a_row_are_those_of_the_official_script(prediction, refe
     assert token_f1(prediction, reference) == pytest.approx(f1_score(prediction, reference), abs=1e-12)
 
 
-@settings(deadline=None)  # the first example imports the reference
 @given(st.one_of(short_words, spaced_text), st.one_of(short_words, spaced_text))
 def test_squad_parity_on_any_text(prediction, reference):
     assert normalize(prediction) == normalize_answer(prediction)
@@ -113,7 +112,6 @@ def test_corpus_scores_are_means_over_rows():
     assert EVALUATORS["token_f1"](predictions, references) == pytest.approx(sum(f1) / len(PAIRS), abs=1e-12)
 
 
-@settings(deadline=None)  # the first example imports the reference
 @given(st.lists(st.tuples(short_words, short_words), min_size=1, max_size=5))
 def test_bleu_is_sacrebleu(pairs):
     from sacrebleu.metrics import BLEU
@@ -137,7 +135,7 @@ def test_bleu_of_a_perfect_corpus_is_one_and_no_more(caplog):
     assert not caplog.records  # sacrebleu's advice about tokenized periods is for translators
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(ascii_text, ascii_text), min_size=1, max_size=8))
 def test_chrf_is_sacrebleus_own(pairs: list[tuple[str, str]]) -> None:
     from sacrebleu import corpus_chrf
@@ -159,7 +157,6 @@ def test_sums_of_some_rows_give_the_score_of_these_rows() -> None:
         assert sums.score(totals)[0] == pytest.approx(expected, abs=1e-9), name
 
 
-@settings(deadline=None)  # the first example imports the reference
 @given(st.one_of(short_words, ascii_text), st.one_of(short_words, ascii_text))
 def test_rouge_is_rouge_score_on_ascii(prediction, reference):
     from rouge_score.rouge_scorer import RougeScorer
@@ -203,7 +200,6 @@ def test_rouge_sees_letters_outside_ascii():
     assert EVALUATORS["rougeL"](["营业时间九点"], ["九点营业"]) == pytest.approx(2 * 2 / (6 + 4))
 
 
-@settings(deadline=None)  # the first example imports the reference
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=4))
 def test_every_score_is_a_share(pairs):
     predictions, references = map(list, zip(*pairs, strict=True))

@@ -1,19 +1,20 @@
-"""One project, one warm process and one undisturbed run for all fault tests."""
+"""One project and one undisturbed run for all fault tests."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fault_runs import SEED, Project, Reference, Workshop, result_of
+from fault_runs import SEED, Project, Reference, result_of
+from tests.processes import Crew
 
 
 @pytest.fixture(scope="session")
-def project(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(crew: Crew, tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("project")
     draw = random.Random(SEED)
     words = ["press", "sheet", "ink", "paper", "plate", "roller", "queue", "colour"]
@@ -22,9 +23,7 @@ def project(tiny_model_dir: Callable[[str], Path], tmp_path_factory: pytest.Temp
     ]
     (folder / "faq.csv").write_text("question,answer\n" + "\n".join(lines) + "\n")
     (folder / "model").symlink_to(tiny_model_dir("llama"))
-    workshop = Workshop(folder / "output.txt")
-    yield Project(folder, workshop)
-    workshop.close()
+    return Project(folder, crew)
 
 
 @pytest.fixture(scope="session")

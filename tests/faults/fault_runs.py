@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tunesmith
+from tests.processes import Crew
 from tunesmith.runs import MetricsLog, Run
 from tunesmith.train.checkpoint import damage
 
@@ -45,59 +42,15 @@ class Signal:
     def __post_init__(self) -> None:
         self._before = self._time()
 
-    def wait(self) -> None:
+    def send(self, pid: int) -> None:
         until = time.monotonic() + self.patience
         while self.written is not None and self._time() == self._before and time.monotonic() < until:
             time.sleep(0.001)
         time.sleep(self.seconds)
+        os.kill(pid, self.number)
 
     def _time(self) -> int:
         return self.written.stat().st_mtime_ns if self.written is not None and self.written.exists() else 0
-
-
-class Workshop:
-    """Runs command lines in children of one warm process (warm.py), one at a time."""
-
-    def __init__(self, output: Path) -> None:
-        source = str(Path(tunesmith.__file__).parents[1])
-        env = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        self._output = output
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("warm.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=env,
-            text=True,
-        )
-        assert self._answer() == {"ready": True}
-
-    def run(
-        self, folder: Path, *arguments: str, signal_after: Signal | None = None, **options: object
-    ) -> tuple[int, str]:
-        """Exit code (negative: killed by that signal) and all output."""
-        request = {"folder": str(folder), "output": str(self._output), "arguments": arguments, **options}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        pid = int(self._answer()["pid"])
-        if signal_after is not None:
-            signal_after.wait()
-            os.kill(pid, signal_after.number)
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return int(self._answer()["code"]), self._output.read_text(errors="replace")
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
 
 
 @dataclass
@@ -105,16 +58,31 @@ class Project:
     """A folder with data and a model; `start` begins or resumes the run of a name in it."""
 
     folder: Path
-    workshop: Workshop
-    settings: dict[str, object] = field(default_factory=lambda: dict(SETTINGS))
+    crew: Crew
 
     def start(self, name: str, *, at: Path | None = None, **options: Any) -> tuple[int, str]:
         run = (at or self.folder / "runs") / name
         if (run / "manifest.json").exists():
-            return self.workshop.run(self.folder, "train", "--resume", str(run), **options)
-        flags = [part for key, value in self.settings.items() for part in (f"--{key}", str(value))]
-        arguments = ["train", "faq.csv", "--model", "model", "--output-dir", str(run), *flags]
-        return self.workshop.run(self.folder, *arguments, **options)
+            return self.call("train", "--resume", str(run), **options)
+        flags = [part for key, value in SETTINGS.items() for part in (f"--{key}", str(value))]
+        return self.call("train", "faq.csv", "--model", "model", "--output-dir", str(run), *flags, **options)
+
+    def call(
+        self,
+        *arguments: str,
+        hook: dict[str, object] | None = None,
+        signal_after: Signal | None = None,
+        file_bytes: int | None = None,
+    ) -> tuple[int, str]:
+        """Exit code (negative: killed by that signal) and all output of a command line in the folder."""
+        (code,) = self.crew.run(
+            self.folder,
+            *arguments,
+            faults=[hook] if hook else [],
+            file_bytes=file_bytes,
+            meanwhile=signal_after.send if signal_after else lambda pid: None,
+        )
+        return code, self.crew.said(0)
 
     def run(self, name: str) -> Run:
         return Run(self.folder / "runs" / name)

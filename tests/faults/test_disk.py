@@ -170,9 +170,7 @@ def test_a_manifest_is_the_old_or_the_new_one(tmp_path: Path, error: BaseExcepti
     assert {"write", "fsync", "replace"} <= set(failures)
 
 
-def test_too_little_space_is_told_before_the_run_is_made(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_too_little_space_is_told_before_the_run_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     free = 1_000_000
     model = torch.nn.Linear(100, 100)
     needed = 3 * 4 * (100 * 100 + 100)

@@ -139,11 +139,11 @@ def test_a_signal_while_a_model_is_exported(
     run = project.run("reference")
     hook = {"module": module, "name": function, "call": 1, "signals": [number]}
     export = ("export", str(run.path), "--to", "merged")
-    code, output = project.workshop.run(project.folder, *export, hook=hook)
+    code, output = project.call(*export, hook=hook)
     assert code == 128 + number, output
     assert output.splitlines()[-1] == "stopped; nothing is half-written"
     assert [*run.exports_dir.glob("merged*"), *run.exports_dir.glob(".tmp*")] == []
-    assert project.workshop.run(project.folder, *export)[0] == 0
+    assert project.call(*export)[0] == 0
     assert (run.exports_dir / "merged" / "verification.json").exists()
     shutil.rmtree(run.exports_dir)
 

@@ -50,7 +50,7 @@ def pipeline(project: Project, server: FakeOllama) -> Any:
 
     def call(place: str, **options: Any) -> tuple[int, str]:
         target = ["--output_dir", f"{place}/{NAME}", "--ollama_host", server.url]
-        return project.workshop.run(project.folder, "ollama", "faq.json", *target, **options)
+        return project.call("ollama", "faq.json", *target, **options)
 
     return call
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_is_told_before_training(
     if "ollama_host" in change:
         settings["ollama_model_name"] = "faq"
     (project.folder / "refused.json").write_text(json.dumps(settings))
-    found, output = project.workshop.run(project.folder, "ollama", "refused.json")
+    found, output = project.call("ollama", "refused.json")
     assert found == code, output
     assert said in output
     assert not (project.folder / "runs" / "refused").exists()

@@ -92,7 +92,7 @@ def test_without_draws_the_likeliest_token_is_taken() -> None:
     scores=st.lists(st.one_of(st.just(-np.inf), st.floats(-80, 80)), min_size=1, max_size=40),
     draw=st.one_of(st.sampled_from([0.0, float(np.nextafter(np.float32(1), np.float32(0)))]), st.floats(0, 1 - 2**-24)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_choose_never_takes_an_impossible_token(scores: list[float], draw: float) -> None:
     logits = torch.tensor([[*scores, 0.0]])
     token = int(choose(logits, torch.tensor([draw], dtype=torch.float32))[0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith.generate.text import REPLACEMENT, GrowingText, decode, tidy
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = [
     "plain words",
     " Größe: 5 µm – naïve café ",

@@ -40,7 +40,7 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, sc
     heads=st.sampled_from([(4, 4), (4, 2), (3, 1), (1, 1)]),
     scale=st.floats(0.01, 2),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_equals_each_sequence_by_itself(lengths: list[int], heads: tuple[int, int], scale: float) -> None:
     *tensors, boundaries = make(lengths, *heads)
     ours = packed_attention(*tensors, boundaries, scale=scale)

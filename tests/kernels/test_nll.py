@@ -40,7 +40,7 @@ def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
 )
 @example(positions=7, chunk=3, head_trains=True, hidden_trains=True, has_bias=True)
 @example(positions=7, chunk=3, head_trains=False, hidden_trains=True, has_bias=False)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_log_softmax_in_values_and_gradients(
     positions: int, chunk: int | None, head_trains: bool, hidden_trains: bool, has_bias: bool
 ) -> None:

@@ -1,20 +1,15 @@
-"""One warm crew of processes and one project for all tests of several processes."""
+"""One project for all tests of several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from process_runs import Crew, Project, crew_at_work, write_questions
+from process_runs import Project, write_questions
+from tests.processes import Crew
 from tunesmith.runs import Run
-
-
-@pytest.fixture(scope="session")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with crew_at_work(tmp_path_factory.mktemp("output") / "text") as crew:
-        yield crew
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,10 @@
-"""Command lines on several processes: the crew that runs them, a project, and how two runs are compared."""
+"""Command lines on several processes: a project, what can be planted in it, and how two runs are compared."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import tunesmith
+from tests.processes import Crew
 from tunesmith.runs import MetricsLog, Run
 
 STEPS = 10
@@ -39,37 +34,7 @@ SETTINGS = {
 ACCUMULATE = "tunesmith.train.loop:_accumulate"
 WORDS = ["press", "machine", "prints", "oil", "wheel", "belt", "lamp", "green", "red", "stop", "start", "heat", "cold"]
 # the longest rows are tried first: the call for step n, counted from 1, is n + 1
-SIGTERM, SIGKILL = "15", "9"
-
-
-@dataclass
-class Crew:
-    """Runs command lines on any number of processes."""
-
-    process: subprocess.Popen[str]
-    output: Path
-
-    def run(self, folder: Path, *arguments: str, world: int, faults: tuple[dict[str, object], ...] = ()) -> list[int]:
-        request = {
-            "folder": str(folder),
-            "output": str(self.output),
-            "arguments": arguments,
-            "world": world,
-            "faults": faults,
-        }
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> list[int]:
-        assert self.process.stdout is not None
-        codes: list[int] = json.loads(self.process.stdout.readline())["codes"]
-        return codes
-
-    def said(self, rank: int) -> str:
-        """What the process of a rank wrote to its terminal in the last run."""
-        return Path(f"{self.output}.{rank}").read_text()
+TERM, KILL = [signal.SIGTERM], [signal.SIGKILL]
 
 
 @dataclass
@@ -103,25 +68,6 @@ class Project:
         return Run(self.folder / name)
 
 
-def environment() -> dict[str, str]:
-    """Of a process that computes with this source, on a single thread."""
-    source = str(Path(tunesmith.__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@contextmanager
-def crew_at_work(output: Path) -> Iterator[Crew]:
-    """A crew that writes what its processes say to files beside `output`."""
-    program = [sys.executable, str(Path(__file__).with_name("crew.py"))]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True)
-    with process:
-        crew = Crew(process, output)
-        assert crew.answer() == []
-        yield crew
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 def write_questions(folder: Path) -> None:
     """faq.csv and more.csv to train on."""
     draw = random.Random(1)
@@ -134,8 +80,10 @@ def write_questions(folder: Path) -> None:
                 lines.writerow([f"What is {draw.choice(WORDS)} {number}?", answer + "."])
 
 
-def fault(what: str, where: str, *, rank: int, call: int) -> tuple[dict[str, object], ...]:
-    return ({"what": what, "where": where, "rank": rank, "call": call},)
+def fault(where: str, *, rank: int, call: int, **what: object) -> tuple[dict[str, object], ...]:
+    """fault("module:function", rank=1, call=4, signals=[9]): what happens then is told to warm.plant."""
+    module, name = where.split(":")
+    return ({"module": module, "name": name, "rank": rank, "call": call, **what},)
 
 
 def losses(run: Run) -> list[tuple[int, str, float]]:

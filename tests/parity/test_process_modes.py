@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 
 from process_runs import (
     ACCUMULATE,
-    SIGKILL,
-    SIGTERM,
+    KILL,
+    TERM,
     Project,
     assert_equal_within_rounding,
-    environment,
     fault,
     losses,
     weights,
 )
+from tests.processes import environment
 from tunesmith.runs import Run
 
 FULL = {"method__name": "full"}
@@ -92,9 +92,9 @@ def test_a_mode_goes_on_with_another_number_of_processes(project: Project, mode:
     """After two processes were killed, by one and then by three."""
     alone, name = single(project, mode), folder_name(mode, "changed")
     settings = {**MODES[mode], "train__save_steps": 1}
-    codes = project.train(name, world=2, faults=fault(SIGKILL, ACCUMULATE, rank=1, call=5), **settings)
+    codes = project.train(name, world=2, faults=fault(ACCUMULATE, rank=1, call=5, signals=KILL), **settings)
     assert codes == [4, -9]
-    term = fault(SIGTERM, ACCUMULATE, rank=0, call=4)
+    term = fault(ACCUMULATE, rank=0, call=4, signals=TERM)
     assert project.resume(name, world=1, faults=term) == [143], project.crew.said(0)
     assert project.resume(name, world=3) == [0, 0, 0], project.crew.said(0)
     of_losses, of_weights = TOLERANCES.get(mode, (1e-5, 2e-5))
@@ -107,7 +107,7 @@ def test_a_mode_goes_on_with_another_number_of_processes(project: Project, mode:
 def test_a_signal_while_they_validate(project: Project, alone: Callable[[str], Run], sharding: str) -> None:
     """One of two gets it. With whole weights the validation is left, with divided ones it is brought to its end."""
     name = f"validating-{sharding}"
-    term = fault(SIGTERM, "tunesmith.train.trainer:measured", rank=1, call=1)
+    term = fault("tunesmith.train.trainer:measured", rank=1, call=1, signals=TERM)
     codes = project.train(name, world=2, faults=term, train__sharding=sharding, **FULL)
     assert codes == [143, 143], project.crew.said(0)
     run = project.run(name)
@@ -176,7 +176,7 @@ def test_pretraining(project: Project, optimizer: str, sharding: str) -> None:
     settings = {"train__optimizer": optimizer}
     if not project.run(alone).path.exists():
         assert pretrain(project, alone, world=1, **settings) == [0], project.crew.said(0)
-    term = fault(SIGKILL, ACCUMULATE, rank=0, call=6)
+    term = fault(ACCUMULATE, rank=0, call=6, signals=KILL)
     codes = pretrain(project, two, world=2, faults=term, train__sharding=sharding, **settings)
     assert codes == [-9, 4], project.crew.said(1)
     assert project.crew.run(project.folder, "pretrain", "--resume", two, world=2) == [0, 0], project.crew.said(0)

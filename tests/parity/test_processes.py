@@ -14,9 +14,9 @@ import torch
 
 from process_runs import (
     ACCUMULATE,
-    SIGKILL,
-    SIGTERM,
+    KILL,
     STEPS,
+    TERM,
     Project,
     assert_equal_within_rounding,
     fault,
@@ -49,7 +49,7 @@ def test_a_mixture_with_a_curriculum_by_loss_is_the_same_on_two_processes_and_af
     }
     assert project.train("mixed", world=1, **settings) == [0], project.crew.said(0)
     alone, killed = project.run("mixed"), project.run("mixed-killed")
-    faults = fault(SIGKILL, ACCUMULATE, rank=0, call=6)
+    faults = fault(ACCUMULATE, rank=0, call=6, signals=KILL)
     codes = project.train("mixed-killed", world=2, faults=faults, **settings)
     assert codes[0] == -9
     kept = (killed.path / "row_losses.json").read_bytes()
@@ -106,7 +106,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     """And a signal that one process alone gets stops all."""
     name = f"{before}-{after}".replace(" ", "")
     world, sharding = before
-    term = fault(SIGTERM, ACCUMULATE, rank=world - 1, call=4)
+    term = fault(ACCUMULATE, rank=world - 1, call=4, signals=TERM)
     codes = project.train(name, world=world, faults=term, method__name="full", train__sharding=sharding)
     assert codes == [143] * world, project.crew.said(0)
     assert project.run(name).manifest["status"] == "stopped"
@@ -122,7 +122,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_others(project: Project, alone: Callable[[str], Run], rank: int) -> None:
     name = f"killed-{rank}"
-    codes = project.train(name, world=2, faults=fault(SIGKILL, ACCUMULATE, rank=rank, call=8), method__name="full")
+    codes = project.train(name, world=2, faults=fault(ACCUMULATE, rank=rank, call=8, signals=KILL), method__name="full")
     assert codes[rank] == -9
     assert codes[1 - rank] == 4
     said = project.crew.said(1 - rank)
@@ -133,7 +133,7 @@ def test_a_process_that_dies_ends_the_others(project: Project, alone: Callable[[
 
 
 def test_memory_that_runs_out_on_one_halves_all(project: Project, alone: Callable[[str], Run]) -> None:
-    memory = fault("memory", ACCUMULATE, rank=1, call=4)
+    memory = fault(ACCUMULATE, rank=1, call=4, raises="memory")
     codes = project.train("memory", world=2, faults=memory, method__name="full", train__tokens_per_batch=300)
     assert codes == [0, 0], project.crew.said(0)
     assert project.run("memory").manifest["training"]["tokens_per_batch"] == 150
@@ -145,7 +145,7 @@ def test_memory_that_runs_out_on_one_halves_all(project: Project, alone: Callabl
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_a_loss_that_is_nan_on_one_is_skipped_by_all(project: Project, sharding: str) -> None:
     name = f"nan-{sharding}"
-    nan = fault("nan", "tunesmith.train.loop:token_nll", rank=1, call=8)
+    nan = fault("tunesmith.train.loop:token_nll", rank=1, call=8, nan=True)
     codes = project.train(name, world=2, faults=nan, method__name="full", train__sharding=sharding)
     assert codes == [0, 0], project.crew.said(0)
     run = project.run(name)
@@ -157,7 +157,7 @@ def test_a_loss_that_is_nan_on_one_is_skipped_by_all(project: Project, sharding:
 
 
 def test_a_save_that_fails_is_tried_again(project: Project, alone: Callable[[str], Run]) -> None:
-    disk = fault("disk", "tunesmith.train.checkpoint:save_file", rank=0, call=1)
+    disk = fault("tunesmith.train.checkpoint:save_file", rank=0, call=1, raises="disk")
     assert project.train("disk", world=2, faults=disk, method__name="full") == [0, 0], project.crew.said(0)
     events = [line["event"] for line in MetricsLog(project.run("disk").metrics_path).read("event")]
     assert events == ["save_failed"]
@@ -174,6 +174,11 @@ def test_an_error_is_told_once(project: Project) -> None:
 
 
 def test_dropout_differs_between_processes_and_not_between_runs(project: Project) -> None:
-    for name in ("drop-a", "drop-b"):
-        assert project.train(name, world=2, method__name="lora", method__dropout=0.3) == [0, 0]
-    assert losses(project.run("drop-a")) == losses(project.run("drop-b"))
+    """A process that draws as the other one, in a single step, is noticed."""
+    alike = fault("tunesmith.train.loop:_step_seed", rank=1, call=5, sets={"2": 0})
+    for name, faults in (("drop-a", ()), ("drop-b", ()), ("drop-alike", alike)):
+        codes = project.train(name, world=2, faults=faults, method__name="lora", method__dropout=0.3)
+        assert codes == [0, 0], project.crew.said(0)
+    first, again, alike = (losses(project.run(name)) for name in ("drop-a", "drop-b", "drop-alike"))
+    assert again == first
+    assert alike != first

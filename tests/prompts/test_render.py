@@ -333,7 +333,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(question=st.lists(PIECES, max_size=8), answer=st.lists(PIECES, max_size=8))
 def test_no_combination_of_pieces_becomes_a_control_token(
     family_tokenizer: Tokenizers, question: list[str], answer: list[str]
@@ -358,7 +358,7 @@ def conversations() -> st.SearchStrategy[tuple[Message, ...]]:
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(messages=conversations())
 def test_every_prompt_is_the_beginning_of_what_is_trained(
     family_tokenizer: Tokenizers, family: str, name: str, messages: tuple[Message, ...]
@@ -387,7 +387,7 @@ def test_every_prompt_is_the_beginning_of_what_is_trained(
     ("family", "name"),
     [*((family, "chat") for family in ("chatml", "llama3", "gemma", "qwen2.5", "qwen3", "mistral")), *TEXTS[:6]],
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(answer=st.text(st.characters(codec="utf-8"), max_size=20))
 def test_what_is_supervised_reads_as_the_answer_and_its_stop_token(
     family_tokenizer: Tokenizers, family: str, name: str, answer: str

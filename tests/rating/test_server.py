@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-import tunesmith
+from tests.processes import environment
 from tunesmith.errors import ResourceError
 from tunesmith.rating import open_session, serve
 
@@ -32,14 +32,12 @@ class Served:
     """A `tunesmith rate` process and its address."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        source = str(Path(tunesmith.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tunesmith", "rate", str(folder), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment(),
         )
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()

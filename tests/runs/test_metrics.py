@@ -152,7 +152,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ACTIONS, max_size=25))
 def test_any_history_of_writes_crashes_and_resumes_keeps_each_step_once(actions: list[tuple[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

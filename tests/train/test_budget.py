@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -51,21 +51,27 @@ class Machine:
         self.events: list[Event] = []
         self.passes: list[tuple[int, ...]] = []
         self.lanes = Lanes()
-        self.in_flight = 0
+        self.in_flight: list[int] = []
         monkeypatch.setattr(loop, "token_nll", self.token_nll)
 
     def token_nll(self, model: Any, batch: Batch) -> torch.Tensor:
         self.passes.append(batch.lengths)
-        self.in_flight += batch.input_ids.numel()
-        try:
-            time.sleep(0.01 if self.lanes.count > 1 else 0)  # so that lanes meet
-            if self.in_flight > self.room_tokens:
-                raise self.error
-            return token_nll(model, batch)
-        finally:
-            self.in_flight -= batch.input_ids.numel()
+        self.in_flight.append(batch.input_ids.numel())
+        if threading.current_thread() is threading.main_thread():
+            self.meet()
+        else:
+            self.meeting.wait(timeout=60)
+        if self.is_over:
+            raise self.error
+        return token_nll(model, batch)
+
+    def meet(self) -> None:
+        """Once every lane has its pass, or the caller without lanes."""
+        self.is_over = sum(self.in_flight) > self.room_tokens
+        self.in_flight.clear()
 
     def fit(self, *, stop_after: int | None = None) -> TrainingState:
+        self.meeting = threading.Barrier(self.lanes.count, action=self.meet)
         stop, rows = StopRequest(), make_rows()
         self.model = load_base(str(self.model_dir), dtype="float32", device="cpu").model.requires_grad_()
 

@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tests.conftest import stop_at
 from tunesmith.api import compare, evaluate, open_session, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
@@ -122,12 +123,8 @@ def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig) -> None:
     whole = pretrain(config)
     parts = config.replaced("name", "parts", "test")
 
-    def stop_at_five(event: Event) -> None:
-        if event.kind == "train" and event.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Stopped) as caught:
-        pretrain(parts, observers=[stop_at_five])
+        pretrain(parts, observers=[stop_at(5)])
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert "tunesmith pretrain --resume" in str(caught.value)
     with pytest.raises(SettingsError, match="cannot be resumed") as refused:
@@ -224,12 +221,8 @@ def test_a_run_from_a_base_stopped_and_resumed_equals_uninterrupted(config: RunC
     further = _further(config, pretrain(config).run.model_dir, epochs_before=1.0)
     whole = pretrain(further)
 
-    def stop_at_five(event: Event) -> None:
-        if event.kind == "train" and event.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        pretrain(further.replaced("name", "parts", "test"), observers=[stop_at_five])
+        pretrain(further.replaced("name", "parts", "test"), observers=[stop_at(5)])
     assert pretrain(further, resume="parts").bits_per_byte == whole.bits_per_byte
 
 
@@ -264,12 +257,8 @@ def test_a_run_in_the_place_of_a_base_is_told(config: RunConfig, name: str) -> N
 def test_another_tokenizer_of_the_base_is_noticed_when_it_is_resumed(config: RunConfig, base: Path) -> None:
     further = _further(config, base).replaced("pretrain.qa", [], "test")
 
-    def stop_at_five(event: Event) -> None:
-        if event.kind == "train" and event.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        pretrain(further, observers=[stop_at_five])
+        pretrain(further, observers=[stop_at(5)])
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     ids = tokenizer["model"]["vocab"]
     ids["a"], ids["e"] = ids["e"], ids["a"]
