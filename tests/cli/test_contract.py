@@ -384,7 +384,7 @@ def test_a_full_disk_behind_standard_output_is_told(home: Path) -> None:
             [*COMMAND, "settings", "--json"],
             stdout=full,
             stderr=subprocess.PIPE,
-            env=process_environment(),
+            env=environment(),
             check=False,
         )
     assert found.returncode == 4
