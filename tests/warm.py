@@ -48,8 +48,9 @@ def main() -> None:
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # else every child would look through all that was imported
-    # ignored where a shell began the tests in its background
+    # ignored where a shell began the tests in its background, or under nohup
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     answer({"codes": []})
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
