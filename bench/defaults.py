@@ -1,145 +1,107 @@
-"""Measure what the defaults of `train.epochs` and `method.name` rest on: settings against scores, on real files.
+"""Are the defaults of a small model good ones? Each is changed alone, on five files, and the answers are scored.
 
-Usage: python -m bench.defaults --data FOLDER [--threads N]
+Usage: python -m bench.defaults --data FOLDER [--seeds 1 2 3] [--tasks ...] [--settings ...] [--threads N]
 
-FOLDER holds the open files named in FILES. Each cell of the grid is one `tunesmith train` and one `tunesmith eval` in a
-process of their own. A finished cell is kept in bench/defaults.json and not run again, so a stopped program goes on
-where it was; delete the file to measure anew (after new weights of the built-in model). The table between the markers
-of docs/defaults.md is written from it.
+Whatever a line of the table does not name is what `tunesmith train FILE` chooses. A seed chooses the rows, the split,
+their order and dropout, the same for all settings. Every run is a process of its own; a finished one is a line in
+build/bench/defaults.jsonl: started again, the program goes on where it was stopped. Seeds come first, so that what is
+stopped has measured all settings equally often. Writes bench/defaults.json and the tables of docs/defaults.md.
+
+--base FOLDER measures another model of the size of the built-in one on the same rows, and prints instead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.ledger import ROOT
-from bench.pages import DOCS, filled
+from bench.defaults_report import REPORT, tables
+from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
+from bench.tuning import TASKS
 
-RESULTS = ROOT / "bench" / "defaults.json"
-PAGE = DOCS / "defaults.md"
-
-# name -> file, and the settings that keep a cell within minutes
-FILES: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "sample FAQ": ("presscrafters_faq.xlsx", {}),
-    "azure support": ("azure_support_workbook_derived.xlsx", {}),
-    "banking77, 600 rows": ("banking77_train.csv", {"data.max_rows": "600"}),
-    "sms spam, 400 rows": ("sms_spam_collection.tsv", {"data.max_rows": "400"}),
-    "mental health FAQ": ("mental_health_faq.csv", {}),
-}
-# what every run had before the defaults followed the model
-_BEFORE: Mapping[str, str] = {"train.schedule": "linear", "train.weight_decay": "0.01"}
-# name -> settings on top of the defaults; none are what somebody gets who sets nothing
-SETTINGS: Mapping[str, Mapping[str, str]] = {
+COMPARED = ("sample FAQ", "azure support", "banking77, 600 rows", "sms spam, 400 rows", "mental health FAQ")
+# name -> what is not at its default
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "defaults": {},
-    **{
-        f"{method}, {passes} passes, linear, decay 0.01": {"method.name": method, "train.epochs": passes, **_BEFORE}
-        for method, passes in (("lora", "5"), ("full", "5"), ("full", "10"), ("full", "18"), ("full", "30"))
-    },
+    "rate 1e-3": {"train.learning_rate": 1e-3},
+    "rate 5e-4": {"train.learning_rate": 5e-4},
+    "rate 4e-3": {"train.learning_rate": 4e-3},
+    "lora": {"method.name": "lora"},
+    "9 passes": {"train.epochs": 9},
+    "36 passes": {"train.epochs": 36},
+    "decay 0.01": {"train.weight_decay": 0.01},
 }
-Cell = dict[str, Any]
+_KEPT = ("validation", "scores", "rows", "steps", "tokens", "passes", "cpu_seconds")
 
 
-def grid(files: list[str], settings: list[str]) -> Iterator[tuple[str, str]]:
-    """Every cell; files first, so that a comparison is complete early."""
-    for file in files:
-        for setting in settings:
-            yield file, setting
+def jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What `bench.tuning` is to measure, with the name of its settings."""
+    base = {} if options.base is None else {"model.path": str(options.base.absolute())}
+    for seed in options.seeds:
+        for task in options.tasks:
+            for name in options.settings:
+                settings = {**SETTINGS[name], **base}
+                yield {"task": task, "name": name, "seed": seed, "answers": True, "settings": settings}
 
 
-def measure(file: str, settings: str, data: Path, threads: int) -> Cell:
-    """One run and its evaluation: passes, steps, seconds, and the scores of base and tuned on the test rows."""
-    name, limits = FILES[file]
-    path = ROOT / "examples" / name if (ROOT / "examples" / name).exists() else data / name
-    chosen = {**limits, **SETTINGS[settings]}
-    flags = [word for key, value in chosen.items() for word in (f"--{key}", value)]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        trained = _tunesmith("train", str(path), "--output-dir", str(run), *flags, "--json", threads=threads)
-        scores = _tunesmith("eval", str(run), "--json", threads=threads)
-        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    split = manifest["data"]["split"]
-    return {
-        "file": file,
-        "settings": settings,
-        "train_rows": split["train"],
-        "test_rows": scores["rows"],
-        "method": manifest["method"],
-        "passes": round(manifest["epochs"], 2),
-        "best_step": manifest["training"]["best_step"],
-        "steps": trained["steps"],
-        "tokens": manifest["training"]["tokens"],
-        "seconds": round(trained["seconds"]),
-        "validation_loss": round(trained["best_validation_loss"], 4),
-        **{f"{who}_{name}": round(scores[who][name], 4) for who in ("base", "tuned") for name in scores[who]},
-    }
+def measured(job: dict[str, Any], data: Path, ledger: Ledger, threads: int) -> dict[str, Any]:
+    """The line of the results for a job, measured now or before.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    what = f"{job['task']}, {job['name']}, seed {job['seed']}"
+    found = ledger.find(job)
+    if found is None:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            words = [json.dumps(job), str(data)]
+            found = measured_apart("bench.tuning", words, Path(folder), OMP_NUM_THREADS=str(threads))
+        if "error" in found:
+            raise SystemExit(f"{what}: {found['error']}")
+        ledger.add(job, found)
+        print(f"{what}: {found['scores']} in {found['cpu_seconds']:.0f} s", file=sys.stderr, flush=True)
+    return {key: job[key] for key in ("task", "name", "seed")} | {key: found[key] for key in _KEPT}
 
 
-def _tunesmith(*words: str, threads: int) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tunesmith", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed ({done.returncode}):\n{done.stderr}")
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
-def table(cells: list[Cell]) -> str:
-    """The results as Markdown, a group of lines per file."""
-    lines = [
-        "| file | settings | passes (best) | tokens | token F1 | exact match | perplexity |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for file in FILES:
-        for settings in SETTINGS:
-            for cell in cells:
-                if (cell["file"], cell["settings"]) != (file, settings):
-                    continue
-                best = cell["passes"] * cell["best_step"] / cell["steps"]
-                shown = [
-                    f"{file} ({cell['train_rows']} rows)",
-                    f"{settings} ({cell['method']})" if settings == "defaults" else settings,
-                    f"{cell['passes']:g} ({best:.1f})",
-                    f"{cell['tokens'] / 1000:.0f} k",
-                    f"{cell['tuned_token_f1']:.3f}",
-                    f"{cell['tuned_exact_match']:.3f}",
-                    f"{cell['tuned_perplexity']:.2f}",
-                ]
-                lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def write_page(cells: list[Cell]) -> None:
-    """Put the table between the markers of docs/defaults.md."""
-    PAGE.write_text(filled(PAGE, table(cells)), encoding="utf-8")
-
-
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
+    """Measure; write, or print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the open files")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of a run")
-    parser.add_argument("--files", nargs="*", default=list(FILES), choices=list(FILES))
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
-    given = parser.parse_args()
-    cells: list[Cell] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    for file, settings in grid(given.files, given.settings):
-        if any((cell["file"], cell["settings"]) == (file, settings) for cell in cells):
-            continue
-        cell = measure(file, settings, given.data, given.threads)
-        cells.append(cell)
-        RESULTS.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
-        print(f"{file} | {settings}: token F1 {cell['tuned_token_f1']:.3f} in {cell['seconds']} s", file=sys.stderr)
-    if PAGE.exists():
-        write_page(cells)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--tasks", nargs="+", default=list(COMPARED), choices=COMPARED)
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--base", type=Path, help="a folder of weights in place of the built-in model")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
+    options = parser.parse_args(arguments)
+    ledger = Ledger(
+        WORK / "defaults.jsonl",
+        code_digest(PACKAGE, "bench/tuning.py", "bench/watch.py", "src/tunesmith/**/*.safetensors"),
+    )
+    runs = [measured(job, options.data.absolute(), ledger, options.threads) for job in jobs(options)]
+    words = ["FOLDER" if word == str(options.data) else word for word in arguments]
+    content = {
+        "format": 1,
+        "command": f"python -m bench.defaults {shlex.join(words)}",
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": options.threads,
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+        "settings": SETTINGS,
+        "files": {task: TASKS[task][0] for task in options.tasks},
+        "runs": runs,
+    }
+    if options.base is None:
+        REPORT.publish(content)
+    else:
+        print(tables(content))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -41,7 +41,7 @@ def jobs(methods: Sequence[str], seeds: Sequence[int]) -> Iterator[dict[str, Any
     """Seeds first, so that what is stopped has measured all methods equally often."""
     for seed in seeds:
         for name in methods:
-            yield {"task": TASK, "seed": seed, "answers": True, "settings": {**SETTINGS, "method.name": name}}
+            yield {"task": TASK, "seed": seed, "answers": True, "settings": {**COMMON, **SETTINGS, "method.name": name}}
 
 
 def measured(job: dict[str, Any], data: Path, ledger: Ledger, threads: int) -> dict[str, Any]:

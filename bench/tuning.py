@@ -1,7 +1,7 @@
 """One fine-tuning of the built-in model on an open file: how its loss falls, what it answers, what it costs.
 
 `measure` in this process, or `python -m bench.tuning JOB FOLDER OUTPUT` in one of its own, whose peak memory is then
-that of the training. What is compared, and on which task, is said by `schedules.py` and `methods.py`.
+that of the training. What is compared, and on which task, is said by `schedules.py`, `methods.py` and `defaults.py`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.ledger import Found
+from bench.ledger import ROOT, Found
 from bench.watch import Watch, peak_bytes
 
-# task -> file, and what it is read with. Short answers, so that a run is a minute of one core.
+SAMPLES = ROOT / "examples"
+# task -> file (of the sample's folder or of the open files), and what it is read with
 TASKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "TruthfulQA": ("truthfulqa.csv", {"data.columns.question": "Question", "data.columns.answer": "Best Answer"}),
     "home orders": (
         "nlu_home_domain_semicolon.csv",
         {"data.columns.question": "answer_from_user", "data.columns.answer": "scenario"},
     ),
+    "sample FAQ": ("presscrafters_faq.xlsx", {}),
+    "azure support": ("azure_support_workbook_derived.xlsx", {}),
+    "banking77, 600 rows": ("banking77_train.csv", {"data.max_rows": 600}),
+    "sms spam, 400 rows": ("sms_spam_collection.tsv", {"data.max_rows": 400}),
+    "mental health FAQ": ("mental_health_faq.csv", {}),
 }
-# Every run goes to its last step and that is measured, whichever validation was the best.
+# For comparisons at equal steps, on tasks with short answers: a run is about a minute of one core and goes to its last
+# step; that is measured, whichever validation was the best.
 COMMON: Mapping[str, Any] = {
     "train.early_stopping_patience": None,
     "train.keep_best": False,
@@ -51,7 +58,7 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
     """Train as the job says and answer its test rows. Seconds are of all threads together, bytes peaks of this process.
 
     Args:
-        job: task, seed, and settings on top of `COMMON`; without `answers`, no test row is answered.
+        job: task, seed, and every setting that is not at its default; without `answers`, no test row is answered.
         data: folder of the open files.
     """
     from tunesmith import api
@@ -61,24 +68,27 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
     name, reading = TASKS[job["task"]]
     # the time of the processor: a machine that does something else besides makes no step slower
     watch = Watch(clock=time.process_time)
-    plans, validation = list[Plan](), list[tuple[int, float]]()
+    plans, validation, passes = list[Plan](), list[tuple[int, float]](), 0.0
     peaks = {"start": 0, "train": 0}  # when everything is loaded, and after the last step: pictures are drawn later
 
     def observe(event: Event) -> None:
+        nonlocal passes
         if event.kind in peaks:
             peaks[event.kind] = peak_bytes()
         if event.kind == "start":
             watch.start()
         elif event.kind == "train":
             watch.step(int(event.values["tokens"] or 0))
+            passes = float(event.values["epoch"] or 0.0)
         elif event.kind == "eval":
             validation.append((event.step, float(event.values["validation_loss"] or 0.0)))
             watch.start()  # validating is no part of a step
 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         run = Path(folder) / "run"
-        place = {"data.path": str(data / name), "output_dir": str(run), "seed": job["seed"]}
-        config = load_config(overrides={**COMMON, **reading, **job["settings"], **place})
+        file = SAMPLES / name if (SAMPLES / name).is_file() else data / name
+        place = {"data.path": str(file), "output_dir": str(run), "seed": job["seed"]}
+        config = load_config(overrides={**reading, **job["settings"], **place})
         api.train(config, announce=plans.append, observers=[observe])
         scores = tuned_scores(run) if job["answers"] else {}
     return {
@@ -89,6 +99,8 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
         "tokens": sum(watch.step_tokens),
         "trainable": plans[0].trainable,
         "parameters": plans[0].parameters,
+        "passes": passes,
+        "cpu_seconds": sum(watch.step_seconds),
         "step_cpu_seconds": median(watch.step_seconds[_FIRST_STEPS:]),
         "loaded_bytes": peaks["start"],
         "peak_bytes": peaks["train"],

@@ -8,7 +8,7 @@ import pytest
 
 from bench import schedules, schedules_report
 from bench.pages import is_picture_of, write_picture
-from bench.tuning import COMMON, TASKS
+from bench.tuning import COMMON
 from tunesmith.config import load_config
 from tunesmith.train import resolve
 
@@ -65,9 +65,9 @@ def test_all_schedules_have_the_same_peak_and_warm_up_alike() -> None:
 
 
 def test_every_run_of_a_seed_differs_in_the_schedule_alone() -> None:
-    peaks = {task: dict.fromkeys(schedules.schedules(1.0), (0.002,)) for task in TASKS}
+    peaks = {task: dict.fromkeys(schedules.schedules(1.0), (0.002,)) for task in schedules.COMPARED}
     jobs = list(schedules.jobs(peaks, 3, answers=True))
-    assert len(jobs) == 4 * len(TASKS)
+    assert len(jobs) == 4 * len(schedules.COMPARED)
     assert {(job["seed"], job["answers"]) for job in jobs} == {(3, True)}
     shared = [{key: job["settings"][key] for key in schedules.SETTINGS} for job in jobs]
     assert shared == [dict(schedules.SETTINGS)] * len(jobs)

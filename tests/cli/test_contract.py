@@ -399,3 +399,17 @@ def test_columns_of_no_width_hide_nothing(cli, api, done, home: Path, monkeypatc
     monkeypatch.setenv("COLUMNS", "0")
     assert cli("runs").out == wanted
     assert b"done" in in_terminal("runs", COLUMNS="0")
+
+
+@pytest.mark.parametrize(("chosen", "spins"), [({}, "2000"), ({"OMP_WAIT_POLICY": "active"}, None)], ids=["", "chosen"])
+def test_threads_that_wait_let_other_programs_on(
+    chosen: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that wait for one another made training ten times as slow beside one other program."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
