@@ -48,8 +48,8 @@ from tunesmith.errors import ResourceError, SettingsError, Stopped, Terminated, 
 from tunesmith.runs import is_writer
 
 TRACE = "TUNESMITH_TRACE"
-# How often a thread of torch on Linux (libgomp) looks again before it sleeps: a step of the built-in model was as fast as
-# with libgomp's own 300,000 on two quiet cores, and 18 times as fast where another program held one.
+# How often a thread of torch on Linux (libgomp) looks again before it sleeps. A step of the built-in model was as fast
+# as with libgomp's own 300,000 on two quiet cores, and 18 times as fast where another program held one.
 _SPINS = "2000"
 # What is wrong with a path that is no path of anything.
 _WRONG_NAMES = {
