@@ -13,10 +13,8 @@ stopped has measured all settings equally often. Writes bench/defaults.json and 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -24,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.defaults_report import REPORT, tables
-from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
-from bench.tuning import TASKS
+from bench.ledger import PACKAGE, WORK, Found, Ledger, code_digest
+from bench.tuning import TASKS, measured_once
 
 COMPARED = ("sample FAQ", "azure support", "banking77, 600 rows", "sms spam, 400 rows", "mental health FAQ")
 # name -> what is not at its default
@@ -58,16 +56,12 @@ def measured(job: dict[str, Any], data: Path, ledger: Ledger, threads: int) -> d
     Raises:
         SystemExit: the run failed.
     """
+
+    def told(found: Found) -> str:
+        return f"{found['scores']} in {found['cpu_seconds']:.0f} s"
+
     what = f"{job['task']}, {job['name']}, seed {job['seed']}"
-    found = ledger.find(job)
-    if found is None:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            words = [json.dumps(job), str(data)]
-            found = measured_apart("bench.tuning", words, Path(folder), OMP_NUM_THREADS=str(threads))
-        if "error" in found:
-            raise SystemExit(f"{what}: {found['error']}")
-        ledger.add(job, found)
-        print(f"{what}: {found['scores']} in {found['cpu_seconds']:.0f} s", file=sys.stderr, flush=True)
+    found = measured_once(job, what, data, ledger, threads=threads, told=told)
     return {key: job[key] for key in ("task", "name", "seed")} | {key: found[key] for key in _KEPT}
 
 

@@ -11,9 +11,7 @@ Writes bench/methods.json, docs/methods.png and the table of docs/methods.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -21,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
+from bench.ledger import PACKAGE, WORK, Found, Ledger, code_digest
 from bench.methods_report import REPORT
-from bench.tuning import COMMON, TASKS
+from bench.tuning import COMMON, TASKS, measured_once
 from tunesmith.config import METHODS
 
 TASK = "home orders"
@@ -50,18 +48,13 @@ def measured(job: dict[str, Any], data: Path, ledger: Ledger, threads: int) -> d
     Raises:
         SystemExit: the run failed.
     """
-    name, seed = job["settings"]["method.name"], job["seed"]
-    found = ledger.find(job)
-    if found is None:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            words = [json.dumps(job), str(data)]
-            found = measured_apart("bench.tuning", words, Path(folder), OMP_NUM_THREADS=str(threads))
-        if "error" in found:
-            raise SystemExit(f"{name}, seed {seed}: {found['error']}")
-        ledger.add(job, found)
+
+    def told(found: Found) -> str:
         loss, step = found["validation"][-1][1], found["step_cpu_seconds"]
-        peak = found["peak_bytes"] / 2**20
-        print(f"{name}, seed {seed}: loss {loss:.3f}, {step:.3f} s a step, {peak:.0f} MiB", file=sys.stderr, flush=True)
+        return f"loss {loss:.3f}, {step:.3f} s a step, {found['peak_bytes'] / 2**20:.0f} MiB"
+
+    name, seed = job["settings"]["method.name"], job["seed"]
+    found = measured_once(job, f"{name}, seed {seed}", data, ledger, threads=threads, told=told)
     return {"method": name, "seed": seed} | found
 
 

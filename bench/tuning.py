@@ -10,12 +10,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.ledger import ROOT, Found
+from bench.ledger import ROOT, Found, Ledger, measured_apart
 from bench.watch import Watch, peak_bytes
 
 SAMPLES = ROOT / "examples"
@@ -105,6 +105,26 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
         "loaded_bytes": peaks["start"],
         "peak_bytes": peaks["train"],
     }
+
+
+def measured_once(
+    job: dict[str, Any], what: str, data: Path, ledger: Ledger, *, threads: int, told: Callable[[Found], str]
+) -> Found:
+    """What `measure` finds for a job in a process of its own, now or before; `told` says it on standard error.
+
+    Raises:
+        SystemExit: the run failed; `what` names it.
+    """
+    found = ledger.find(job)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        words = [json.dumps(job), str(data)]
+        found = measured_apart("bench.tuning", words, Path(folder), OMP_NUM_THREADS=str(threads))
+    if "error" in found:
+        raise SystemExit(f"{what}: {found['error']}")
+    print(f"{what}: {told(found)}", file=sys.stderr, flush=True)
+    return ledger.add(job, found)
 
 
 def tuned_scores(run: Path) -> dict[str, float]:

@@ -65,7 +65,7 @@ def test_what_the_page_says() -> None:
 
 def test_a_failed_run_ends_it_and_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     answers = [{"error": "RuntimeError: no room"}, run("lora", "sample FAQ", 1, 0.5)]
-    monkeypatch.setattr(defaults, "measured_apart", lambda *words, **more: answers.pop(0))
+    monkeypatch.setattr(tuning, "measured_apart", lambda *words, **more: answers.pop(0))
     ledger = defaults.Ledger(tmp_path / "log.jsonl", "code")
     job = next(defaults.jobs(options(settings=["lora"])))
     with pytest.raises(SystemExit, match="sample FAQ, lora, seed 1: RuntimeError: no room"):

@@ -47,7 +47,7 @@ def test_what_the_page_says() -> None:
 
 def test_a_failed_run_ends_it_and_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     answers = [{"error": "RuntimeError: no room"}, {**run("lora", 1, 1.0, 1)}]
-    monkeypatch.setattr(methods, "measured_apart", lambda *words, **more: answers.pop(0))
+    monkeypatch.setattr(tuning, "measured_apart", lambda *words, **more: answers.pop(0))
     ledger = methods.Ledger(tmp_path / "log.jsonl", "code")
     job = next(methods.jobs(["lora"], [1]))
     with pytest.raises(SystemExit, match="lora, seed 1: RuntimeError: no room"):
