@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tunesmith.config import METHODS, MethodConfig, RunConfig, load_config
 from tunesmith.data import ReplayBuffer
 from tunesmith.errors import ResourceError, SettingsError
-from tunesmith.model import load_trained
+from tunesmith.model import load_trained, memory_errors
 from tunesmith.runs import Run, atomic_write, file_sha256
 from tunesmith.train.device import Processes
 from tunesmith.train.ewc import Ewc, diagonal_fisher, read_fisher
@@ -166,6 +166,9 @@ class Past:
         """Elastic weight consolidation around the model's weights as they are now; None at strength 0.
 
         The Fisher information is read from the run that is resumed, or estimated.
+
+        Raises:
+            ResourceError: the memory does not hold it.
         """
         strength, file = config.continual.ewc_lambda, run.path / _FISHER
         if not strength:
@@ -174,7 +177,8 @@ class Past:
             return Ewc(model, read_fisher(file.read_bytes()), strength=strength)
         draw = torch.Generator().manual_seed(config.seed)
         chosen = torch.randperm(len(rows), generator=draw)[: config.continual.fisher_rows].tolist()
-        with autocast():
+        fix = "lower data.max_length, or leave continual.ewc_lambda out; continual.replay_share takes no memory"
+        with autocast(), memory_errors("the Fisher information of the old rows", fix=fix):
             fisher = diagonal_fisher(model, [rows[index] for index in chosen], seed=config.seed, processes=processes)
         return Ewc(model, fisher, strength=strength)
 

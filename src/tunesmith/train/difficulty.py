@@ -19,6 +19,7 @@ from tunesmith.model import packing, token_nll
 from tunesmith.runs import Run, atomic_write
 from tunesmith.train.budget import MicroBatches, within_memory
 from tunesmith.train.device import Processes
+from tunesmith.train.signals import PutOff
 from tunesmith.types import Encoded
 
 LOSSES_FILE = "row_losses.json"
@@ -75,13 +76,17 @@ def row_losses(
     sizes: MicroBatches,
     autocast: Callable[[], AbstractContextManager[object]],
     processes: Processes,
+    put_off: Callable[[], bool] = lambda: False,
 ) -> list[float]:
     """Loss of every row in nats per supervised token, as the model is now, without dropout.
 
     Several processes take a share of the rows each. A loss that is not finite counts as hardest of all.
 
+    Args:
+        put_off: asked before every pass.
+
     Raises:
-        ResourceError: a single row does not fit into memory.
+        PutOff: on all processes, when one was told so. ResourceError: a single row does not fit into memory.
     """
     device = next(model.parameters()).device
     own = processes.share([len(row) for row in rows])
@@ -89,17 +94,21 @@ def row_losses(
     def measure() -> list[float]:
         sums = [0.0] * len(rows)
         for group in groups(rows, rows=own, tokens=sizes.limit):
+            if put_off():
+                return [*sums, 1.0]
             with autocast():
                 nll = token_nll(model, collate([rows[index] for index in group], device)).double()
             for index, tokens in zip(group, nll.split([len(rows[index]) for index in group]), strict=True):
                 sums[index] = tokens.sum().item() / rows[index].target_tokens
-        return sums
+        return [*sums, 0.0]
 
     was_training = model.training
     model.eval()
     with packing(model), torch.no_grad():
-        found = processes.total(within_memory(sizes, measure, halved=lambda: None, processes=processes))
+        *found, told = processes.total(within_memory(sizes, measure, halved=lambda: None, processes=processes))
     model.train(was_training)
+    if told:
+        raise PutOff
     # JSON has no NaN, and a row that the model cannot even score is no easy one
     most = torch.finfo(torch.float64).max
     return [value if math.isfinite(value) else most for value in found]

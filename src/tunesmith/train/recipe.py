@@ -36,7 +36,8 @@ from tunesmith.train.continual import Past, keep_fisher, keep_rows
 from tunesmith.train.device import Processes
 from tunesmith.train.difficulty import curriculum_of, row_losses, stored_losses
 from tunesmith.train.observe import Observer
-from tunesmith.train.outcome import MeanNll, Plan, TrainResult
+from tunesmith.train.outcome import MeanNll, Plan, TrainResult, stopped
+from tunesmith.train.signals import PutOff
 from tunesmith.train.tasks import task_plans
 from tunesmith.train.trainer import Start, Trainer, started
 from tunesmith.types import Encoded, Finding
@@ -253,17 +254,32 @@ def _announced(ready: _Ready, trainer: Trainer) -> Plan:
 
 
 def _paced(ready: _Ready, trainer: Trainer) -> StepPlan:
-    """The plan, with the easy rows first where that is asked for."""
+    """The plan, with the easy rows first where that is asked for.
+
+    Raises:
+        Stopped: a signal asked for it while they were ranked; the run can be resumed.
+    """
     if ready.config.train.order != "curriculum":
         return ready.plan
     rows, settings, processes = ready.ids.rows, trainer.settings, trainer.processes
 
     def losses_before() -> list[float]:
         sizes = MicroBatches(settings.tokens_per_batch, longest=max(map(len, rows)))
-        measure = partial(row_losses, ready.model, rows, sizes=sizes, autocast=settings.autocast, processes=processes)
+        measure = partial(
+            row_losses,
+            *(ready.model, rows),
+            sizes=sizes,
+            autocast=settings.autocast,
+            processes=processes,
+            put_off=lambda: trainer.stop.is_asked,
+        )
         return stored_losses(trainer.run, rows, measure, base=ready.base.revision, processes=processes)
 
-    return ready.plan.paced(curriculum_of(ready.config.train, rows, losses_before))
+    try:
+        return ready.plan.paced(curriculum_of(ready.config.train, rows, losses_before))
+    except PutOff:
+        state, message = TrainingState(trainer.checkpoints.latest_step()), "stopped while the rows were ranked by loss"
+        raise stopped(trainer.run, state, message, trainer.stop, processes) from None
 
 
 def _finish(run: Run, ready: _Ready, state: TrainingState) -> None:
