@@ -84,6 +84,16 @@ DETAILS = frozenset(
     | {"beschreibung", "nachricht", "mensaje", "descripcion", "corps"}
 )
 
+# Before the letter or number of a choice, "Option A", and on a list of them; then of the column with the right one.
+CHOICES = frozenset(
+    {"option", "choice", "answer", "ans", "alternative", "antwort", "auswahl", "antwortmoglichkeit", "opcion", "opcao"}
+    | {"opzione", "choix", "proposition", "reponse", "respuesta", "risposta", "resposta", "选项", "選項", "選択肢"}
+)
+RIGHT = frozenset(
+    {"correct", "key", "right", "answer", "gold", "label", "target", "richtig", "correcta", "correcte", "correto"}
+    | {"corretta", "bonne", "solution"}
+)
+
 ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
 PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"
 _PREFERENCE_STEP = 0.002  # between a name and the next one in its list

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunesmith.config import DataConfig, RunConfig, SplitConfig
+from tunesmith.data.choices import unfold_choices
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
@@ -180,7 +181,7 @@ def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | No
     table = read(config, path, side=side)
     if like and set(like.values()) <= set(table.columns):
         config = config.model_copy(update={"columns": dict(like)})
-    table = gather(table, config)
+    table = unfold_choices(gather(table, config), config)
     detection = detect_columns(table, config)
     part = _Part(side, table, detection, 0, [], findings=[*table.findings, *detection.findings])
     records = [record for record in table.records if record.sheet in detection.by_sheet]

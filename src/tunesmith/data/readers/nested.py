@@ -10,6 +10,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from tunesmith.data.choices import with_choices
 from tunesmith.data.names import is_known_name, name_weight
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
@@ -263,7 +264,7 @@ def _unfold_choices(item: Mapping[str, Any]) -> dict[str, Any]:
     choices = _choices(item) or []
     rest = {name: value for name, value in item.items() if name not in {"question", "question_stem", "choices"}}
     return {
-        "question": "\n".join([cell_text(stem), *(f"{letter}. {text}" for letter, text in choices)]),
+        "question": with_choices(cell_text(stem), choices),
         "answer": dict(choices).get(cell_text(item["answerKey"]), ""),
         **rest,
     }
