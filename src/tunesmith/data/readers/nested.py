@@ -6,12 +6,14 @@ Works on parsed values; knows nothing of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any
 
 from tunesmith.data.choices import with_choices
 from tunesmith.data.names import is_known_name, name_weight
+from tunesmith.data.readers.chatgpt import is_chatgpt, unfold_chatgpt
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
@@ -45,13 +47,17 @@ def items_of(value: object) -> Items:
             return _unfold_squad(value)
         if value and all(map(is_list_of_cells, value)):
             return _named_cells(value)
-        return value if any(map(is_pair, _dicts(value))) else list(_gather(value, {})) or value
+        return (
+            value
+            if any(is_pair(item) or is_chatgpt(item) for item in _dicts(value))
+            else list(_gather(value, {})) or value
+        )
     if not isinstance(value, dict) or not value:
         raise DataError(
             f"the JSON holds {_kind(value)}, not rows",
             fix='write an array of objects: [{"question": .., "answer": ..}]',
         )
-    if any(isinstance(value.get(key), list) for key in _CHAT_KEYS):
+    if any(isinstance(value.get(key), list) for key in _CHAT_KEYS) or is_chatgpt(value):
         return [value]
     for form in (_wrapped, _columns, _keyed):
         items = form(value)
@@ -157,16 +163,16 @@ def records_of(path: str, items: Iterable[tuple[int, Mapping[str, Any]]]) -> tup
     records: list[Record] = []
     of_form: dict[str, int] = {}
     for number, item in items:
-        form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(item)), None)
+        form = next((name for name, form in ITEM_FORMS.items() if form.matches(item)), None)
         if form is not None:
             of_form[form] = of_form.get(form, 0) + 1
         try:
-            rows = _each_answer(ITEM_FORMS[form][1](item) if form else _laid_flat(item))
+            rows = _each_answer(ITEM_FORMS[form].unfold(item) if form else _laid_flat(item))
         except DataError as error:
             raise DataError(f"{path}, row {number}: {error.message}", cause=error.cause, fix=error.fix) from error
         records += (Record(number, {str(name): keep_nested(value) for name, value in row.items()}) for row in rows)
     return tuple(records), [
-        Finding("note", "flattened", f"{count} rows are {form}: choices went into the question, answers are their text")
+        Finding("note", "flattened", f"{count} rows are {form}: {ITEM_FORMS[form].told}")
         for form, count in of_form.items()
     ]
 
@@ -270,9 +276,22 @@ def _unfold_choices(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# name -> does an item have this form, and the item laid flat
-ITEM_FORMS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
-    "multiple choice": (_is_multiple_choice, _unfold_choices),
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A well-known nesting of one row: whether an item has it, the item laid flat, and what that did to it."""
+
+    matches: Callable[[Mapping[str, Any]], bool]
+    unfold: Callable[[Mapping[str, Any]], dict[str, Any]]
+    told: str
+
+
+ITEM_FORMS: Mapping[str, _Form] = {
+    "multiple choice": _Form(
+        _is_multiple_choice, _unfold_choices, "choices went into the question, answers are their text"
+    ),
+    "conversations of ChatGPT": _Form(
+        is_chatgpt, unfold_chatgpt, "of each the branch that was seen last, without tools, hidden messages and pictures"
+    ),
 }
 
 
