@@ -94,6 +94,10 @@ def named(*names: str) -> Table:
         (["prompt", "answer"], "prompt", {"prompt": "prompt", "completion": "answer"}),
         (["input", "output"], "prompt", {"prompt": "input", "completion": "output"}),
         (["prompt", "chosen", "rejected"], "prompt", {"prompt": "prompt", "completion": "chosen"}),
+        (["id", "source", "target"], "prompt", {"prompt": "source", "completion": "target"}),
+        (["Article", "Highlights", "Source"], "prompt", {"prompt": "Article", "completion": "Highlights"}),
+        (["Question", "Answer", "Source"], "qa", {"question": "Question", "answer": "Answer"}),
+        (["document", "source"], "text", {"text": "document"}),
         (["text", "url", "timestamp"], "text", {"text": "text"}),
         (["title", "text"], "text", {"text": "text"}),
     ],
@@ -156,6 +160,11 @@ def test_the_text_of_a_label_is_the_one_that_people_wrote() -> None:
     assert detect_columns(table, DataConfig()).columns["text"] == "said_by_user"
     table = labelled("said", "intent", original=marked)
     assert detect_columns(table, DataConfig()).columns["text"] == "said"
+
+
+def test_where_a_text_is_from_is_no_prompt_of_its_label() -> None:
+    columns = {"text": QUESTIONS * 5, "source": ["web", "mail"] * 10, "target": ["good", "bad", "good", "bad"] * 5}
+    assert detect_columns(table_of(columns), DataConfig()).columns == {"text": "text", "label": "target"}
 
 
 def test_a_column_called_target_with_sentences_is_no_label() -> None:

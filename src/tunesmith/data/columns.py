@@ -15,7 +15,7 @@ from tunesmith.data.clean import is_blank
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts
 from tunesmith.data.left_out import left_out
-from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
+from tunesmith.data.names import BESIDE, DETAILS, HEADINGS, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Finding, Record
@@ -235,8 +235,9 @@ def _by_name(
     parts: Sequence[str], facts: Mapping[str, ColumnFacts], taken: Mapping[str, str]
 ) -> list[tuple[str, str, float]]:
     """(part, column, weight), surest first, each part and column once."""
+    beside = _side_by_side(facts)
     ranked = sorted(
-        ((_weight(part, fact), part, name) for part in parts for name, fact in facts.items()),
+        ((beside.get((part, name), _weight(part, fact)), part, name) for part in parts for name, fact in facts.items()),
         key=lambda item: -item[0],
     )
     chosen: dict[str, tuple[str, float]] = {}
@@ -258,6 +259,18 @@ def _weight(part: str, fact: ColumnFacts) -> float:
     if part in {"context", "system", "input"} and fact.kind == "empty":
         return 0.0
     return name_weight(fact.name, part) * (0.9 if fact.kind == "empty" else 1.0)
+
+
+def _side_by_side(facts: Mapping[str, ColumnFacts]) -> dict[tuple[str, str], float]:
+    """(part, column) -> weight, of columns of texts that are a prompt and its completion beside each other only."""
+    texts = [name for name, fact in facts.items() if fact.kind == "text" and not fact.is_code and not fact.is_class]
+    by_name = {normalise_name(name): name for name in texts}
+    return {
+        (part, by_name[name]): _SETTLED
+        for pair in BESIDE
+        if set(pair) <= by_name.keys()
+        for part, name in zip(("prompt", "completion"), pair, strict=True)
+    }
 
 
 def _class_likeness(fact: ColumnFacts, rows: int) -> float:

@@ -84,6 +84,12 @@ DETAILS = frozenset(
     | {"beschreibung", "nachricht", "mensaje", "descripcion", "corps"}
 )
 
+# A prompt and its completion where they stand side by side, in translations and summaries: "Source" alone says where a
+# text is from, and a document alone is a text.
+BESIDE = (
+    ("source", "target"), ("src", "tgt"), ("source text", "target text"), ("document", "summary"),
+    ("article", "summary"), ("article", "highlight"), ("dialogue", "summary"),
+)  # fmt: skip
 # Before the letter or number of a choice, "Option A", and on a list of them; then of the column with the right one.
 CHOICES = frozenset(
     {"option", "choice", "answer", "ans", "alternative", "antwort", "auswahl", "antwortmoglichkeit", "opcion", "opcao"}
