@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from tunesmith.data.facts import is_code
@@ -19,6 +20,7 @@ _SAMPLED_ROWS = 200
 _LONGEST_HEADING = 60  # characters
 _MOST_WORDS = 6
 _LONGEST_SENTENCE = 200  # characters of a heading that asks, as in a form
+_YEAR = re.compile(r"(19|20)\d\d")
 _FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
 # words for a missing value
 _NOTHING = frozenset({"n/a", "na", "none", "null", "nil", "nan", "unknown", "unbekannt", "tbd", "k.a."})
@@ -43,9 +45,9 @@ def find_header(rows: Sequence[Cells]) -> Header:
     """The row that names the columns: blank rows and titles above it are passed over.
 
     Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table that looks like
-    headings: short, all different, no numbers, no sentences, nothing that comes again below; or sentences, as forms
-    have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As of:"
-    with a date: a table without a header begins with a row that is data.
+    headings: short, all different, no numbers but years, no sentences, nothing that comes again below; or sentences, as
+    forms have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As
+    of:" with a date: a table without a header begins with a row that is data.
     """
     filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
     if not filled:
@@ -119,13 +121,23 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
         return False
     # "ok?" is a heading among several; among few columns it is more likely a question
     asks = {heading for heading in headings.values() if len(headings) > 2 and re.fullmatch(r"\w+\?", heading)}
-    is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in asks)
+    other = asks | _years(headings, below)
+    is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in other)
     if not is_short and not _stand_over_values(headings, below):
         return False
     if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
         ((column, heading),) = headings.items()
         return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
     return True
+
+
+def _years(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> set[str]:
+    """Headings that are years, "Price | 2023 | 2024": two at least, evenly spaced, beside a word, over no years."""
+    years = {column: int(heading) for column, heading in headings.items() if _YEAR.fullmatch(heading)}
+    steps = {second - first for first, second in pairwise(years.values())}
+    cells = [cell for column in years for cell in below[column]]
+    is_data = 2 * sum(bool(_YEAR.fullmatch(cell)) for cell in cells) > len(cells)
+    return set(map(str, years.values())) if len(steps) == 1 and len(years) < len(headings) and not is_data else set()
 
 
 def _stand_over_values(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> bool:
