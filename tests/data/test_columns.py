@@ -213,7 +213,7 @@ def test_a_completion_of_turns_ends_the_conversation() -> None:
 
 
 def test_a_context_is_no_answer() -> None:
-    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "answers": [[1], [2], [3], [4]]}
+    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "spans": [[1], [2], [3], [4]]}
     with pytest.raises(DataError, match="cannot tell which columns"):
         detect_columns(table_of(columns), DataConfig(shape="qa"))
 

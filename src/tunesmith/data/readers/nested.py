@@ -5,6 +5,7 @@ Works on parsed values; knows nothing of files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +13,7 @@ from math import prod
 from typing import Any
 
 from tunesmith.data.choices import with_choices
-from tunesmith.data.names import is_known_name, name_weight
+from tunesmith.data.names import ORDINARY_WEIGHT, is_known_name, name_weight
 from tunesmith.data.readers.chatgpt import is_chatgpt, unfold_chatgpt
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
@@ -22,6 +23,13 @@ _CHAT_KEYS = ("messages", "conversations")
 _MOST_PAIRS = 2_000  # of one object; an intent has tens of each
 _ASKING = ("question", "instruction", "prompt")
 _ANSWERING = ("answer", "output", "completion")
+_TEXT_KEYS = (
+    "text",
+    "answer",
+    "value",
+    "body",
+)  # of an object that holds the text of an answer, with what is known of it
+_LANGUAGE = re.compile(r"[a-z]{2}([-_]\w{2,4})?")
 
 Items = list[Any]
 
@@ -205,14 +213,33 @@ def _each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Objects inside an object as columns "outer.inner", but for the turns of a chat."""
+    """Objects inside an object as columns "outer.inner", but for the turns of a chat and records to answer with.
+
+    {"answer": {"text": "Here.", "score": 1}} -> {"answer.text": "Here.", "answer.score": 1}
+    {"answer": [{"text": "Here."}, {"text": "There."}]} -> {"answer": ["Here.", "There."]}
+    {"output": {"name": "Ann", "age": 30}} stays: it is learnt as JSON.
+    """
     flat: dict[str, Any] = {}
     for key, value in item.items():
-        if isinstance(value, dict) and value and not ({"role", "from"} & set(value)):
+        answers = any(name_weight(str(key), part) > ORDINARY_WEIGHT for part in _ANSWERING)
+        is_turn = isinstance(value, dict) and bool({"role", "from"} & set(value))
+        if isinstance(value, dict) and value and not is_turn and not (answers and _is_record(value)):
             flat.update({f"{key}.{inner}": part for inner, part in _laid_flat(value).items()})
         else:
-            flat[key] = value
+            flat[key] = (_texts(value) or value) if answers else value
     return flat
+
+
+def _is_record(value: Mapping[str, Any]) -> bool:
+    """Whether an object is an answer as a whole: it neither holds its text nor one in each of several languages."""
+    return not any(key in value for key in _TEXT_KEYS) and not all(_LANGUAGE.fullmatch(str(key)) for key in value)
+
+
+def _texts(value: object) -> list[str]:
+    """Of a list of objects that each hold a text, the texts."""
+    found = [next((item[key] for key in _TEXT_KEYS if isinstance(item.get(key), str)), None) for item in _dicts(value)]
+    texts = [text for text in found if text is not None]
+    return texts if isinstance(value, list) and len(texts) == len(value) else []
 
 
 def _is_squad_article(value: object) -> bool:
