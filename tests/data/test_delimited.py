@@ -200,6 +200,39 @@ def test_rows_above_a_table_without_a_header_are_told() -> None:
     assert table.rows_read == 2
 
 
+QUESTIONS = "Question,Answer\nWho?,We.\nWhere?,Here.\n,\n"
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "Item,Price\npaper,3 euros\nink,4 euros\nglue,5 euros\n",
+        "Prices,\nItem,Price\npaper,3\nink,4\nglue,5\n",
+        "Frage,Antwort\nWer?,Wir.\n",
+    ],
+)
+def test_another_table_below_is_told(below: str) -> None:
+    table = parse(QUESTIONS + below)
+    (told,) = table.findings
+    assert (told.level, told.code, told.rows) == ("warning", "tables_below", (6 if "Prices" in below else 5,))
+    assert f"row {told.rows[0]} looks like" in told.message
+    assert "(and 1 more)" in parse(QUESTIONS + below + ",\n" + below).findings[0].message
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "Shipping,\nHow long?,Three days.\nHow much?,5 euros.\n",
+        "Opening hours,every day\nAddress,Main street\n",
+        "Opening hours,9 to 5\nPhone,555\nFax,556\nRoom,7\n",
+        "Question,Answer\nWhat?,It.\n",
+        "Frage,Antwort\n",
+    ],
+)
+def test_rows_after_a_blank_one_are_no_other_table(below: str) -> None:
+    assert parse(QUESTIONS + below).findings == ()
+
+
 def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:
     """Known but unspecific names below the first row are data: a vocabulary list, for one."""
     table = parse("Wort,Word\nTitel,title\nsubject,message\n")
