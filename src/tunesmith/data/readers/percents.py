@@ -58,7 +58,7 @@ class PercentStyles:
         self._cell_styles: int | None = None
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        """An element begins; `name` is without its prefix."""
+        """An element begins; `name` is without its prefix. Formats come first, the styles of cells after all others."""
         if name == "numFmt":
             self._codes[attributes.get("numFmtId", "")] = attributes.get("formatCode", "")
         elif name == "cellXfs":
@@ -68,8 +68,3 @@ class PercentStyles:
             if percent is not None:
                 self.found[str(self._cell_styles)] = percent
             self._cell_styles += 1
-
-    def end(self, name: str) -> None:
-        """An element ends."""
-        if name == "cellXfs":
-            self._cell_styles = None

@@ -140,10 +140,10 @@ class _SheetExtent:
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
         local = name.rpartition(":")[2]
         self.marker.start(local, attributes)
-        self._styles.start(local, attributes)
         pattern = {"c": _CELL, "row": _ROW}.get(local)
         reference = attributes.get("r")
         if pattern is None or reference is None:
+            self._styles.start(local, attributes)
             return
         match = pattern.fullmatch(reference)
         if match is None:
@@ -156,9 +156,7 @@ class _SheetExtent:
             self.marker.shows_percent(row, column, percent)
 
     def _end(self, name: str) -> None:
-        local = name.rpartition(":")[2]
-        self.marker.end(local)
-        self._styles.end(local)
+        self.marker.end(name.rpartition(":")[2])
 
     def _doctype(self, *_: object) -> None:
         raise _Malformed("it declares a document type, which workbooks never do")
