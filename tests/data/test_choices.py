@@ -62,9 +62,15 @@ def test_numbers_count_from_what_the_answers_or_headings_begin_with(
 
 
 def test_choices_that_are_numbers_are_named_by_themselves() -> None:
-    rows = [[f"{number} + 1?", number, number + 1, number + 2, number + 1] for number in range(3)]
-    table = unfold_choices(table_of(["Question", "A", "B", "C", "Answer"], rows), DataConfig())
-    assert pairs(table)[0] == ("0 + 1?\nA. 0\nB. 1\nC. 2", "1")
+    said = [1, 3, 2, 1, 1, 3, 2, 3, 2, "o"]  # with a slip
+    table = unfold_choices(
+        table_of(
+            ["Question", "A", "B", "C", "Answer"], [[f"Which? {n}", 3, 1, 2, text] for n, text in enumerate(said)]
+        ),
+        DataConfig(),
+    )
+    assert pairs(table)[0] == ("Which? 0\nA. 3\nB. 1\nC. 2", "1")
+    assert [answer for _, answer in pairs(table)] == [str(text) for text in said]
 
 
 @pytest.mark.parametrize("marked", ["A) red", "(A) red", "A. red", "red"])
@@ -92,7 +98,8 @@ def test_rows_with_fewer_choices_and_slips() -> None:
 def test_other_tables_stay_as_they_are() -> None:
     written = asked(["It is red.", "It is blue.", "None of them."])
     uncounted = asked(["1", "2", "2"])  # of three choices that are called by letters: from 0 or from 1
-    for table in (written, uncounted, table_of(["Question", "Answer"], [["Which?", "A"]])):
+    draft = table_of(["Question", "Answer 1", "Answer 2", "Answer"], [["Which?", "Red.", "Blue.", "Red."]] * 3)
+    for table in (written, uncounted, draft, table_of(["Question", "Answer"], [["Which?", "A"]])):
         assert unfold_choices(table, DataConfig()) is table
     table = asked(["A", "B", "C"])
     assert unfold_choices(table, DataConfig(shape="text")) is table

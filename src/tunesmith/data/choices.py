@@ -65,7 +65,7 @@ def unfold_choices(table: Table, config: DataConfig) -> Table:
     said = [tidy(cell_text(row.cells.get(answer))) for row in rows]
     right = _right(said, [of_row[id(row)] for row in rows])
     unknown = [row for row, text, found in zip(rows, said, right, strict=True) if text and not found]
-    if len(unknown) > (1 - _MOST_NAMED) * sum(map(bool, said)) or not any(right):
+    if sum(map(bool, right)) < max(1, _MOST_NAMED * sum(map(bool, said))):
         return table
     asked = {
         id(row): with_choices(text, [choice for choice in of_row[id(row)] if choice.text]) if text else ""
@@ -150,16 +150,21 @@ def _question_column(rows: Sequence[Record], names: Sequence[str]) -> str | None
 
 
 def _right(said: Sequence[str], choices: Sequence[Sequence[_Choice]]) -> list[str | None]:
-    """The text of the choice that each answer names: by the text itself where all do, else by mark or place."""
-    by_text = [_of_text(text, given) for text, given in zip(said, choices, strict=True)]
-    if all(found for found, text in zip(by_text, said, strict=True) if text):
-        return by_text
+    """The text of the choice that each answer names: by mark or place, or by the text itself if as many do that.
+
+    Texts that are always the same choice are none: "Answer 1" beside "Answer" may be its draft.
+    """
     first = _first_number(said, choices)
-    return [_of_mark(text, given, first) or found for text, given, found in zip(said, choices, by_text, strict=True)]
+    by_mark = [_of_mark(text, given, first) for text, given in zip(said, choices, strict=True)]
+    by_text = [_of_text(text, given) for text, given in zip(said, choices, strict=True)]
+    if sum(map(bool, by_mark)) > sum(map(bool, by_text)):
+        return [named or (written and written.text) for named, written in zip(by_mark, by_text, strict=True)]
+    is_quiz = len({written.mark for written in by_text if written}) > 1
+    return [written.text if written and is_quiz else None for written in by_text]
 
 
-def _of_text(said: str, choices: Sequence[_Choice]) -> str | None:
-    return next((choice.text for choice in choices if said and choice.text.casefold() == said.casefold()), None)
+def _of_text(said: str, choices: Sequence[_Choice]) -> _Choice | None:
+    return next((choice for choice in choices if said and choice.text.casefold() == said.casefold()), None)
 
 
 def _first_number(said: Collection[str], choices: Sequence[Sequence[_Choice]]) -> int | None:
