@@ -161,6 +161,7 @@ def test_the_commented_file_holds_the_defaults(tmp_path: Path) -> None:
 
 def test_text_stays_text() -> None:
     config = load_config(overrides={"data.sheet": "2024-01-31", "name": "007", "data.columns": "{question: no}"})
+    assert load_config(overrides={"data.columns.answer": "2024"}).data.columns == {"answer": "2024"}
     assert (config.data.sheet, config.name) == ("2024-01-31", "007")
 
 

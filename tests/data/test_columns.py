@@ -94,6 +94,10 @@ def named(*names: str) -> Table:
         (["prompt", "answer"], "prompt", {"prompt": "prompt", "completion": "answer"}),
         (["input", "output"], "prompt", {"prompt": "input", "completion": "output"}),
         (["prompt", "chosen", "rejected"], "prompt", {"prompt": "prompt", "completion": "chosen"}),
+        (["id", "source", "target"], "prompt", {"prompt": "source", "completion": "target"}),
+        (["Article", "Highlights", "Source"], "prompt", {"prompt": "Article", "completion": "Highlights"}),
+        (["Question", "Answer", "Source"], "qa", {"question": "Question", "answer": "Answer"}),
+        (["document", "source"], "text", {"text": "document"}),
         (["text", "url", "timestamp"], "text", {"text": "text"}),
         (["title", "text"], "text", {"text": "text"}),
     ],
@@ -158,6 +162,11 @@ def test_the_text_of_a_label_is_the_one_that_people_wrote() -> None:
     assert detect_columns(table, DataConfig()).columns["text"] == "said"
 
 
+def test_where_a_text_is_from_is_no_prompt_of_its_label() -> None:
+    columns = {"text": QUESTIONS * 5, "source": ["web", "mail"] * 10, "target": ["good", "bad", "good", "bad"] * 5}
+    assert detect_columns(table_of(columns), DataConfig()).columns == {"text": "text", "label": "target"}
+
+
 def test_a_column_called_target_with_sentences_is_no_label() -> None:
     table = table_of({"text": [f"one {i}" for i in range(30)], "target": [f"a sentence number {i}" for i in range(30)]})
     assert detect_columns(table, DataConfig()).shape != "label"
@@ -204,7 +213,7 @@ def test_a_completion_of_turns_ends_the_conversation() -> None:
 
 
 def test_a_context_is_no_answer() -> None:
-    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "answers": [[1], [2], [3], [4]]}
+    columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "spans": [[1], [2], [3], [4]]}
     with pytest.raises(DataError, match="cannot tell which columns"):
         detect_columns(table_of(columns), DataConfig(shape="qa"))
 

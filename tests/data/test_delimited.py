@@ -177,6 +177,10 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
             "Time,What is your question?,What would you say?\n" + "3/1/24 9:05 AM,How do I pay?,Click Pay.\n" * 3,
             ("Time", "What is your question?", "What would you say?"),
         ),
+        ("Question,2023,2024\nWhat is paper?,12,13\nWhat is ink?,1999,8\n", ("Question", "2023", "2024")),
+        ("Item,2024,2022,2020\npaper,twelve,ten,nine\n", ("Item", "2024", "2022", "2020")),
+        ("Titanic,1997,1998\nAlien,1979,1980\n", ("column1", "column2", "column3")),
+        ("paper,2005,1912,2001\nink,17,3,4\n", ("column1", "column2", "column3", "column4")),
         ("n/a,Who is it?,It is me.\n" + "12,How do I pay?,Click Pay.\n" * 3, ("column1", "column2", "column3")),
     ],
 )
@@ -194,6 +198,39 @@ def test_rows_above_a_table_without_a_header_are_told() -> None:
     table = parse("Export of today,\nHow do I pay?,Click Pay.\nHow do I go?,Click Go.\n")
     assert [(finding.code, finding.rows) for finding in table.findings] == [("title_rows", (1,)), ("no_header", ())]
     assert table.rows_read == 2
+
+
+QUESTIONS = "Question,Answer\nWho?,We.\nWhere?,Here.\n,\n"
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "Item,Price\npaper,3 euros\nink,4 euros\nglue,5 euros\n",
+        "Prices,\nItem,Price\npaper,3\nink,4\nglue,5\n",
+        "Frage,Antwort\nWer?,Wir.\n",
+    ],
+)
+def test_another_table_below_is_told(below: str) -> None:
+    table = parse(QUESTIONS + below)
+    (told,) = table.findings
+    assert (told.level, told.code, told.rows) == ("warning", "tables_below", (6 if "Prices" in below else 5,))
+    assert f"row {told.rows[0]} looks like" in told.message
+    assert "(and 1 more)" in parse(QUESTIONS + below + ",\n" + below).findings[0].message
+
+
+@pytest.mark.parametrize(
+    "below",
+    [
+        "Shipping,\nHow long?,Three days.\nHow much?,5 euros.\n",
+        "Opening hours,every day\nAddress,Main street\n",
+        "Opening hours,9 to 5\nPhone,555\nFax,556\nRoom,7\n",
+        "Question,Answer\nWhat?,It.\n",
+        "Frage,Antwort\n",
+    ],
+)
+def test_rows_after_a_blank_one_are_no_other_table(below: str) -> None:
+    assert parse(QUESTIONS + below).findings == ()
 
 
 def test_a_row_of_ordinary_words_is_no_header_further_down() -> None:

@@ -215,6 +215,40 @@ def test_multiple_choice_is_laid_flat(tmp_path: Path, item: dict[str, Any]) -> N
     assert [finding.code for finding in table.findings] == ["flattened"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "texts"),
+    [
+        ({"text": "Here.", "score": 1}, ["Here."]),
+        ([{"text": "Here.", "answer_start": 1}, {"text": "There."}], ["Here.", "There."]),
+        ({"text": ["Here.", "There."], "answer_start": [1, 2]}, ["Here.", "There."]),
+        ({"de": "Hier.", "en": "Here."}, ["Hier."]),  # one of them, and told
+        ({"name": "Ann", "age": 30}, ['{"name": "Ann", "age": 30}']),
+        ([{"name": "Änn"}, {"name": "Bo"}], ['[{"name": "Änn"}, {"name": "Bo"}]']),
+        ([{"text": "Here."}, {"name": "Bo"}], ['[{"text": "Here."}, {"name": "Bo"}]']),
+    ],
+)
+@pytest.mark.parametrize(("asking", "answering"), [("question", "answer"), ("input", "output")])
+def test_answers_that_are_objects(tmp_path: Path, answer: Any, texts: list[str], asking: str, answering: str) -> None:
+    """Those that hold texts are answers in words; others are learnt as JSON, which is told."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{asking: f"Who is {number}?", answering: answer} for number in range(4)]))
+    config = RunConfig()
+    config.data.path = str(path)
+    prepared = prepare(config)
+    assert sorted({row.answer for row in prepared.train}) == sorted(texts)
+    told = "json_answers" in {finding.code for finding in prepared.report.findings}
+    assert told == texts[0].startswith(("{", "["))
+
+
+def test_a_few_answers_that_are_objects_are_named(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.data.path = str(tmp_path / "a.json")
+    rows: list[dict[str, Any]] = [{"question": f"Who is {number}?", "answer": f"Ann {number}."} for number in range(9)]
+    Path(config.data.path).write_text(json.dumps([*rows, {"question": "Who?", "answer": [["Bo", 3]]}]))
+    (told,) = (one for one in prepare(config).report.findings if one.code == "json_answers")
+    assert (told.level, told.rows) == ("warning", (10,))
+
+
 def test_scalars_become_text_and_nested_values_stay(tmp_path: Path) -> None:
     row = {"a": 501, "b": 1.5, "c": True, "d": None, "e": "00501", "f": [1, {"g": 2}], "h": 12345678901234567890}
     assert cells(load(tmp_path, [row])) == [

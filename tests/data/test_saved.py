@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunesmith.config import DataConfig, load_config
+from tunesmith.config import DataConfig, RunConfig, load_config
 from tunesmith.data import prepare, prepare_rows, read
 from tunesmith.data.read import check_path
 from tunesmith.errors import DataError
@@ -143,6 +143,17 @@ def test_rows_to_measure_on_are_read_like_the_training_file(tmp_path: Path) -> N
     path.write_text("Frage,Antwort\nWo?,\n")
     with pytest.raises(DataError, match="no row to use for test"):
         prepare_rows(config, str(path), shape="qa", columns={"question": "Frage", "answer": "Antwort"})
+
+
+def test_columns_that_are_given_for_rows_to_measure_on_have_to_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("Frage,Andere Frage,Antwort\nWer?,Wer da?,Ich.\n")
+    trained = {"question": "Question", "answer": "Answer"}
+    found = prepare_rows(RunConfig(), str(path), shape="qa", columns=trained, given={"columns": {"question": "Frage"}})
+    assert [(row.question, row.answer) for row in found.test] == [("Wer?", "Ich.")]
+    with pytest.raises(DataError, match=r"no column 'Fraeg' .*did you mean 'Frage'") as refused:
+        prepare_rows(RunConfig(), str(path), shape="qa", columns=trained, given={"columns": {"question": "Fraeg"}})
+    assert refused.value.cause == "its columns are 'Frage', 'Andere Frage', 'Antwort'"
 
 
 def test_training_reads_a_folder(tmp_path: Path) -> None:

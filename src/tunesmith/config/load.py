@@ -213,7 +213,11 @@ def _key_lines(path: Path) -> dict[str, int]:
 
 def _parse_flag(name: str, text: str) -> object:
     """The value that typed text stands for. A setting that takes text gets it as typed: `--name 007` stays 007."""
-    setting = settings_by_name().get(canonical(name, text)[0])
+    own_name = canonical(name, text)[0]
+    setting = settings_by_name().get(own_name)
+    mapping = _mapping_of(own_name)
+    if mapping is not None and settings_by_name()[mapping].type == "dict of text":
+        return text
     nothing = text.strip().lower() in {"null", "none", "~"}
     if setting is not None and setting.type in {"text", "text | null"}:
         return None if nothing and "null" in setting.type else text
@@ -222,6 +226,11 @@ def _parse_flag(name: str, text: str) -> object:
     except yaml.YAMLError:
         return text
     return text if value is None and not nothing else value
+
+
+def _mapping_of(name: str) -> str | None:
+    """The setting that this is an entry of: data.columns, of data.columns.question."""
+    return next((each for each in MAPPINGS if name.startswith(f"{each}.")), None)
 
 
 def _flatten(name: str, value: object, origin: str, given_prefix: str | None = None) -> Iterator[_Value]:
@@ -262,7 +271,7 @@ def _build(values: list[_Value]) -> RunConfig:
     origins: dict[str, str] = {}
     for value in values:
         name = value.name
-        whole = next((each for each in MAPPINGS if name.startswith(f"{each}.")), None)
+        whole = _mapping_of(name)
         if whole is not None:
             part, mapping = whole.split(".")
             nested.setdefault(part, {}).setdefault(mapping, {})[name.removeprefix(f"{whole}.")] = value.value

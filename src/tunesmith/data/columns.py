@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
 from tunesmith.data.facts import ColumnFacts, column_facts
-from tunesmith.data.guess import QUESTION_SHARE, guess_parts
+from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
-from tunesmith.data.names import DETAILS, HEADINGS, name_weight, normalise_name
+from tunesmith.data.names import DETAILS, HEADINGS, PARTIAL_WEIGHT, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.types import Finding, Record
@@ -44,6 +44,7 @@ SHAPES: Mapping[str, Shape] = {
     "text": Shape(("text",), weight=0.75),
 }
 _CHAT_PARTS = ("messages", "conversations")
+_ANSWERS = ("answer", "output", "completion")
 _LEAST_SCORE = 0.25
 _SETTLED = 0.9  # weight from which on a name alone is enough for an optional part
 _MOST_LISTED = 12  # columns in one sentence
@@ -235,8 +236,9 @@ def _by_name(
     parts: Sequence[str], facts: Mapping[str, ColumnFacts], taken: Mapping[str, str]
 ) -> list[tuple[str, str, float]]:
     """(part, column, weight), surest first, each part and column once."""
+    beside = side_by_side(facts, _SETTLED)
     ranked = sorted(
-        ((_weight(part, fact), part, name) for part in parts for name, fact in facts.items()),
+        ((beside.get((part, name), _weight(part, fact)), part, name) for part in parts for name, fact in facts.items()),
         key=lambda item: -item[0],
     )
     chosen: dict[str, tuple[str, float]] = {}
@@ -253,6 +255,9 @@ def _weight(part: str, fact: ColumnFacts) -> float:
     if part in _CHAT_PARTS or part == "chosen":
         kinds = {"turn", "messages", "conversations"} if part == "chosen" else {part}
         return name_weight(fact.name, part) if fact.kind in kinds else 0.0
+    if fact.kind == "nested" and part in _ANSWERS:  # learnt as JSON, where that is its name and not a part of it
+        weight = name_weight(fact.name, part)
+        return weight if weight > PARTIAL_WEIGHT else 0.0
     if fact.kind not in {"text", "empty"}:
         return 0.0
     if part in {"context", "system", "input"} and fact.kind == "empty":

@@ -54,7 +54,7 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
     """The example in a row, its text tidied (plain text: only line ends), or why there is none."""
     if is_blank(record.cells.values()):
         return Unusable(BLANK_ROW)
-    if _repeats_header(record):
+    if repeats_header(record):
         return Unusable(REPEATED_HEADER)
     if shape == "text":
         text = normalise_newlines(cell_text(record.cells.get(columns["text"], "")))
@@ -68,7 +68,7 @@ def build_example(record: Record, shape: str, columns: Columns) -> Example | Unu
     return Example(messages=messages, row=record.row, sheet=record.sheet)
 
 
-def _repeats_header(record: Record) -> bool:
+def repeats_header(record: Record) -> bool:
     """Two cells at least, and each says the name of its column: for printing, or between tables one below the other."""
     filled = {name: cell for name, cell in record.cells.items() if not is_blank([cell])}
     return len(filled) > 1 and all(plain_heading(cell_text(cell)) == name for name, cell in filled.items())

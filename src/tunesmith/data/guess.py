@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.data.facts import ColumnFacts
-from tunesmith.data.names import has_other_word, name_weight, normalise_name
+from tunesmith.data.names import BESIDE, has_other_word, name_weight, normalise_name
 
 QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
@@ -34,6 +34,18 @@ def guess_parts(missing: Sequence[str], facts: Mapping[str, ColumnFacts], known:
         if guess is not None:
             guesses[part] = guess
     return guesses
+
+
+def side_by_side(facts: Mapping[str, ColumnFacts], weight: float) -> dict[tuple[str, str], float]:
+    """(part, column) -> this weight, of columns of texts that are prompt and completion beside each other only."""
+    texts = [fact.name for fact in facts.values() if fact.kind == "text" and not fact.is_code and not fact.is_class]
+    by_name = {normalise_name(name): name for name in texts}
+    return {
+        (part, by_name[name]): weight
+        for pair in BESIDE
+        if set(pair) <= by_name.keys()
+        for part, name in zip(("prompt", "completion"), pair, strict=True)
+    }
 
 
 Facts = Mapping[str, ColumnFacts]

@@ -1,4 +1,5 @@
-"""What the chosen columns leave out: others that could be the same part, those that mean something, empty cells.
+"""What the chosen columns leave out: others that could be the same part, those that mean something, empty cells. And
+cells that are no text.
 
 Told, never changed. Knows nothing of files.
 """
@@ -22,6 +23,7 @@ _PAIRS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "completion"),
 }
 _MOST_NAMED = 8  # columns in one sentence
+_LONGEST_SHOWN = 60  # characters of a cell
 _MOST_FORMS = 3  # in one sentence
 _MANY_EMPTY = 0.2  # of the rows, from which on it is worth a word of its own
 
@@ -35,6 +37,8 @@ def left_out(
     """
     yield from _of_chats(shape, columns, table)
     records = [record for record in table.records if record.sheet in used]
+    for part in _PAIRS.get(shape, ("",))[1:]:
+        yield from _as_json(columns[part], records)
     present = {name for record in records for name in record.cells}
     free = column_facts(records, [name for name in table.columns if name in present and name not in used_columns])
     told: set[str] = set()
@@ -55,6 +59,24 @@ def left_out(
     rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
     if rest and shape not in _CHATS:
         yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
+
+
+def _as_json(column: str, records: Sequence[Record]) -> Iterable[Finding]:
+    """Whether answers are objects or lists: all, as where fields are to be found in a text, or a few among texts."""
+    filled = [(record.row, record.cells[column]) for record in records if not is_blank([record.cells.get(column)])]
+    nested = [(row, cell) for row, cell in filled if isinstance(cell, (list, dict))]
+    if nested:
+        shown = cell_text(nested[0][1])
+        shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}.."
+        are_few = len(nested) < len(filled)
+        where = f" in {counted(len(nested), 'row')}" if are_few else ""
+        yield Finding(
+            "warning" if are_few else "note",
+            "json_answers",
+            f'column "{column}" holds objects or lists{where}, learnt as JSON, such as {shown}',
+            fix="to learn a part of them alone, write it as a text",
+            rows=tuple(row for row, _ in nested) if are_few else (),
+        )
 
 
 def empty_cells(

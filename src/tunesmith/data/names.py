@@ -84,6 +84,22 @@ DETAILS = frozenset(
     | {"beschreibung", "nachricht", "mensaje", "descripcion", "corps"}
 )
 
+# A prompt and its completion where they stand side by side, in translations and summaries: "Source" alone says where a
+# text is from, and a document alone is a text.
+BESIDE = (
+    ("source", "target"), ("src", "tgt"), ("source text", "target text"), ("document", "summary"),
+    ("article", "summary"), ("article", "highlight"), ("dialogue", "summary"),
+)  # fmt: skip
+# Before the letter or number of a choice, "Option A", and on a list of them; then of the column with the right one.
+CHOICES = frozenset(
+    {"option", "choice", "answer", "ans", "alternative", "antwort", "auswahl", "antwortmoglichkeit", "opcion", "opcao"}
+    | {"opzione", "choix", "proposition", "reponse", "respuesta", "risposta", "resposta", "选项", "選項", "選択肢"}
+)
+RIGHT = frozenset(
+    {"correct", "key", "right", "answer", "gold", "label", "target", "richtig", "correcta", "correcte", "correto"}
+    | {"corretta", "bonne", "solution"}
+)
+
 ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
 PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"
 _PREFERENCE_STEP = 0.002  # between a name and the next one in its list

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tunesmith.config import DataConfig, RunConfig, SplitConfig
+from tunesmith.data.choices import unfold_choices
 from tunesmith.data.clean import question_key
 from tunesmith.data.columns import Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
-from tunesmith.data.examples import Unusable, build_example, ends_without_answer
+from tunesmith.data.examples import Columns, Unusable, build_example, ends_without_answer
 from tunesmith.data.gather import gather
 from tunesmith.data.labels import alike_labels, count_labels, unseen_labels
 from tunesmith.data.left_out import empty_cells
@@ -77,7 +78,7 @@ def prepare_file(config: RunConfig) -> Prepared:
     """
     data = _load(config.data, config.data.path, "data")
     held_out = {
-        side: _load(_like(config.data, data, path), path, side)
+        side: _load(_like(config.data, data, path), path, side, like=data.detection.columns)
         for side, path in (("test", config.data.test_path), ("validation", config.data.validation_path))
         if path is not None
     }
@@ -120,10 +121,10 @@ def prepare_rows(
     Args:
         config: how they are cleaned, and the system prompt. Its own files, shape and columns are not used.
         shape, columns: of the training file; where a column is missing, the columns are detected.
-        given: settings of `data` that are about this file.
+        given: settings of `data` that are about this file; its columns take the place of those of the training file.
 
     Raises:
-        DataError: the file cannot be used, or no row of it can be measured on.
+        DataError: the file cannot be used, lacks a column that is given, or no row of it can be measured on.
     """
     own: dict[str, object] = {
         "path": path,
@@ -134,9 +135,9 @@ def prepare_rows(
         "encoding": None,
     }
     split = SplitConfig(train=1, validation=0, test=0)
-    how = {"shape": shape, "columns": dict(columns), **(given or {})}
+    how = {"shape": shape, "columns": {}, **(given or {})}
     data = config.data.model_copy(update={**own, **how, "split": split})
-    part = _load(data, path, "test")
+    part = _load(data, path, "test", like={} if data.columns else columns)
     _clean(part, drop_duplicates=data.drop_duplicates)
     _refuse_empty(part)
     part.examples = [_with_system(example, config.prompt.system) for example in part.examples]
@@ -161,23 +162,26 @@ def _check_labels(parts: Sequence[_Part], sides: Split) -> dict[str, int]:
 
 
 def _like(config: DataConfig, data: _Part, path: str) -> DataConfig:
-    """Settings to read a held-out file with: the shape and, where it has them, the columns of the training file."""
+    """Settings to read a held-out file with, as the training file was."""
     same_format = Path(path).suffix == Path(data.table.path).suffix
-    update = {
+    update: dict[str, object] = {
         "shape": data.detection.shape,
-        "columns": dict(data.detection.columns),
+        "columns": {},
         "format": config.format if same_format else "auto",
         "sheet": config.sheet if same_format else None,
     }
     return config.model_copy(update=update)
 
 
-def _load(config: DataConfig, path: str | None, side: str) -> _Part:
-    """Read a file and build an example from each row that has one."""
+def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | None = None) -> _Part:
+    """Read a file and build an example from each row that has one.
+
+    like: the columns of the training file, taken where this one has them all. Those of `config` it must have.
+    """
     table = read(config, path, side=side)
-    if side != "data" and not set(config.columns.values()) <= set(table.columns):
-        config = config.model_copy(update={"columns": {}})
-    table = gather(table, config)
+    if like and set(like.values()) <= set(table.columns):
+        config = config.model_copy(update={"columns": dict(like)})
+    table = unfold_choices(gather(table, config), config)
     detection = detect_columns(table, config)
     part = _Part(side, table, detection, 0, [], findings=[*table.findings, *detection.findings])
     records = [record for record in table.records if record.sheet in detection.by_sheet]

@@ -101,7 +101,7 @@ def names_columns(source: Source) -> bool:
 
 
 def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = None) -> Iterator[Finding]:
-    """What the search for the header passed over. `numbers` are the row numbers of the rows that were searched."""
+    """What the search for the header passed over or found besides. `numbers`: row numbers of what was searched."""
     where = f'sheet "{sheet}": ' if sheet else ""
     if header.titles:
         rows = tuple(numbers[index] for index in header.titles)
@@ -114,6 +114,16 @@ def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = 
             "no_header",
             f"{where}the first row is data, not a header; columns are named {named}",
             fix="if it is a header, give it names such as Question and Answer",
+        )
+    if header.below:
+        more = f" (and {len(header.below) - 1} more)" if len(header.below) > 1 else ""
+        yield Finding(
+            "warning",
+            "tables_below",
+            f"{where}row {numbers[header.below[0]]}{more} looks like the header of another table; it and the rows "
+            "below are read like those of the first",
+            fix="give each table a sheet or file of its own",
+            rows=tuple(numbers[index] for index in header.below),
         )
 
 

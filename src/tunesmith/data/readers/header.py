@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from tunesmith.data.facts import is_code
@@ -19,6 +20,8 @@ _SAMPLED_ROWS = 200
 _LONGEST_HEADING = 60  # characters
 _MOST_WORDS = 6
 _LONGEST_SENTENCE = 200  # characters of a heading that asks, as in a form
+_DIGIT = re.compile(r"\d")
+_YEAR = re.compile(r"(19|20)\d\d")
 _FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
 # words for a missing value
 _NOTHING = frozenset({"n/a", "na", "none", "null", "nil", "nan", "unknown", "unbekannt", "tbd", "k.a."})
@@ -30,22 +33,24 @@ Cells = Sequence[str]
 class Header:
     """`start`: index of the first data row. `names`: one per column, None where a column has neither name nor value.
 
-    `index` is that of the header row, None without one; `titles` are the rows with text above it.
+    `index` is that of the header row, None without one; `titles` are the rows with text above it; `below` those that
+    look like the headers of other tables below this one.
     """
 
     start: int
     names: tuple[str | None, ...]
     index: int | None
     titles: tuple[int, ...] = ()
+    below: tuple[int, ...] = ()
 
 
 def find_header(rows: Sequence[Cells]) -> Header:
     """The row that names the columns: blank rows and titles above it are passed over.
 
     Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table that looks like
-    headings: short, all different, no numbers, no sentences, nothing that comes again below; or sentences, as forms
-    have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As of:"
-    with a date: a table without a header begins with a row that is data.
+    headings: short, all different, no numbers but years, no sentences, nothing that comes again below; or sentences, as
+    forms have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As
+    of:" with a date: a table without a header begins with a row that is data.
     """
     filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
     if not filled:
@@ -63,11 +68,36 @@ def find_header(rows: Sequence[Cells]) -> Header:
         column_names(rows[candidate], rows[candidate + 1 :]),
         candidate,
         _above(filled, candidate),
+        tuple(_headers_below(rows, filled, candidate)),
     )
 
 
 def _above(filled: Sequence[int], first: int) -> tuple[int, ...]:
     return tuple(index for index in filled if index < first)
+
+
+def _headers_below(rows: Sequence[Cells], filled: Sequence[int], header: int) -> Iterator[int]:
+    """Rows after blank ones, perhaps with a title between, that look like headings and have more to show for it.
+
+    That is two known names, or no digit over a column in which every cell has one. The header once more is none.
+    """
+    starts = [index for before, index in pairwise(filled) if before >= header and index > before + 1]
+    for start, end in pairwise([*starts, len(rows)]):
+        block = [index for index in range(start, end) if _width(rows[index]) > 0]
+        if len(block) > 1 and _width(rows[block[0]]) == 1:
+            block = block[1:]
+        first, body = rows[block[0]], [rows[index] for index in block[1:_SAMPLED_ROWS]]
+        if _width(first) < 2 or not body or [*map(str.strip, first)] == [*map(str.strip, rows[header])]:
+            continue
+        below = [
+            [row[column] for row in body if column < len(row) and row[column].strip()] for column in range(len(first))
+        ]
+        shows_numbers = not _DIGIT.search("".join(first)) and any(
+            heading.strip() and len(cells) >= _FEWEST_VALUES and all(map(_DIGIT.search, cells))
+            for heading, cells in zip(first, below, strict=True)
+        )
+        if (shows_numbers or _known_names(first, settling=False) > 1) and _looks_like_headings([first, *body], 0):
+            yield block[0]
 
 
 def _named_row(rows: Sequence[Cells], filled: Sequence[int]) -> int | None:
@@ -119,13 +149,23 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
         return False
     # "ok?" is a heading among several; among few columns it is more likely a question
     asks = {heading for heading in headings.values() if len(headings) > 2 and re.fullmatch(r"\w+\?", heading)}
-    is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in asks)
+    other = asks | _years(headings, below)
+    is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in other)
     if not is_short and not _stand_over_values(headings, below):
         return False
     if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
         ((column, heading),) = headings.items()
         return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
     return True
+
+
+def _years(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> set[str]:
+    """Headings that are years, "Price | 2023 | 2024": two at least, evenly spaced, beside a word, over no years."""
+    years = {column: int(heading) for column, heading in headings.items() if _YEAR.fullmatch(heading)}
+    steps = {second - first for first, second in pairwise(years.values())}
+    cells = [cell for column in years for cell in below[column]]
+    is_data = 2 * sum(bool(_YEAR.fullmatch(cell)) for cell in cells) > len(cells)
+    return set(map(str, years.values())) if len(steps) == 1 and len(years) < len(headings) and not is_data else set()
 
 
 def _stand_over_values(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tunesmith.data.names import is_known_name
 from tunesmith.data.readers.header import Cells, could_be_heading
@@ -84,3 +85,16 @@ def column_letters(column: int) -> str:
         column, rest = divmod(column - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
+
+
+@cache
+def column_number(letters: str) -> int:
+    """Which column, counted from 1, a spreadsheet calls so.
+
+    >>> [column_number(letters) for letters in ("A", "Z", "aa", "AAA")]
+    [1, 26, 27, 703]
+    """
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number

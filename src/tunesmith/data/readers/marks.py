@@ -1,5 +1,5 @@
 """What a sheet's XML says about its cells beyond their values: hidden rows and columns, formulas never computed, error
-values.
+values, percentages.
 
 Fed by the guard while it walks the XML; the parser of cells does not tell these. Knows nothing of shapes.
 """
@@ -10,10 +10,12 @@ import html
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from tunesmith.data.readers.percents import Percent
 from tunesmith.data.table import counted
 from tunesmith.types import Finding
 
@@ -29,12 +31,14 @@ class SheetMarks:
     """Row numbers, counted from 1: hidden ones; with formulas whose value was never stored; with errors as #N/A.
 
     hidden_columns: first and last of each stretch of them, counted from 1.
+    percents: rows of the cells of a column, counted from 1, that show a percentage in the same way.
     """
 
     hidden: tuple[int, ...] = ()
     uncomputed: tuple[int, ...] = ()
     errors: tuple[int, ...] = ()
     hidden_columns: tuple[tuple[int, int], ...] = ()
+    percents: Mapping[tuple[int, Percent], Sequence[int]] = field(default_factory=dict)
 
 
 class Marker:
@@ -44,6 +48,7 @@ class Marker:
         self._parser = parser
         self._rows: tuple[dict[int, None], ...] = ({}, {}, {})  # hidden, uncomputed, errors
         self._columns: list[tuple[int, int]] = []
+        self._percents: dict[tuple[int, Percent], array[int]] = {}
         self._row = 0
         self._type: str | None = None
         self._is_formula = self._has_value = False
@@ -52,7 +57,7 @@ class Marker:
     def marks(self) -> SheetMarks:
         """Of what has been seen."""
         hidden, uncomputed, errors = map(tuple, self._rows)
-        return SheetMarks(hidden, uncomputed, errors, tuple(self._columns))
+        return SheetMarks(hidden, uncomputed, errors, tuple(self._columns), self._percents)
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An element begins; `name` is without its prefix."""
@@ -73,6 +78,10 @@ class Marker:
             self._is_formula = True
         elif name == "v" and self._is_formula:
             self._parser.CharacterDataHandler = self._text
+
+    def shows_percent(self, row: int, column: int, percent: Percent) -> None:
+        """The number of this cell, if it holds one, is shown so."""
+        self._percents.setdefault((column, percent), array("L")).append(row)
 
     def end(self, name: str) -> None:
         """An element ends. A formula that gives an empty text is stored as a text without characters."""

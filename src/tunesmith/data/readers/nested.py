@@ -5,12 +5,16 @@ Works on parsed values; knows nothing of files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any
 
-from tunesmith.data.names import is_known_name, name_weight
+from tunesmith.data.choices import with_choices
+from tunesmith.data.names import ORDINARY_WEIGHT, is_known_name, name_weight
+from tunesmith.data.readers.chatgpt import is_chatgpt, unfold_chatgpt
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
@@ -19,6 +23,13 @@ _CHAT_KEYS = ("messages", "conversations")
 _MOST_PAIRS = 2_000  # of one object; an intent has tens of each
 _ASKING = ("question", "instruction", "prompt")
 _ANSWERING = ("answer", "output", "completion")
+_TEXT_KEYS = (
+    "text",
+    "answer",
+    "value",
+    "body",
+)  # of an object that holds the text of an answer, with what is known of it
+_LANGUAGE = re.compile(r"[a-z]{2}([-_]\w{2,4})?")
 
 Items = list[Any]
 
@@ -44,13 +55,17 @@ def items_of(value: object) -> Items:
             return _unfold_squad(value)
         if value and all(map(is_list_of_cells, value)):
             return _named_cells(value)
-        return value if any(map(is_pair, _dicts(value))) else list(_gather(value, {})) or value
+        return (
+            value
+            if any(is_pair(item) or is_chatgpt(item) for item in _dicts(value))
+            else list(_gather(value, {})) or value
+        )
     if not isinstance(value, dict) or not value:
         raise DataError(
             f"the JSON holds {_kind(value)}, not rows",
             fix='write an array of objects: [{"question": .., "answer": ..}]',
         )
-    if any(isinstance(value.get(key), list) for key in _CHAT_KEYS):
+    if any(isinstance(value.get(key), list) for key in _CHAT_KEYS) or is_chatgpt(value):
         return [value]
     for form in (_wrapped, _columns, _keyed):
         items = form(value)
@@ -156,16 +171,16 @@ def records_of(path: str, items: Iterable[tuple[int, Mapping[str, Any]]]) -> tup
     records: list[Record] = []
     of_form: dict[str, int] = {}
     for number, item in items:
-        form = next((name for name, (matches, _) in ITEM_FORMS.items() if matches(item)), None)
+        form = next((name for name, form in ITEM_FORMS.items() if form.matches(item)), None)
         if form is not None:
             of_form[form] = of_form.get(form, 0) + 1
         try:
-            rows = _each_answer(ITEM_FORMS[form][1](item) if form else _laid_flat(item))
+            rows = _each_answer(ITEM_FORMS[form].unfold(item) if form else _laid_flat(item))
         except DataError as error:
             raise DataError(f"{path}, row {number}: {error.message}", cause=error.cause, fix=error.fix) from error
         records += (Record(number, {str(name): keep_nested(value) for name, value in row.items()}) for row in rows)
     return tuple(records), [
-        Finding("note", "flattened", f"{count} rows are {form}: choices went into the question, answers are their text")
+        Finding("note", "flattened", f"{count} rows are {form}: {ITEM_FORMS[form].told}")
         for form, count in of_form.items()
     ]
 
@@ -198,14 +213,33 @@ def _each_answer(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Objects inside an object as columns "outer.inner", but for the turns of a chat."""
+    """Objects inside an object as columns "outer.inner", but for the turns of a chat and records to answer with.
+
+    {"answer": {"text": "Here.", "score": 1}} -> {"answer.text": "Here.", "answer.score": 1}
+    {"answer": [{"text": "Here."}, {"text": "There."}]} -> {"answer": ["Here.", "There."]}
+    {"output": {"name": "Ann", "age": 30}} stays: it is learnt as JSON.
+    """
     flat: dict[str, Any] = {}
     for key, value in item.items():
-        if isinstance(value, dict) and value and not ({"role", "from"} & set(value)):
+        answers = any(name_weight(str(key), part) > ORDINARY_WEIGHT for part in _ANSWERING)
+        is_turn = isinstance(value, dict) and bool({"role", "from"} & set(value))
+        if isinstance(value, dict) and value and not is_turn and not (answers and _is_record(value)):
             flat.update({f"{key}.{inner}": part for inner, part in _laid_flat(value).items()})
         else:
-            flat[key] = value
+            flat[key] = (_texts(value) or value) if answers else value
     return flat
+
+
+def _is_record(value: Mapping[str, Any]) -> bool:
+    """Whether an object is an answer as a whole: it neither holds its text nor one in each of several languages."""
+    return not any(key in value for key in _TEXT_KEYS) and not all(_LANGUAGE.fullmatch(str(key)) for key in value)
+
+
+def _texts(value: object) -> list[str]:
+    """Of a list of objects that each hold a text, the texts."""
+    found = [next((item[key] for key in _TEXT_KEYS if isinstance(item.get(key), str)), None) for item in _dicts(value)]
+    texts = [text for text in found if text is not None]
+    return texts if isinstance(value, list) and len(texts) == len(value) else []
 
 
 def _is_squad_article(value: object) -> bool:
@@ -263,15 +297,28 @@ def _unfold_choices(item: Mapping[str, Any]) -> dict[str, Any]:
     choices = _choices(item) or []
     rest = {name: value for name, value in item.items() if name not in {"question", "question_stem", "choices"}}
     return {
-        "question": "\n".join([cell_text(stem), *(f"{letter}. {text}" for letter, text in choices)]),
+        "question": with_choices(cell_text(stem), choices),
         "answer": dict(choices).get(cell_text(item["answerKey"]), ""),
         **rest,
     }
 
 
-# name -> does an item have this form, and the item laid flat
-ITEM_FORMS: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
-    "multiple choice": (_is_multiple_choice, _unfold_choices),
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A well-known nesting of one row: whether an item has it, the item laid flat, and what that did to it."""
+
+    matches: Callable[[Mapping[str, Any]], bool]
+    unfold: Callable[[Mapping[str, Any]], dict[str, Any]]
+    told: str
+
+
+ITEM_FORMS: Mapping[str, _Form] = {
+    "multiple choice": _Form(
+        _is_multiple_choice, _unfold_choices, "choices went into the question, answers are their text"
+    ),
+    "conversations of ChatGPT": _Form(
+        is_chatgpt, unfold_chatgpt, "of each the branch that was seen last, without tools, hidden messages and pictures"
+    ),
 }
 
 

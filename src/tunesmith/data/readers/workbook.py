@@ -9,6 +9,7 @@ import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import python_calamine as calamine
 
@@ -180,6 +181,7 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str, marks: SheetMarks) -
         return _Sheet()
     top, left = sheet.start
     values = sheet.to_python(skip_empty_area=True)
+    _show_percents(values, marks, top, left)
     rows = [[_text(cell) for cell in row] for row in values]
     merged = [Area(up - top, from_ - left, down - top, to - left) for (up, from_), (down, to) in _merged(sheet)]
     fill_down(rows, merged)
@@ -207,6 +209,15 @@ def _read_sheet(book: calamine.CalamineWorkbook, name: str, marks: SheetMarks) -
         ]
         findings += _numbers_among_texts(values, header, numbers, name)
     return _Sheet(tuple(records), tuple(findings), header.index is not None and columns > 1)
+
+
+def _show_percents(values: Sequence[list[Any]], marks: SheetMarks, top: int, left: int) -> None:
+    """Write the numbers that the sheet shows as percentages as it does. `top`, `left`: place of the first value."""
+    for (number, percent), rows in marks.percents.items():
+        column = number - 1 - left
+        for row in (number - 1 - top for number in rows):
+            if 0 <= row < len(values) and 0 <= column < len(values[row]) and type(values[row][column]) in (int, float):
+                values[row][column] = percent.text(values[row][column])
 
 
 def _merged(sheet: calamine.CalamineSheet) -> Sequence[tuple[tuple[int, int], tuple[int, int]]]:

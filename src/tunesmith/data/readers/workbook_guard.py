@@ -13,11 +13,12 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from xml.parsers import expat
 
+from tunesmith.data.readers.layout import column_number
 from tunesmith.data.readers.marks import Marker, SheetMarks, sheet_names
+from tunesmith.data.readers.percents import PercentStyles
 from tunesmith.errors import DataError
 
 MAX_INFLATED_BYTES = 200 * 2**20
@@ -57,8 +58,9 @@ def _check(path: Path, archive: zipfile.ZipFile, *, packed_bytes: int) -> dict[s
             f"{path} is not a workbook", cause="its zip archive holds no xl/workbook.xml", fix="save it as .xlsx"
         )
     inflated = 0
-    for entry in entries:
-        sheet = _SheetExtent()  # of every entry: a sheet may lie anywhere in the archive
+    styles = PercentStyles()
+    for entry in sorted(entries, key=lambda entry: not entry.filename.lower().endswith("styles.xml")):
+        sheet = _SheetExtent(styles)  # of every entry: a sheet may lie anywhere in the archive
         for chunk in _inflate(archive, entry):
             inflated += len(chunk)
             if inflated > MAX_INFLATED_BYTES:
@@ -93,15 +95,19 @@ def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes
 
 
 class _SheetExtent:
-    """First and last row and column that the row and cell elements of an entry name, if it is XML."""
+    """First and last row and column that the row and cell elements of an entry name, if it is XML.
 
-    def __init__(self) -> None:
+    styles: those that are known already; an entry that has some adds them.
+    """
+
+    def __init__(self, styles: PercentStyles) -> None:
         self.rows = (2**31, 0)
         self.columns = (2**31, 0)
         self._holds_sheet = False
         self._tail = b""
         self._failure: str | None = None
         self._parser = expat.ParserCreate()
+        self._styles = styles
         self.marker = Marker(self._parser)
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
@@ -137,13 +143,17 @@ class _SheetExtent:
         pattern = {"c": _CELL, "row": _ROW}.get(local)
         reference = attributes.get("r")
         if pattern is None or reference is None:
+            self._styles.start(local, attributes)
             return
         match = pattern.fullmatch(reference)
         if match is None:
             raise _Malformed(f"{reference[:20]!r} is no place in a sheet")
-        row, column = int(match[2]), _column_number(match[1]) or 1
+        row, column = int(match[2]), column_number(match[1]) or 1
         self.rows = (min(self.rows[0], row), max(self.rows[1], row))
         self.columns = (min(self.columns[0], column), max(self.columns[1], column))
+        percent = self._styles.found.get(attributes.get("s", "")) if local == "c" else None
+        if percent is not None:
+            self.marker.shows_percent(row, column, percent)
 
     def _end(self, name: str) -> None:
         self.marker.end(name.rpartition(":")[2])
@@ -154,14 +164,6 @@ class _SheetExtent:
 
 class _Malformed(Exception):
     """XML that no spreadsheet program writes."""
-
-
-@cache
-def _column_number(letters: str) -> int:
-    number = 0
-    for letter in letters.upper():
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number
 
 
 def _refusal(path: Path, cause: str) -> DataError:
