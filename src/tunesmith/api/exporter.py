@@ -221,10 +221,15 @@ def _claimed_folder(run: Run, out: str | Path | None) -> Iterator[Path]:
     """The folder of the exports. Nobody else writes into a run's own meanwhile, and what a killed export left is gone.
 
     Raises:
-        SettingsError: another process exports the run, whose unfinished files are none of a killed one.
+        SettingsError: `out` is or lies below a file; another process exports the run, whose unfinished files are none
+            of a killed one.
     """
     if out is not None:
-        yield Path(out)
+        folder = Path(out)
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise SettingsError(f"{there} is a file, not a folder", fix="choose another folder with --out")
+        yield folder
         return
     with run.claimed(doing="exported", instead="write these elsewhere with --out"):
         recover(run.exports_dir)
