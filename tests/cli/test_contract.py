@@ -347,19 +347,6 @@ def test_main_reads_the_arguments_of_the_process(home: Path, monkeypatch: pytest
     assert "output_dir" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("extra", [[], ["--json"]], ids=["text", "json"])
-def test_a_terminal_without_a_character_shows_its_code(tmp_path: Path, extra: list[str]) -> None:
-    (tmp_path / "faq.csv").write_text("问题,回答\n" + "".join(f"Lock {n}?,Nr {n}.\n" for n in range(5)))
-    done = subprocess.run(
-        [sys.executable, "-m", "tunesmith", "data", "inspect", "faq.csv", *extra],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-        capture_output=True,
-        check=True,
-    )
-    assert rb"\u95ee\u9898" in done.stdout
-
-
 @pytest.mark.parametrize("name", ["ask", "eval as text", "data inspect as text", "compare --interactive"])
 def test_characters_that_an_encoding_lacks_are_spelt_out(
     name: str, api, done, home: Path, monkeypatch: pytest.MonkeyPatch
