@@ -24,6 +24,8 @@ IMPOSSIBLE = [
     ({"method": "prompt", "target_modules": "all"}, "prompt has no method.target_modules: leave it out, or set"),
     ({"method": "prompt", "lora_r": 8, "lora_alpha": 9}, "prompt has no method.r and no method.alpha: leave them out"),
     ({"method": "ia3", "lora_dropout": 0.3}, "set method.name to lora, qlora, rslora, dora or pissa"),
+    ({"method": "lora", "target_modules": "all-linear"}, "is what PEFT calls it, did you mean 'all'?"),
+    ({"method": "lora", "target_modules": ["all-linear"]}, "is what PEFT calls it, did you mean 'all'?"),
     ({"method": "full", "target_modules": "mlp"}, "full has no method.target_modules: leave it out, or set"),
     ({"method": "lora", "num_virtual_tokens": 8}, "lora has no method.num_virtual_tokens"),
     ({"init_text": "Answer."}, "auto takes full or lora, which have no method.init_text: leave it out, or set"),

@@ -69,6 +69,18 @@ def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
         read_corpus([str(tmp_path / "absent-*.jsonl")], [], holdout=0.01)
 
 
+@pytest.mark.parametrize("pattern", ["books", "book?"])
+def test_a_folder_is_answered_with_the_names_of_its_files(pattern: str, tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt").write_text("A book.")
+    with pytest.raises(DataError, match="books is a folder, not a file") as caught:
+        read_corpus([str(tmp_path / pattern)], [], holdout=0.3)
+    assert caught.value.fix == f"name the files in it, such as {tmp_path}/books/*.txt"
+    with pytest.raises(DataError, match="is a folder") as caught:
+        read_corpus([str(tmp_path / "books" / "*.txt")], [str(tmp_path / pattern)], holdout=0.3)
+    assert str(caught.value.fix).endswith("/books/*.jsonl")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tunesmith.evaluate.contests import hold
 from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.material import Rows
 from tunesmith.evaluate.paired import mean_of
+from tunesmith.evaluate.report import report_html
 from tunesmith.evaluate.style import repetition
 from tunesmith.types import Example, Message
 
@@ -133,6 +136,21 @@ def test_scores_that_were_measured_already_are_taken() -> None:
     assert contest.deciding == "accuracy"
     assert set(contest.scores["a"]) == {"accuracy"}
     assert contest.matches["b"].wins == 12
+
+
+def test_a_score_without_a_good_direction_is_won_by_nobody() -> None:
+    found = {"a": [3.0] * 12, "b": [3.0, 9.0] * 6}
+    words = {
+        name: {"words": replace(mean_of(np.array(counts)), higher_is_better=None)} for name, counts in found.items()
+    }
+    given = {"a": answers(*["x"] * 12), "b": answers(*["y"] * 12)}
+    contest = hold(asked(12), given, scores=words, deciding="words")
+    assert contest.counts("b") == {"higher": 6, "lower": 0, "equal": 6}
+    equal = hold(asked(12), given, scores={"a": words["a"], "b": words["a"]}, deciding="words")
+    assert equal.counts("b") == {"higher": 0, "lower": 0, "equal": 12}
+    page = report_html(contest, title="x")
+    assert "is furthest above" in page
+    assert not re.search('class="(good|bad)"|rows (better|worse)|loses most|gains most', page)
 
 
 def test_plain_text_is_held_by_perplexity_alone() -> None:

@@ -17,7 +17,7 @@ from tunesmith.errors import DataError
 from tunesmith.evaluate import confusions, evaluate, summarise
 from tunesmith.evaluate.labels import calibration_bins, calibration_error, log_loss, macro_f1, micro_f1, report_labels
 from tunesmith.evaluate.paired import difference, interval
-from tunesmith.generate import Engine, choose
+from tunesmith.generate import Choice, Engine, choose
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
 
@@ -66,9 +66,10 @@ def test_against_scikit_learn() -> None:
 
 
 def test_log_loss() -> None:
-    assert log_loss([0.5, None, 0.25]).value == pytest.approx((math.log(2) + math.log(4)) / 2)
-    assert log_loss([1.0]).value == 0
-    assert log_loss([0.5, 0.0]).value == math.inf
+    assert log_loss([math.log(0.5), None, math.log(0.25)]).value == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert f"{log_loss([-0.0]).value:g}" == "0"
+    far = Choice(("a", "b"), (-5000.0, -4000.0))
+    assert log_loss([far.log_probabilities[0]]).value == 1000  # a probability that is 0 as a float
 
 
 def test_calibration_error() -> None:
@@ -190,7 +191,7 @@ def test_rows_and_metrics_are_those_of_the_choices(engine) -> None:
     right = [row["prediction"] == row["reference"] for row in found.rows]
     assert found.metrics["accuracy"] == sum(right) / 4
     known = [row["reference_probability"] for row in found.rows[:3]]  # the last one's label was never seen
-    assert found.metrics["log_loss"] == pytest.approx(log_loss(known).value)
+    assert found.metrics["log_loss"] == pytest.approx(log_loss([math.log(value) for value in known]).value)
     assert found.by_label is not None
     assert found.by_label.classes["new"].support == 1
     assert found.metrics == pytest.approx(measure(engine, batch_size=1).metrics, rel=1e-3)

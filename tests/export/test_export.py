@@ -14,6 +14,7 @@ import torch
 
 from tests.export.conftest import faults, statuses
 from tunesmith.api import export
+from tunesmith.api.exporter import _claimed_folder
 from tunesmith.config import dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export import architectures, gguf, workshop
@@ -79,6 +80,17 @@ def test_merged_is_the_tuned_model(tuned: Callable[..., Run], out: Path) -> None
     assert "library_name: transformers" in card
     assert "is added to the weights" in card
     assert not (out / "merged" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/x/y"])
+def test_a_file_in_the_place_of_the_folder_is_told(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SettingsError, match="/file is a file, not a folder") as caught,
+        _claimed_folder(Run(tmp_path / "run"), tmp_path / out),
+    ):
+        pass
+    assert caught.value.fix == "choose another folder with --out"
 
 
 @pytest.mark.parametrize(

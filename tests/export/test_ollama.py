@@ -130,6 +130,12 @@ def test_a_run_is_exported_with_its_modelfile_and_verified(tuned: Callable[..., 
     assert {"prompts", "stop tokens", "Modelfile", "logits"} <= checks
 
 
+def test_quotation_marks_stand_between_three_of_them() -> None:
+    stops: dict[str, float | list[str]] = {"stop": ['"', 'a "b"', "c"]}
+    lines = Modelfile(template="{{ .Prompt }}", parameters=stops).text("m.gguf", origin="x").splitlines()
+    assert lines[3:] == ['PARAMETER stop """""""', 'PARAMETER stop """a "b""""', 'PARAMETER stop "c"']
+
+
 @pytest.fixture
 def server() -> Iterator[FakeOllama]:
     with fake_ollama() as found:

@@ -120,8 +120,10 @@ def test_probabilities_are_the_softmax_and_the_first_of_equals_wins() -> None:
     assert choice.probabilities == pytest.approx((0.2, 0.6, 0.2))
     assert (choice.label, choice.probability) == ("b", pytest.approx(0.6))
     assert [label for label, _ in choice.ranked] == ["b", "a", "c"]
+    assert choice.log_probabilities == pytest.approx([math.log(value) for value in choice.probabilities])
     far = Choice(("a", "b"), (-5000.0, -4000.0))
     assert far.probabilities == (0.0, 1.0)
+    assert far.log_probabilities == (-1000.0, 0.0)
 
 
 def test_progress_order_and_modes(engine_of: Callable[..., Engine]) -> None:

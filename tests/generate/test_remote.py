@@ -27,12 +27,18 @@ class Server(QuietHandler):
     troubles: ClassVar[list[tuple[int, tuple[str, str]] | None]] = []
     owner: ClassVar[str | None] = None  # of the model in the list of models; without one there is no list
     no_list: ClassVar[int] = 404  # the status of that
+    limit: ClassVar[str] = "max_tokens"  # what it takes; in the other it refuses
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.seen.append((self.path, self.headers["authorization"], request))
         if self.troubles:
             self._refuse(self.troubles.pop(0))
+            return
+        wrong = "max_tokens" if self.limit != "max_tokens" else "max_completion_tokens"
+        if wrong in request:
+            message = f"Unsupported parameter: '{wrong}' is not supported with this model. Use '{self.limit}' instead."
+            self._say(400, {"error": {"message": message, "param": wrong, "code": "unsupported_parameter"}})
             return
         known = request["model"] == "parrot"
         said = {"role": "assistant", "content": f" {request['messages'][-1]['content']}!\n"}
@@ -45,8 +51,11 @@ class Server(QuietHandler):
             "choices": [{"index": 0, "finish_reason": "length", "message": said}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10},
         }
-        body = json.dumps(reply if known else {"error": {"message": "no such model: owl"}}).encode()
-        self.send_response(200 if known else 404)
+        self._say(*((200, reply) if known else (404, {"error": {"message": "no such model: owl"}})))
+
+    def _say(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -84,8 +93,9 @@ class Server(QuietHandler):
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
-    Server.owner, Server.no_list = None, 404
+    Server.owner, Server.no_list, Server.limit = None, 404, "max_tokens"
     remote._told_owner.cache_clear()  # another server may have listened on this port
+    remote._NEWER.clear()
     with running(LocalServer(Server)) as made:
         yield f"{made.url}/v1"
 
@@ -157,6 +167,20 @@ def test_a_setting_that_a_server_may_not_know_is_not_sent_and_told(server: str, 
     assert parrot.unsent(SETTINGS) == []
     drawn = SETTINGS.model_copy(update={"temperature": 0.7})
     assert parrot.unsent(drawn) == ["top_k"]  # 0 is all tokens, and the server may take fewer
+
+
+def test_a_model_that_calls_the_longest_answer_otherwise_is_asked_so_from_then_on(server: str) -> None:
+    Server.limit = "max_completion_tokens"
+    parrot = endpoint(f"{server}#parrot")
+    for asked in (parrot, parrot.shared_by(2)):
+        assert asked.answer(HI, SETTINGS, seed=5).text == "hi!"
+    refused, *others = [sent for _, _, sent in Server.seen]
+    limit = refused.pop("max_tokens")
+    assert others == [{**refused, "max_completion_tokens": limit}] * 2
+    Server.limit = "max_tokens"
+    with pytest.raises(ResourceError, match="status 400"):  # what it no longer takes is not tried in turns for ever
+        parrot.answer(HI, SETTINGS, seed=5)
+    assert len(Server.seen) == 4
 
 
 def test_a_server_that_is_busy_is_asked_later_who_it_is(server: str) -> None:

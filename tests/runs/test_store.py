@@ -58,6 +58,13 @@ def test_the_places_of_a_run_are_those_of_the_plan() -> None:
     assert Run(Path()).name == Path.cwd().name
 
 
+@pytest.mark.parametrize(("kind", "verb"), [("finetune", "train"), ("pretrain", "pretrain")])
+def test_a_run_is_resumed_by_the_command_that_made_it(kind: str, verb: str) -> None:
+    run = make("my faq", kind=kind)
+    assert run.verb == verb
+    assert run.resume_command == f"tunesmith {verb} --resume 'runs/my faq'"
+
+
 def test_a_run_is_not_made_over_another() -> None:
     run = make("faq", mark=1)
     with pytest.raises(SettingsError, match="already a run at") as raised:

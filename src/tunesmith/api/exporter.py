@@ -14,12 +14,12 @@ import torch
 from transformers import AutoTokenizer
 
 from tunesmith.api.facts import card_facts
-from tunesmith.api.look import is_pretrained
+from tunesmith.api.look import check_finished, is_pretrained
 from tunesmith.api.sizes import RULE, Measured, recommend, write_report
 from tunesmith.api.training_rows import TrainingRows
 from tunesmith.api.verifiers import verify_all
 from tunesmith.config import RunConfig, load_config
-from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.errors import SettingsError
 from tunesmith.export import (
     MARK,
     Ollama,
@@ -221,10 +221,15 @@ def _claimed_folder(run: Run, out: str | Path | None) -> Iterator[Path]:
     """The folder of the exports. Nobody else writes into a run's own meanwhile, and what a killed export left is gone.
 
     Raises:
-        SettingsError: another process exports the run, whose unfinished files are none of a killed one.
+        SettingsError: `out` is or lies below a file; another process exports the run, whose unfinished files are none
+            of a killed one.
     """
     if out is not None:
-        yield Path(out)
+        folder = Path(out)
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise SettingsError(f"{there} is a file, not a folder", fix="choose another folder with --out")
+        yield folder
         return
     with run.claimed(doing="exported", instead="write these elsewhere with --out"):
         recover(run.exports_dir)
@@ -240,10 +245,7 @@ def _reach(host: str | None) -> Ollama:
 def _refuse_unfinished(run: Run) -> None:
     if is_pretrained(run):
         raise SettingsError(f"{run.name} was pre-trained", fix="fine-tune it first, and export that run")
-    if not run.model_dir.is_dir():
-        raise ResourceError(
-            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
-        )
+    check_finished(run)
 
 
 def model_names(create: str | None, products: Sequence[Product]) -> dict[Product, str]:

@@ -93,7 +93,7 @@ def check_finished(run: Run) -> None:
         raise ResourceError(
             f"{run.name} has no finished model",
             cause=f"its status is {run.manifest['status']}",
-            fix=f"finish it with: tunesmith train --resume {run.path}",
+            fix=f"finish it with: {run.resume_command}",
         )
 
 

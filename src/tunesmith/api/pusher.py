@@ -93,9 +93,7 @@ def push(
 
 def _of_run(run: Run) -> tuple[Path, None]:
     if run.manifest.get("status") != "finished" or not run.model_dir.is_dir():
-        raise ResourceError(
-            f"{run.name} has no finished model", fix=f"finish it with: tunesmith train --resume {run.path}"
-        )
+        raise ResourceError(f"{run.name} has no finished model", fix=f"finish it with: {run.resume_command}")
     return run.model_dir, None
 
 

@@ -1,14 +1,13 @@
 """From arguments to an exit code: finds the command, takes settings out, parses the rest, answers errors.
 
 Exit codes are those of `tunesmith.errors`; 130 after Ctrl-C, 143 after SIGTERM, 129 where training
-lost its terminal, 141 when the reader of a pipe has gone.
+lost its terminal, 141 when the reader of the data in a pipe has gone.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
-import io
 import os
 import signal
 import sys
@@ -42,7 +41,8 @@ from tunesmith.cli.recipes import recipes
 from tunesmith.cli.runs import runs
 from tunesmith.cli.schedule import schedule
 from tunesmith.cli.settings import settings
-from tunesmith.cli.terminal import activation, console, live
+from tunesmith.cli.streams import give_up, live, open_streams, unread
+from tunesmith.cli.terminal import activation, console
 from tunesmith.cli.train import train
 from tunesmith.errors import ResourceError, SettingsError, Stopped, Terminated, TunesmithError
 from tunesmith.runs import is_writer
@@ -97,9 +97,9 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    open_streams()
     _quiet_libraries()
     _share_the_cores()
-    _spell_out()
     try:
         with _listen_for_sigterm(), warnings.catch_warnings(), _one_voice():
             if not sys.warnoptions and TRACE not in os.environ:
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _answer_interruption(error)
     except BrokenPipeError:
-        _close_stdout()
+        give_up(sys.stdout)
         return 141
     except Exception as error:
         stop = _interruption(error)
@@ -265,12 +265,6 @@ def _share_the_cores() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded
 
 
-def _spell_out() -> None:
-    """What the encoding of standard output cannot write is written as \\uXXXX, as on standard error, not refused."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def _answer(error: TunesmithError) -> int:
     if TRACE in os.environ:
         traceback.print_exception(error)
@@ -300,7 +294,7 @@ def _of_the_system(error: OSError) -> TunesmithError | None:
     """
     number, name = error.errno, error.filename2 or error.filename  # of a renaming it is the new name that matters
     if name is None and number in _NO_ROOM:
-        _close_stdout()
+        give_up(sys.stdout)
         return ResourceError(f"cannot write: {error.strerror}", fix="free some space")
     if number is None or not isinstance(name, (str, bytes, os.PathLike)):
         return None
@@ -312,11 +306,6 @@ def _of_the_system(error: OSError) -> TunesmithError | None:
         found = ResourceError(f"{shown}: {error.strerror}", fix=f"check it; {TRACE}=1 shows what it was needed for")
     found.__cause__ = error
     return found
-
-
-def _close_stdout() -> None:
-    """Nothing more can be written there; else Python complains while it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer_interruption(error: KeyboardInterrupt) -> int:
@@ -339,7 +328,5 @@ def _message(text: str, *, label: str | None = None) -> None:
     from tunesmith.cli.terminal import plain
 
     line = Text(f"{label}: ", style="bold red") if label else Text()
-    try:
+    with unread():
         console(sys.stderr).print(line.append(Text(plain(text), style="default")), soft_wrap=True)
-    except OSError:  # a pipe that nobody reads, a terminal that is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -129,11 +129,11 @@ def _report(result: Compared) -> list[RenderableType]:
     parts: list[RenderableType] = [""]
     for name in contest.names[1:]:
         if name in contest.matches:
-            match = contest.matches[name]
-            first, rows = contest.names[0], contest.row_count
-            parts.append(comparison_table(match.table(), rows=rows, sides=(first, name), why=result.why))
+            table, sides = contest.matches[name].table(), (contest.names[0], name)
+            parts.append(comparison_table(table, rows=contest.row_count, sides=sides, why=result.why))
             what = "questions" if contest.rows else "texts"
-            parts.append(f"better on {match.wins} {what}, worse on {match.losses}, equal on {match.ties}")
+            (more, most), *others = contest.counts(name).items()
+            parts.append(", ".join([f"{more} on {most} {what}", *(f"{word} on {count}" for word, count in others)]))
         parts += [contest.verdict(name), ""]
     parts += [_side_by_side(result), ""] if contest.rows else []
     names = {"report": "report.html", **({"answers": "rows.jsonl"} if contest.rows else {}), "scores": "contest.json"}

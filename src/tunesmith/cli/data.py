@@ -63,7 +63,8 @@ def show_previews(previews: Sequence[Preview]) -> None:
     """Rows as the model will read them; what is trained on is bold, or between brackets where there is no bold."""
     from rich.text import Text
 
-    from tunesmith.cli.terminal import live, plain, show
+    from tunesmith.cli.streams import live
+    from tunesmith.cli.terminal import plain, show
 
     left, right = ("", "") if live(sys.stdout) else _BRACKETS
     legend = Text("bold", style="bold green") if live(sys.stdout) else Text(f"between {left} and {right}")

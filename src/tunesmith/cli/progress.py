@@ -5,7 +5,6 @@ Observers of the training loop: they see its events and know nothing else.
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,8 @@ from typing import Any, Protocol
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tunesmith.cli.terminal import console, count_text, live, seconds_text, tell
+from tunesmith.cli.streams import live, unread
+from tunesmith.cli.terminal import console, count_text, seconds_text, tell
 
 _LINES_PER_RUN = 10
 
@@ -39,39 +39,19 @@ Watch = Callable[[Event], None]
 def watch_training() -> Iterator[Watch]:
     """An observer for `api.train` and `api.pretrain` that shows how far they are."""
     if not live(sys.stderr):
-        yield _while_there(_Lines())
+        yield _Lines()
         return
     bar = _Bar()
-    try:
-        yield _while_there(bar)
-    finally:
-        with _gone_terminal():
-            bar.close()
-
-
-def _while_there(watch: Watch) -> Watch:
-    """The same, but silent once the terminal is gone: what is trained has to be saved all the same."""
-    is_there = True
 
     def observe(event: Event) -> None:
-        nonlocal is_there
-        if is_there:
-            is_there = False
-            with _gone_terminal():
-                watch(event)
-                is_there = True
+        with unread():
+            bar(event)
 
-    return observe
-
-
-@contextmanager
-def _gone_terminal() -> Iterator[None]:
-    """Inside, a terminal that is gone is no error. A pipe that nobody reads is one."""
     try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
+        yield observe
+    finally:
+        with unread():
+            bar.close()
 
 
 _TIMED_STEPS = 2  # after which the time of the rest is worth telling; the first is slower than others

@@ -42,7 +42,6 @@ _FILES = (
     ("every step", "metrics.jsonl"),
     ("checkpoints", "checkpoints"),
 )
-_VERB_OF_KIND = {"finetune": "train", "pretrain": "pretrain"}
 
 
 class _DataReport(Protocol):
@@ -297,8 +296,8 @@ def run_to_resume(place: Place, sources: Sources, *, kind: str) -> Run:
         )
     if run.manifest.get("kind", kind) != kind:
         raise SettingsError(
-            f"{run.name} was made by tunesmith {_VERB_OF_KIND[run.manifest['kind']]}",
-            fix=shell("tunesmith", _VERB_OF_KIND[run.manifest["kind"]], "--resume", reference(run)),
+            f"{run.name} was made by tunesmith {run.verb}",
+            fix=shell("tunesmith", run.verb, "--resume", reference(run)),
         )
     return run
 

@@ -1,7 +1,6 @@
 """What the commands print with: data on standard output, messages on standard error, escape codes for terminals only.
 
-Knows how things look, not what they mean. `live(stream)` decides about colour and movement: never in a pipe, never
-with NO_COLOR (no-color.org) or TERM=dumb.
+Knows how things look, not what they mean.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from tunesmith.cli.streams import live, unread
+
 if TYPE_CHECKING:
     from tunesmith.types import Finding
 
@@ -40,11 +41,6 @@ _CONTROL |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # answered in one place, by main
-
-
-def live(stream: TextIO) -> bool:
-    """Whether colour and a moving progress bar may be written to it."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def console(stream: TextIO) -> Console:
@@ -76,7 +72,8 @@ def show(*parts: RenderableType) -> None:
 
 def tell(*parts: RenderableType) -> None:
     """Messages: on standard error."""
-    _print(sys.stderr, parts)
+    with unread():
+        _print(sys.stderr, parts)
 
 
 def tell_findings(findings: Sequence[Finding]) -> None:

@@ -17,6 +17,7 @@ _TRUE_ANYWAY: Mapping[str, Mapping[str, object]] = {
     **{name: {"dropout": 0} for name in METHODS},
     "full": {"dropout": 0, "target_modules": "all"},
 }
+_ALL_OF_PEFT = "all-linear"
 
 
 class MethodConfig(_Section):
@@ -68,6 +69,8 @@ class MethodConfig(_Section):
     @classmethod
     def _readable_patterns(cls, wanted: str | list[str]) -> str | list[str]:
         for name in [wanted] if isinstance(wanted, str) else wanted:
+            if name == _ALL_OF_PEFT:
+                raise ValueError(f"{name!r} is what PEFT calls it, did you mean 'all'?")
             try:
                 re.compile(name if is_pattern(name) else "")
             except re.error as error:

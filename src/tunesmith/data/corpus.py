@@ -37,16 +37,16 @@ def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: floa
     """Read every file that the patterns name.
 
     Raises:
-        DataError: a pattern matches nothing, a file is damaged, a line is not JSON with the texts needed, or there is
-            no document to train on or none to measure on.
+        DataError: a pattern matches nothing or a folder, a file is damaged, a line is not JSON with the texts needed,
+            or there is no document to train on or none to measure on.
     """
     digest = hashlib.sha256()
-    texts = [text for path in _expand(documents) for text in _texts(path, digest)]
+    texts = [text for path in _expand(documents, "*.txt") for text in _texts(path, digest)]
     if not texts:
         raise DataError("there is no document to train on", fix="name text or jsonl files in pretrain.documents")
     questions = [
         Example(messages=(Message("user", row["question"]), Message("assistant", row["answer"])), row=line)
-        for path in _expand(pairs)
+        for path in _expand(pairs, "*.jsonl")
         for line, row in _json_lines(path, digest, needed=("question", "answer"))
     ]
     held_out = [text for text in texts if _place(text) < holdout]
@@ -90,7 +90,8 @@ def _one_sided(places: Sequence[float], holdout: float) -> DataError:
     )
 
 
-def _expand(patterns: Sequence[str]) -> list[Path]:
+def _expand(patterns: Sequence[str], usual: str) -> list[Path]:
+    """The files that names and patterns stand for. usual: what those of a folder are called."""
     paths: list[Path] = []
     for pattern in patterns:
         # a file is taken by its name first: [1] may be part of it
@@ -98,6 +99,9 @@ def _expand(patterns: Sequence[str]) -> list[Path]:
         if not found:
             raise DataError(f"no file matches {pattern!r}", fix="check pretrain.documents and pretrain.qa")
         paths += [Path(name) for name in found]
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder is not None:
+        raise DataError(f"{folder} is a folder, not a file", fix=f"name the files in it, such as {folder / usual}")
     return paths
 
 

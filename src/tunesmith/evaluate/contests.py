@@ -22,7 +22,7 @@ from tunesmith.evaluate.judge import PREFERENCE
 from tunesmith.evaluate.material import Rows, Tools, rows_of
 from tunesmith.evaluate.paired import Difference, Interval, Sums, difference, finite, interval
 from tunesmith.evaluate.remarks import Remark, pair_remarks, remarks
-from tunesmith.evaluate.titles import MetricChange, metric_title, written
+from tunesmith.evaluate.titles import MetricChange, is_neutral, metric_title, written
 from tunesmith.types import Example
 
 _LENGTHS = ("short questions", "middle questions", "long questions")
@@ -40,7 +40,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A model against the first: changes by score, and on how many rows the deciding one is better, worse, equal."""
+    """A model against the first: changes by score, and on how many rows the deciding one is better, worse, equal.
+
+    Of a score that is neither better nor worse when it is higher: higher, lower, equal.
+    """
 
     changes: dict[str, Difference]
     wins: int
@@ -88,6 +91,12 @@ class Contest:
             "too few rows": f"too few rows ({found.rows}) to tell {name} and {first} apart",
         }[found.verdict]
         return f"{said} ({change})"
+
+    def counts(self, name: str) -> dict[str, int]:
+        """On how many rows a model's deciding score is better than the first one's, or higher, and so on, in words."""
+        match = self.matches[name]
+        more, less = ("higher", "lower") if is_neutral(str(self.deciding)) else ("better", "worse")
+        return {more: match.wins, less: match.losses, "equal": match.ties}
 
     @property
     def row_count(self) -> int:

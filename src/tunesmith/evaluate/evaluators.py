@@ -97,7 +97,7 @@ def _against(score: Callable[[str, str], float]) -> Callable[[Rows], Sums]:
 
 
 def _log_loss(rows: Rows) -> Sums:
-    return log_loss(rows.reference_probabilities)
+    return log_loss(rows.reference_log_probabilities)
 
 
 def _calibration(rows: Rows) -> Sums:

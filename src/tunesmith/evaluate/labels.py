@@ -130,9 +130,9 @@ def macro_f1(chosen: Sequence[str], right: Sequence[str], labels: Collection[str
     return Sums(counts.reshape(len(right), -1), score)
 
 
-def log_loss(probabilities: Sequence[float | None]) -> Sums:
-    """Of the probabilities that the right labels were given, None where there is none; infinite where one is 0."""
-    rows = [(0.0, 0.0) if value is None else (-math.log(value) if value else math.inf, 1.0) for value in probabilities]
+def log_loss(log_probabilities: Sequence[float | None]) -> Sums:
+    """Of ln(probability) that the right labels were given, None where there is none."""
+    rows = [(0.0, 0.0) if value is None else (abs(value), 1.0) for value in log_probabilities]
     return Sums(np.array(rows), ratio)
 
 

@@ -59,7 +59,8 @@ class Rows:
     """What is scored, a row each; a score that needs what is empty here is not to be measured.
 
     nll: (n, 3), nats, supervised tokens and bytes of the right answers; its rows need not be those of the answers.
-    labels: further ones than occur. probabilities: of what was chosen; reference_probabilities: of the right label.
+    labels: further ones than occur. probabilities: of what was chosen. reference_log_probabilities: of the
+        right label, which may be too unlikely for a float; None where it is no label.
     """
 
     questions: Sequence[str] = ()
@@ -68,7 +69,7 @@ class Rows:
     ended: Sequence[bool] = ()
     labels: Collection[str] = ()
     probabilities: Sequence[float] = ()
-    reference_probabilities: Sequence[float | None] = ()
+    reference_log_probabilities: Sequence[float | None] = ()
     nll: Floats = field(default_factory=lambda: np.zeros((0, 3)))
     tools: Tools = field(default_factory=Tools)
 

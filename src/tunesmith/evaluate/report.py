@@ -18,7 +18,7 @@ from tunesmith.evaluate.contests import Contest, Match
 from tunesmith.evaluate.paired import Difference, Interval
 from tunesmith.evaluate.remarks import Remark
 from tunesmith.evaluate.text import normalize, separate, word_count
-from tunesmith.evaluate.titles import is_loss, is_share, metric_title, written
+from tunesmith.evaluate.titles import is_loss, is_neutral, is_share, metric_title, written
 
 _TONES = {"better": "good", "worse": "bad", "different": "", "no evidence": "soft", "too few rows": "soft"}
 # What a judge's score of one answer is called, where it is no number of points.
@@ -94,7 +94,8 @@ def _verdict(contest: Contest, name: str) -> dict[str, Any]:
         return {"sentence": contest.verdict(name), "tone": "soft", "tiles": [], "shares": []}
     shown = list(dict.fromkeys([contest.deciding, *(metric for metric in _TILES if metric in match.changes)]))[:3]
     first = contest.names[0]
-    counts = (("better", match.wins, "good"), ("equal", match.ties, "soft"), ("worse", match.losses, "bad"))
+    more, less, equal = contest.counts(name).items()
+    tones = ("", "soft", "") if is_neutral(contest.deciding) else ("good", "soft", "bad")
     return {
         "sentence": contest.verdict(name),
         "tone": _TONES[match.changes[contest.deciding].verdict],
@@ -109,8 +110,8 @@ def _verdict(contest: Contest, name: str) -> dict[str, Any]:
             for metric in shown
         ],
         "shares": [
-            {"name": what, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, contest.row_count), 2)}
-            for what, rows, tone in counts
+            {"name": word, "rows": rows, "tone": tone, "share": round(100 * rows / max(1, contest.row_count), 2)}
+            for (word, rows), tone in zip((more, equal, less), tones, strict=True)
         ],
     }
 
@@ -217,12 +218,15 @@ def _row_groups(contest: Contest) -> list[tuple[str, bool, list[dict[str, Any]]]
     shown = {id(row) for row in [*worst, *best]}
     others = [row for row in rows if id(row) not in shown]
     kept = others[: MOST_ROWS - len(shown)]
+    below, above = "loses most against", "gains most against"
+    if is_neutral(str(contest.deciding)):
+        below, above = "is furthest below", "is furthest above"
     heading = f"The other {len(others)} rows" if shown else f"All {len(others)} rows"
     if len(kept) < len(others):
         heading = f"{len(kept)} of {'the other ' if shown else ''}{len(others)} rows"
     return [
-        (f"Where {last} loses most against {first}", True, worst),
-        (f"Where {last} gains most against {first}", True, best),
+        (f"Where {last} {below} {first}", True, worst),
+        (f"Where {last} {above} {first}", True, best),
         (heading, not shown, kept),
     ]
 
@@ -248,7 +252,7 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
         "place": place,
         "reference": row["reference"],
         "change": None if change is None else written(deciding, change, sign="+"),
-        "tone": _tone(_gain(row, contest)),
+        "tone": _tone(_gain(row, contest), deciding),
         "answers": [
             {
                 "name": name,
@@ -272,7 +276,9 @@ def _remark(remark: Remark) -> dict[str, str]:
     return {"title": f"{metric_title(remark.metric)}: {score}", "text": remark.text.strip() or "(nothing)"}
 
 
-def _tone(gain: float) -> str:
+def _tone(gain: float, deciding: str) -> str:
+    if gain and is_neutral(deciding):
+        return _TONES["different"]
     return "good" if gain > 0 else "bad" if gain < 0 else "soft"
 
 

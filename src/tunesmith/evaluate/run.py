@@ -312,13 +312,14 @@ def _chosen(asked: Sequence[Example], choices: Sequence[Choice]) -> _Answers:
     rows = [_label_row(example, choice) for example, choice in zip(asked, choices, strict=True)]
     report = report_labels([row["prediction"] for row in rows], [row["reference"] for row in rows])
     answers = [Answer(choice.label, ended=True, tokens=0, seconds=0.0) for choice in choices]
+    logs = [dict(zip(choice.labels, choice.log_probabilities, strict=True)) for choice in choices]
     measured = Rows(
         questions=[row["question"] for row in rows],
         predictions=[row["prediction"] for row in rows],
         references=[row["reference"] for row in rows],
         labels=choices[0].labels,
         probabilities=[row["probability"] for row in rows],
-        reference_probabilities=[row["reference_probability"] for row in rows],
+        reference_log_probabilities=[of.get(example.answer) for of, example in zip(logs, asked, strict=True)],
     )
     return _Answers(measured, rows, answers, by_label=report)
 

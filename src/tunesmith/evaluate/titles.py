@@ -24,6 +24,11 @@ def is_loss(metric: str) -> bool:
     return EVALUATORS[metric].better == "lower"
 
 
+def is_neutral(metric: str) -> bool:
+    """Whether neither direction is better."""
+    return EVALUATORS[metric].better == "neither"
+
+
 def written(metric: str, value: float, *, sign: str = "") -> str:
     """A score as text: a share out of 100 with one digit, another number with two."""
     if math.isnan(value):

@@ -25,6 +25,13 @@ class Choice:
         total = math.fsum(weights)
         return tuple(weight / total for weight in weights)
 
+    @cached_property
+    def log_probabilities(self) -> tuple[float, ...]:
+        """Their logarithms, of those too that are too small for a float; never above 0."""
+        highest = max(self.log_likelihoods)
+        total = math.fsum(math.exp(score - highest) for score in self.log_likelihoods)
+        return tuple(score - highest - math.log(total) for score in self.log_likelihoods)
+
     @property
     def ranked(self) -> list[tuple[str, float]]:
         """(label, probability), the likeliest first; of equal ones the one that was given first."""

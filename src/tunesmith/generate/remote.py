@@ -40,6 +40,10 @@ _KEYS = ("TUNESMITH_API_KEY", "OPENAI_API_KEY")
 _OPENAI_HOST = "api.openai.com"
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0"})
 _DIRECT = build_opener(ProxyHandler({}))
+# How long an answer may be. OpenAI's newest models refuse the first with status 400 and name the second, which other
+# servers may not know. Those that did, by address and name, are asked in the second from then on.
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+_NEWER: set[tuple[str, str]] = set()
 # What the protocol has no words for, in those of the servers that name themselves as owner in their list of models. It
 # is sent when it is off too, since both have values of their own: llama-server top_k 40 and min_p 0.05, vLLM what the
 # model's generation_config.json says. Others leave it out silently (Ollama) or refuse the whole request (OpenAI).
@@ -112,7 +116,7 @@ class Endpoint:
         asked = {
             "model": self.model,
             "messages": [{"role": message.role, "content": _text(message)} for message in messages],
-            "max_tokens": settings.max_new_tokens,
+            _NEWER_LIMIT if (self.url, self.model) in _NEWER else _LIMIT: settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "seed": seed,
@@ -181,6 +185,9 @@ class Endpoint:
                 return json.load(response)
         except HTTPError as error:
             said = error.read(_SAID_CHARACTERS).decode(errors="replace")
+            if error.code == 400 and _LIMIT in asked and _NEWER_LIMIT in said:
+                _NEWER.add((self.url, self.model))
+                return self._post_once({_NEWER_LIMIT if name == _LIMIT else name: asked[name] for name in asked})
             told = self._unavailable(f"refused with status {error.code}: {said}", error)
             if error.code not in _AGAIN:
                 raise told from error

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -140,6 +141,16 @@ class Run:
         return self.path.absolute().name
 
     @property
+    def verb(self) -> str:
+        """The command that makes such runs: `tunesmith` and this."""
+        return "pretrain" if self.manifest.get("kind") == "pretrain" else "train"
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it where it stopped."""
+        return shlex.join(["tunesmith", self.verb, "--resume", str(self.path)])
+
+    @property
     def config_path(self) -> Path:
         return self.path / _CONFIG
 
@@ -256,7 +267,7 @@ def _refuse_occupied(folder: Path) -> None:
         if (folder / _MANIFEST).exists():
             raise SettingsError(
                 f"there is already a run at {folder}",
-                fix=f"take another --name or --output-dir; to go on with that one: tunesmith train --resume {folder}",
+                fix=f"take another --name or --output-dir; to go on with that one: --resume {folder}",
             )
         names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         if names:

@@ -206,7 +206,7 @@ def _require_finished(parent: Run) -> None:
     if manifest["status"] != "finished" or not parent.model_dir.is_dir():
         raise SettingsError(
             f"{parent.name} is not finished: its status is {manifest['status']}",
-            fix=f"finish it first: tunesmith train --resume {parent.path}",
+            fix=f"finish it first: {parent.resume_command}",
         )
 
 

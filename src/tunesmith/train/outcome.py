@@ -118,7 +118,7 @@ def recorded(run: Run, stop: StopRequest, processes: Processes, *, begin: Callab
             record("stopped")
             raise Stopped(
                 "stopped at once; what was saved last is kept",
-                fix=_how_to_resume(run),
+                fix=f"resume with: {run.resume_command}",
                 signal_number=stop.signal_number,
             ) from error
         except BaseException:
@@ -146,7 +146,7 @@ def stopped(run: Run, state: TrainingState, message: str, stop: StopRequest, pro
     """Record that the run waits to be resumed. Returns the error that says so, and how, on all processes."""
     processes.first(lambda: run.update_manifest(status="stopped", step=state.step))
     number = processes.highest(stop.signal_number or 0) or None
-    return processes.echo(Stopped(message, fix=_how_to_resume(run), signal_number=number))
+    return processes.echo(Stopped(message, fix=f"resume with: {run.resume_command}", signal_number=number))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,3 @@ def use_best(
         message = f"the best checkpoint (step {state.best_step}) is damaged: the model is that of step {state.step}"
         for observe in observers:
             observe(Event("notice", state.step, state.step, {"message": message}))
-
-
-def _how_to_resume(run: Run) -> str:
-    verb = "pretrain" if run.manifest["kind"] == "pretrain" else "train"
-    return f"resume with: tunesmith {verb} --resume {run.path}"
