@@ -53,9 +53,9 @@ def make(config: Any) -> Any:
 
 @pytest.fixture
 def rows() -> list[Encoded]:
-    """Six rows; one is longer than a block of the attention kernel, one has a single token."""
+    """Six rows, one longer than a block of attention, one with a single token. 185 in all is no recurring size."""
     draw = np.random.default_rng(0)
-    return [Encoded(draw.integers(2, 200, n), np.arange(n) >= n // 3, row=n) for n in (9, 150, 5, 17, 1, 2)]
+    return [Encoded(draw.integers(2, 200, n), np.arange(n) >= n // 3, row=n) for n in (9, 150, 5, 17, 1, 3)]
 
 
 def one_batch(rows: list[Encoded]) -> Batch:
@@ -120,6 +120,21 @@ def test_with_a_fused_adapter_too(tiny_model_dir: Callable[[str], Path], arch: s
     with fused_adapters(model) as count:
         assert count > 0
         expect_packed_equals_padded(model, one_batch(short))
+
+
+@pytest.mark.parametrize("prompted", [False, True], ids=["ids", "embeddings"])
+def test_passes_have_recurring_sizes(
+    prompted: bool, tiny_model_dir: Callable[[str], Path], rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(str(tiny_model_dir("llama")), dtype="float32")
+    method = MethodConfig(name="prompt", num_virtual_tokens=2)
+    model = apply_method(base.model, method, dtype=base.dtype) if prompted else base.model
+    rows, seen = [row for row in rows if len(row) < 100], []
+    first_norm = base.model.model.layers[0].input_layernorm
+    first_norm.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
+    with packing(model):
+        assert token_nll(model, one_batch(rows)).shape == (35,)
+    assert seen == [46 if prompted else 36]  # 35 tokens, and two before each of five rows
 
 
 def test_every_listed_architecture_is_proven() -> None:

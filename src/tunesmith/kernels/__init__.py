@@ -5,5 +5,15 @@ from tunesmith.kernels.dropout import draws_again, draws_from, drop
 from tunesmith.kernels.linear import quick_linear
 from tunesmith.kernels.lora import lora_linear
 from tunesmith.kernels.nll import selected_nll
+from tunesmith.kernels.sizes import recurring_size
 
-__all__ = ["draws_again", "draws_from", "drop", "lora_linear", "packed_attention", "quick_linear", "selected_nll"]
+__all__ = [
+    "draws_again",
+    "draws_from",
+    "drop",
+    "lora_linear",
+    "packed_attention",
+    "quick_linear",
+    "recurring_size",
+    "selected_nll",
+]

@@ -26,6 +26,8 @@ from tunesmith.kernels.dropout import draw_seed, drawn_positions
 
 # Queries whose scores exist at once. On one core with avx512_bf16, 96 was fastest of 64 to 256 from 50 to 1,024 tokens.
 _BLOCK = 96
+# What the length of a sequence is rounded up to, so that there are 32 sizes of blocks up to 1,024 tokens: see sizes.py.
+_ROUND = 32
 
 
 def packed_attention(
@@ -90,15 +92,17 @@ def _attend(
 ) -> Tensor:
     """seed: (1,) int64, of the numbers that dropout draws."""
     drops = _Drops(dropout, seed)
+    spaced = _Spaced(boundaries)
+    query, key, value = map(spaced.lay, (query, key, value))
     queries, keys = _for_scores(query, key, scale)  # (K, G, T, D), (K, D, T)
     values = value.transpose(0, 1)  # (K, T, D)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     out_by_head = _by_head(out, key.shape[1])  # (K, G, T, D), a view
-    for start, first, last in _blocks(boundaries):
+    for start, first, last in _blocks(spaced.boundaries):
         weights = drops.next(_probabilities(queries, keys, start, first, last).to(value.dtype))  # (K, G*m, n)
         block = out_by_head[:, :, first:last]
         block.copy_(torch.bmm(weights, values[:, start:last]).view(block.shape))
-    return out
+    return spaced.take(out)
 
 
 @_attend.register_fake
@@ -125,6 +129,8 @@ def _attend_backward(
     dP = M * (dO V.T); dS = P * (dP - rowsum(P * dP)); dQ = scale dS K; dK = scale dS.T Q.
     """
     drops = _Drops(dropout, seed)
+    spaced = _Spaced(boundaries)
+    of_out, query, key, value = map(spaced.lay, (of_out, query, key, value))
     heads = key.shape[1]
     queries, keys = _for_scores(query, key, scale)
     scaled = _by_head(query * scale, heads)  # (K, G, T, D)
@@ -135,7 +141,7 @@ def _attend_backward(
     of_query_by_head = _by_head(of_query, heads)
     # sums over blocks: kept in the scores' format until the end
     of_key, of_value = (keys.new_zeros(heads, len(key), key.shape[2]) for _ in range(2))  # (K, T, D)
-    for start, first, last in _blocks(boundaries):
+    for start, first, last in _blocks(spaced.boundaries):
         probabilities = _probabilities(queries, keys, start, first, last).to(value.dtype)  # (K, G*m, n)
         of_block = incoming[:, :, first:last].reshape(heads, -1, query.shape[2])  # (K, G*m, D)
         of_probabilities = torch.bmm(of_block, values[:, :, start:last])  # (K, G*m, n)
@@ -149,9 +155,9 @@ def _attend_backward(
         of_key[:, start:last] += torch.bmm(of_scores.transpose(1, 2), rows)
     of_query *= scale
     return (
-        of_query,
-        of_key.transpose(0, 1).to(key.dtype).contiguous(),
-        of_value.transpose(0, 1).to(key.dtype).contiguous(),
+        spaced.take(of_query),
+        spaced.take(of_key.transpose(0, 1)).to(key.dtype).contiguous(),
+        spaced.take(of_value.transpose(0, 1)).to(key.dtype).contiguous(),
     )
 
 
@@ -184,6 +190,32 @@ def _differentiate(ctx: torch.autograd.function.FunctionCtx, of_out: Tensor) -> 
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Spaced:
+    """Sequences with room after each, so that they are multiples of `_ROUND` long and the sizes of blocks come again.
+
+    The room comes after the last token, so that no token sees it, and is zero, so that it adds nothing to a sum.
+
+    `boundaries` are those with room.
+    """
+
+    def __init__(self, boundaries: Tensor) -> None:
+        lengths = boundaries.diff()
+        self.boundaries = F.pad(((lengths + _ROUND - 1) // _ROUND * _ROUND).cumsum(0), (1, 0))
+        self._total, tokens = int(self.boundaries[-1]), int(boundaries[-1])
+        shifts = (self.boundaries - boundaries)[:-1]
+        self._places = None if self._total == tokens else torch.arange(tokens) + shifts.repeat_interleave(lengths)
+
+    def lay(self, tensor: Tensor) -> Tensor:
+        """(T, ...) -> (T with room, ...)."""
+        if self._places is None:
+            return tensor
+        return tensor.new_zeros(self._total, *tensor.shape[1:]).index_copy_(0, self._places, tensor)
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """(T with room, ...) -> (T, ...)."""
+        return tensor if self._places is None else tensor.index_select(0, self._places)
 
 
 class _Drops:

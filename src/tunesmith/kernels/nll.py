@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.kernels.linear import quick_linear
+from tunesmith.kernels.sizes import recurring_size
 
 # Logits alive at once: large enough that a chunk's matmul is still efficient. On a CPU a chunk in bfloat16 stays below
 # 32 MiB, what the allocator keeps for the next one instead of faulting in new pages.
@@ -49,9 +51,12 @@ def selected_nll(
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     size = chunk_tokens or max(1, LOGITS_PER_CHUNK.get(device, LOGITS_PER_CHUNK_ELSEWHERE) // weight.shape[0])
+    count = len(targets)
+    filler = recurring_size(count) - count if device == "cpu" else 0  # positions whose results nobody takes
+    hidden, targets = F.pad(hidden, (0, 0, 0, filler)), F.pad(targets, (0, filler))
     with torch.autocast(device, enabled=False):
-        nll: Tensor = _ChunkedNll.apply(hidden, weight, bias, targets, size, torch.is_grad_enabled())  # type: ignore[no-untyped-call]  # (N,)
-        return nll
+        nll: Tensor = _ChunkedNll.apply(hidden, weight, bias, targets, size, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        return nll[:count]
 
 
 class _ChunkedNll(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tunesmith.kernels import selected_nll
+from tunesmith.kernels import recurring_size, selected_nll
 from tunesmith.model.packing import base_of, boundaries_of, packs
 from tunesmith.model.soft import has_prefix, prefix_cache, prompt_embeddings, virtual_tokens
 from tunesmith.types import Batch
@@ -118,19 +118,19 @@ def _decode(base: Any, batch: Batch, model: nn.Module) -> Tensor:
     count = virtual_tokens(model)  # V
     if not has_prefix(model) and packs(base, max(batch.lengths) + count):
         lengths = tuple(length + count for length in batch.lengths)
-        starts = boundaries_of(lengths)
+        total, device = sum(lengths), batch.input_ids.device
+        filler = recurring_size(total) - total if device.type == "cpu" else 0  # a last row that nobody looks at
+        starts = boundaries_of((*lengths, filler) if filler else lengths)
         # the position of a token within its row
-        positions = (torch.arange(sum(lengths)) - starts[:-1].repeat_interleave(starts.diff())).to(
-            batch.input_ids.device
-        )
+        positions = (torch.arange(total + filler) - starts[:-1].repeat_interleave(starts.diff())).to(device)
         decoded = base.base_model(
-            **_packed_rows(base, batch, prompt_embeddings(model)),
+            **_packed_rows(base, batch, prompt_embeddings(model), filler),
             position_ids=positions[None],
             use_cache=False,
             boundaries=starts,
         )
-        packed: Tensor = decoded.last_hidden_state[0]
-        return packed[positions >= count] if count else packed
+        packed: Tensor = decoded.last_hidden_state[0, :total]
+        return packed[positions[:total] >= count] if count else packed
     arguments, row, column = _padded_rows(base, batch, model)
     padded: Tensor = base.base_model(**arguments).last_hidden_state[row, column]
     return padded
@@ -148,14 +148,18 @@ def _own_logits(base: PreTrainedModel, batch: Batch, positions: Tensor, model: n
     return logits.float()
 
 
-def _packed_rows(base: Any, batch: Batch, prompt: Tensor | None) -> dict[str, Tensor]:
-    """What the decoder reads of rows end to end, (1, T): ids, or embeddings when each begins with a prompt (V, H)."""
+def _packed_rows(base: Any, batch: Batch, prompt: Tensor | None, filler: int) -> dict[str, Tensor]:
+    """What the decoder reads of rows end to end, (1, T): ids, or embeddings when each begins with a prompt (V, H).
+
+    filler: of the first tokens, how many come again at the end.
+    """
     if prompt is None:
-        return {"input_ids": batch.input_ids[None]}
+        return {"input_ids": torch.cat([batch.input_ids, batch.input_ids[:filler]])[None]}
     embedded: Tensor = base.get_input_embeddings()(batch.input_ids)  # (T, H)
     prompt = prompt.to(embedded.dtype)
     pieces = [piece for row in embedded.split(batch.lengths) for piece in (prompt, row)]
-    return {"inputs_embeds": torch.cat(pieces)[None]}
+    rows = torch.cat(pieces)
+    return {"inputs_embeds": torch.cat([rows, rows[:filler]])[None]}
 
 
 def _padded_rows(base: Any, batch: Batch, model: nn.Module) -> tuple[dict[str, Any], Tensor, Tensor]:
