@@ -5,6 +5,7 @@ from tunesmith.kernels.dropout import draws_again, draws_from, drop
 from tunesmith.kernels.linear import quick_linear
 from tunesmith.kernels.lora import lora_linear
 from tunesmith.kernels.nll import selected_nll
+from tunesmith.kernels.pointwise import rms_norm, silu_product
 from tunesmith.kernels.sizes import recurring_size
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "packed_attention",
     "quick_linear",
     "recurring_size",
+    "rms_norm",
     "selected_nll",
+    "silu_product",
 ]

@@ -66,7 +66,7 @@ def without(tensor: Tensor, dropped: Tensor) -> Tensor:
     count = tensor.numel()
     copy = tensor.new_empty(count + 1)  # one more, for positions beyond the end
     copy[:count].view(tensor.shape).copy_(tensor)
-    return copy.index_fill_(0, dropped, 0)[:count].view(tensor.shape)
+    return copy.index_fill_(0, dropped.long(), 0)[:count].view(tensor.shape)
 
 
 def drawn_positions(count: int, share: float, generator: torch.Generator | None) -> Tensor:
@@ -87,12 +87,12 @@ def drawn_positions(count: int, share: float, generator: torch.Generator | None)
     "tunesmith::positions_to_drop", mutates_args=(), device_types="cpu", tags=(torch.Tag.nondeterministic_seeded,)
 )
 def _positions(like: Tensor, share: float) -> Tensor:
-    return drawn_positions(like.numel(), share, _generator())
+    return drawn_positions(like.numel(), share, _generator()).to(_format_of(like.numel()))
 
 
 @_positions.register_fake
 def _(like: Tensor, share: float) -> Tensor:
-    return torch.empty(_most_dropped(like.numel(), share), dtype=torch.int64)
+    return torch.empty(_most_dropped(like.numel(), share), dtype=_format_of(like.numel()))
 
 
 @torch.library.custom_op(
@@ -117,6 +117,11 @@ def _most_dropped(count: int, share: float) -> int:
     """At least eight standard deviations more than are dropped on average, for every count."""
     thousandths = math.ceil(share * 1000)
     return count * thousandths * 11 // 10_000 + 176
+
+
+def _format_of(count: int) -> torch.dtype:
+    """Of positions that are kept until the backward pass: half the memory wherever they fit."""
+    return torch.int32 if count < 2**31 else torch.int64
 
 
 class _Drop(torch.autograd.Function):

@@ -11,8 +11,8 @@ from tunesmith.model.adapters import (
 )
 from tunesmith.model.dropout import seeded_dropout
 from tunesmith.model.guide import Layer, LayerGuide, layer_guide
+from tunesmith.model.joined import layers_for_liger
 from tunesmith.model.lanes import Lanes, choose_lanes
-from tunesmith.model.liger import layers_for_liger
 from tunesmith.model.load import LoadedModel, load_base, load_skeleton, load_tokenizer, quiet
 from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors

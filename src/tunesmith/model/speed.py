@@ -16,8 +16,8 @@ from torch import nn
 
 from tunesmith.model.dropout import seeded_layers
 from tunesmith.model.fusion import fused_adapters
+from tunesmith.model.joined import joined_layers
 from tunesmith.model.lanes import Lanes
-from tunesmith.model.liger import liger_layers
 from tunesmith.model.packing import base_of, packing
 
 # Operations from which compiling repays itself. On one core with avx512_bf16 it took 10 s for 30 layers and gained
@@ -39,7 +39,7 @@ def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[N
     on_disk = _kept_on_disk() if layers else nullcontext()
     # the backward pass is compiled with the forward pass, under the compiler's lock: passes run side by side
     eager_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
-    one_operation = liger_layers(model, compiled=compiled)
+    one_operation = joined_layers(model, compiled=compiled)
     with packing(model), fused_adapters(model), seeded_layers(model), one_operation, eager_backward, on_disk, lanes:
         for layer in layers:
             layer.compile(dynamic=True)

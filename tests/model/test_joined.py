@@ -1,10 +1,11 @@
-"""When Liger's kernels are chosen, and that the wiring around them gives what the model gives. No GPU needed."""
+"""Norms and gated layers by our kernels and by Liger's: when they are chosen, and that models give the same."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,13 +18,14 @@ import transformers as tf
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import collate
-from tunesmith.model import apply_method, liger, load_base, token_nll
-from tunesmith.model.liger import layers_for_liger, liger_layers
+from tunesmith.model import apply_method, joined, load_base, token_nll
+from tunesmith.model.joined import joined_layers, layers_for_liger
 from tunesmith.types import Encoded
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+GPT2 = {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 1}
 CONFIGS: dict[str, Callable[..., Any]] = {
     "llama": tf.LlamaConfig,
     "mistral": tf.MistralConfig,
@@ -74,8 +76,56 @@ def test_they_are_chosen_on_cuda_where_nothing_else_joins_the_operations(
     assert layers_for_liger(llama, CUDA, compiled=False) == []
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("arch", [*CONFIGS, "gpt2", "phi"])
+def test_ours_give_the_same_and_keep_less(arch: str, dtype: torch.dtype, method: str) -> None:
+    torch.manual_seed(0)
+    shaped = {name: partial(config, **SHAPE, **HEADS) for name, config in {**CONFIGS, "phi": tf.PhiConfig}.items()}
+    config = shaped[arch]() if arch in shaped else tf.GPT2Config(**GPT2)
+    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        setattr(config, name, 0.0)
+    model = tf.AutoModelForCausalLM.from_config(config).float()
+    model = apply_method(model, MethodConfig(name=method, dropout=0), dtype=dtype).train()
+    batch = collate([Encoded(np.arange(4, 204), np.arange(200) > 5, row=1)])
+
+    def gradients() -> tuple[int, float, dict[str, torch.Tensor]]:
+        model.zero_grad()
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        context = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with context, torch.autocast("cpu", dtype, enabled=dtype != torch.float32, cache_enabled=False):
+            loss = token_nll(model, batch).mean()
+        loss.backward()
+        found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        return sum(kept.values()), loss.item(), found
+
+    most, plain, wanted = gradients()
+    with joined_layers(model, compiled=False):
+        kept, loss, found = gradients()
+    assert kept < most
+    assert loss == pytest.approx(plain, rel=1e-6 if dtype == torch.float32 else 1e-3)
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    for name, gradient in wanted.items():
+        assert (found[name] - gradient).norm() <= tolerance * gradient.norm() + 1e-12, name
+    assert gradients()[:2] == (most, plain)
+
+
+def test_ours_leave_what_a_compiler_joins(tiny_model_dir: Callable[[str], Path]) -> None:
+    model = load_base(str(tiny_model_dir("llama")), dtype="float32").model
+    with joined_layers(model, compiled=True):
+        assert not [module for module in model.modules() if "forward" in vars(module)]
+    with joined_layers(model, compiled=False):
+        assert len([module for module in model.modules() if "forward" in vars(module)]) == 2 * 3 + 1
+    assert not [module for module in model.modules() if "forward" in vars(module)]
+
+
 @pytest.mark.parametrize("arch", CONFIGS)
-def test_the_model_gives_the_same_and_is_as_before(
+def test_by_liger_the_model_gives_the_same_and_is_as_before(
     arch: str, installed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
@@ -83,7 +133,7 @@ def test_the_model_gives_the_same_and_is_as_before(
     model = apply_method(model, MethodConfig(name="lora", dropout=0), dtype=torch.float32).train()
     batch = collate([Encoded(np.arange(4, 24), np.arange(20) > 5, row=1)])
     monkeypatch.setattr(
-        liger, "layers_for_liger", lambda model, device, compiled: layers_for_liger(model, CUDA, compiled=compiled)
+        joined, "layers_for_liger", lambda model, device, compiled: layers_for_liger(model, CUDA, compiled=compiled)
     )
 
     def gradients() -> tuple[float, dict[str, torch.Tensor]]:
@@ -93,7 +143,7 @@ def test_the_model_gives_the_same_and_is_as_before(
         return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     plain, wanted = gradients()
-    with liger_layers(model, compiled=False):
+    with joined_layers(model, compiled=False):
         loss, found = gradients()
     norms = 2 * (4 if arch == "qwen3" else 2) + 1  # Qwen3 has norms of queries and keys
     assert (installed.count("norm"), installed.count("gated")) == (norms, 2)
