@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.train import muon
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 from tunesmith.train.optimizer import build_optimizer
 
@@ -62,6 +64,29 @@ def test_a_muon_step_is_orthogonal_and_as_large_as_adamws(model: LlamaForCausalL
     assert ((singular > 0.5) & (singular < 1.3)).all()  # Newton-Schulz in five steps brings them near 1
     # 0.2 is the size of AdamW's update in the mean square (arXiv:2502.16982, section 2.2)
     assert change.square().mean().sqrt().item() == pytest.approx(0.01 * 0.2, rel=0.25)
+
+
+@pytest.mark.parametrize(("fast", "tolerance"), [(True, 0.0), (False, 5e-2)])
+def test_muon_steps_as_torch_does(monkeypatch: pytest.MonkeyPatch, fast: bool, tolerance: float) -> None:
+    """Digit by digit where bfloat16 is computed; torch rounds to it, so that float32 differs by what it rounds."""
+    monkeypatch.setattr(muon, "computes_bfloat16", lambda device: fast)
+    torch.manual_seed(0)
+    shapes = [(48, 32), (32, 48), (32, 32)]
+    ours, theirs = ([nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    optimizers = [
+        muon.Muon([{"params": ours, "weight_decay": 0.1}]),
+        torch.optim.Muon(theirs, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for rate in (0.01, 0.02, 0.03):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+        for mine, other in zip(ours, theirs, strict=True):
+            change = (other - 1).abs().max()
+            assert (mine - other).abs().max() <= tolerance * change
 
 
 @pytest.mark.parametrize("name", NAMES)

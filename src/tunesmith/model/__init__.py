@@ -18,7 +18,7 @@ from tunesmith.model.loss import drawn_nll, nll_as_method, token_nll
 from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
-from tunesmith.model.precision import autocast, choose_device, choose_dtype, loss_scale, slow_format
+from tunesmith.model.precision import autocast, choose_device, choose_dtype, computes_bfloat16, loss_scale, slow_format
 from tunesmith.model.quick import quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
@@ -55,6 +55,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "choose_lanes",
+    "computes_bfloat16",
     "context_tokens",
     "count_parameters",
     "decoder_layers",

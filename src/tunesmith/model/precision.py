@@ -64,9 +64,16 @@ def choose_dtype(requested: str, device: torch.device, *, total_parameters: int)
     return DTYPES[requested], f"{requested}: as set"
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 itself, at least as fast as float32; not on every version of MPS."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(_fast_bfloat16())
+
+
 def slow_format(dtype: torch.dtype, device: torch.device) -> list[Finding]:
     """What is wrong with a number format that was asked for: correct there, but at a fraction of the speed."""
-    if dtype is not torch.bfloat16 or device.type != "cpu" or _fast_bfloat16():
+    if dtype is not torch.bfloat16 or device.type != "cpu" or computes_bfloat16(device):
         return []
     # 0.29 against 178 GFLOP/s on two cores of an EPYC of Zen 3 (bench/worker.py measures both)
     message = "this CPU has no bfloat16 arithmetic: a step can take hundreds of times as long as in float32"
@@ -79,7 +86,7 @@ def _fast_bfloat16() -> list[str]:
 
 def _choose_dtype_for(device: torch.device, total_parameters: int) -> tuple[torch.dtype, str]:
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if computes_bfloat16(device):
             return torch.bfloat16, "bfloat16: this GPU computes in it"
         return torch.float16, "float16: this GPU does not compute in bfloat16"
     if device.type == "mps":

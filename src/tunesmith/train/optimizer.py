@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from tunesmith.optional import need
 from tunesmith.train.groups import parameter_groups
+from tunesmith.train.muon import Muon
 
 Betas = tuple[float, float]
 Factors = Mapping[nn.Parameter, float]  # parameters without one have 1
@@ -44,11 +45,7 @@ def _adamw(model: nn.Module, weight_decay: float, betas: Betas, factors: Factors
 
 
 def _muon(model: nn.Module, weight_decay: float, betas: Betas, factors: Factors) -> Optimizer:
-    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for matrices of hidden layers, AdamW for the rest.
-
-    Updates are scaled to the size that AdamW's have (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one
-    learning rate serves both.
-    """
+    """Muon for matrices of hidden layers, AdamW for the rest, both at one rate."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is not None:
@@ -58,8 +55,7 @@ def _muon(model: nn.Module, weight_decay: float, betas: Betas, factors: Factors)
     rest = [p for p in trainable if p.ndim != 2 or id(p) in tables]
     parts: list[Optimizer] = []
     if matrices:
-        groups = _groups(matrices, weight_decay, factors)
-        parts.append(Muon(groups, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(_groups(matrices, weight_decay, factors)))
     if rest:
         parts.append(_adamw_of(rest, weight_decay, betas, factors))
     return _Joined(parts)
