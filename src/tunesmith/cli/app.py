@@ -242,7 +242,10 @@ def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
     name = " ".join(["tunesmith", *words])
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         wanted = error.argument.name
-        message = f"{wanted} needs a value" if wanted.startswith("-") else f"{name} needs {wanted}"
+        unknown = [token for token in error.unused_tokens or [] if token.startswith("--")]
+        message = f"{name} needs {wanted}" + "".join(f", and has no {option}" for option in unknown)
+        if error.keyword is not None:  # it is there, and nothing after it
+            message = f"{wanted} needs a value"
     elif isinstance(error, UnusedCliTokensError):
         message = f"unexpected: {' '.join(error.unused_tokens or [])}"
     else:
