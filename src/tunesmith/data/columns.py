@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
+from tunesmith.data.examples import repeats_header
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
@@ -172,7 +173,7 @@ def _fits(
     """Every shape that these columns allow, best first."""
     if not set(given.values()) <= set(columns):
         return []
-    facts = column_facts(records, columns)
+    facts = column_facts([record for record in records if not repeats_header(record)], columns)
     shapes = tuple(shapes)
     options = [_fit(name, facts, given, is_only=len(shapes) == 1) for name in shapes]
     return sorted((fit for fit in options if fit is not None and fit.score >= _LEAST_SCORE), key=lambda fit: -fit.score)
