@@ -263,6 +263,8 @@ def _weight(part: str, fact: ColumnFacts) -> float:
         return 0.0
     if part in {"context", "system", "input"} and fact.kind == "empty":
         return 0.0
+    if part == "label" and fact.is_constant and name_weight(fact.name, part) < _SETTLED:
+        return 0.0
     return name_weight(fact.name, part) * (0.9 if fact.kind == "empty" else 1.0)
 
 
