@@ -123,7 +123,8 @@ def test_choices_without_the_right_one_are_refused(names: list[str]) -> None:
     table = table_of(["Question", *names], [["Which?", *COLOURS]] * 3)
     with pytest.raises(DataError, match="which of them is right") as error:
         unfold_choices(table, DataConfig())
-    assert error.value.fix is not None and f'--data.columns.answer "{names[0]}"' in error.value.fix
+    assert error.value.fix is not None
+    assert f'--data.columns.answer "{names[0]}"' in error.value.fix
     assert unfold_choices(table, DataConfig(columns={"answer": names[0]})) is table
 
 

@@ -1,12 +1,15 @@
-"""Exports of help desks, chats and other programs: columns that such programs fill in are no questions and no labels."""
+"""Exports of help desks, chats and other programs: their own columns are no questions and no labels."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-from tunesmith.config import DataConfig
-from tunesmith.data import Table, detect_columns
-from tunesmith.types import Record
+from tunesmith.config import DataConfig, RunConfig
+from tunesmith.data import Table, detect_columns, prepare
+from tunesmith.data.prepare import Prepared
+from tunesmith.types import Example, Record
 
 ASKED = ["I cannot log in.", "My parcel is late.", "The invoice is wrong.", "Please close my account.", "It is broken."]
 SAID = ["Set a new password.", "It comes tomorrow.", "We sent a new one.", "That is done now.", "We send another one."]
@@ -36,3 +39,49 @@ def test_who_speaks_is_no_label() -> None:
     columns = {"user": ["U1", "U2"] * 10, "text": [f"{text} {place}" for place in range(4) for text in ASKED]}
     assert detect_columns(export(columns), DataConfig()).shape == "text"
     assert detect_columns(export({"team": columns["user"], "text": columns["text"]}), DataConfig()).shape == "label"
+
+
+def prepared(folder: Path, row: dict[str, Any]) -> Prepared:
+    """Of one conversation a line, all alike."""
+    path = folder / "chats.jsonl"
+    path.write_text(json.dumps(row))
+    return prepare(RunConfig.model_validate({"data": {"path": str(path)}}))
+
+
+def turns(example: Example) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in example.messages]
+
+
+ASKS = {"role": "user", "content": "Hi"}
+SAYS = {"role": "assistant", "content": "Hello"}
+
+
+def test_the_system_instruction_of_gemini_is_a_system_turn(tmp_path: Path) -> None:
+    contents = [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]
+    for role in ({"role": "system"}, {}):
+        given = {"systemInstruction": {**role, "parts": [{"text": "Be kind."}]}, "contents": contents}
+        (example,) = prepared(tmp_path, given).train
+        assert turns(example) == [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_preferred_outputs_of_openai_are_answers(tmp_path: Path) -> None:
+    row = {
+        "input": {"messages": [ASKS], "tools": []},
+        "preferred_output": [SAYS],
+        "non_preferred_output": [{"role": "assistant", "content": "No."}],
+    }
+    found = prepared(tmp_path, row)
+    assert turns(found.train[0]) == [("user", "Hi"), ("assistant", "Hello")]
+    assert {"rejected_answers", "tools_left_out"} <= {finding.code for finding in found.report.findings}
+
+
+def test_what_stands_beside_conversations_is_told_once(tmp_path: Path) -> None:
+    row = {"messages": [ASKS, SAYS], "rejected": "No.", "tools": "[]", "model": "x"}
+    told = [finding.message for finding in prepared(tmp_path, row).report.findings]
+    assert [sum(f'"{name}"' in message for message in told) for name in ("rejected", "tools", "model")] == [1, 1, 1]
+
+
+def test_answers_of_weight_0_are_told(tmp_path: Path) -> None:
+    for weight, count in ((0, 1), (1, 0)):
+        found = prepared(tmp_path, {"messages": [ASKS, {**SAYS, "weight": weight}, ASKS, SAYS]}).report.findings
+        assert [finding.code for finding in found].count("weights_left_out") == count

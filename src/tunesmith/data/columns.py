@@ -259,7 +259,7 @@ def _weight(part: str, fact: ColumnFacts) -> float:
     if fact.kind == "nested" and part in _ANSWERS:  # learnt as JSON, where that is its name and not a part of it
         weight = name_weight(fact.name, part)
         return weight if weight > PARTIAL_WEIGHT else 0.0
-    if fact.kind not in {"text", "empty"}:
+    if fact.kind not in {"text", "empty"} and (part, fact.kind) != ("system", "turn"):
         return 0.0
     if part in {"context", "system", "input"} and fact.kind == "empty":
         return 0.0

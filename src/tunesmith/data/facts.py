@@ -156,7 +156,7 @@ def _kind(filled: Sequence[object]) -> Kind:
 
 def _kind_of(cell: object) -> Kind:
     if isinstance(cell, dict):
-        return "turn" if _turn_kind(cell) else "nested"
+        return "turn" if _turn_kind(cell) or "parts" in cell else "nested"
     turns = as_turns(cell)
     if turns is None:
         return "text"

@@ -138,13 +138,18 @@ def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
 
 
 def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
-    """Whether all rows, two at least, are answered alike."""
-    answers = {example.answer for example in examples if example.text is None}
-    if len(answers) == 1 and len(examples) > 1:
+    """Whether all rows, two at least, are answered alike; a conversation in each of its turns."""
+    given = {
+        tuple(message.content for message in example.messages if message.role == "assistant")
+        for example in examples
+        if example.text is None
+    }
+    if len(given) == 1 and len(examples) > 1:
+        (answers,) = given
         yield Finding(
             "warning",
             "same_answer",
-            f'all {len(examples)} rows have the same answer, "{_cut(answers.pop())}"',
+            f'all {len(examples)} rows have the same answer, "{_cut(answers[-1])}"',
             fix="check the column of answers; the model learns to say this to everything",
         )
 
