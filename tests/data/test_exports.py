@@ -41,6 +41,19 @@ def test_who_speaks_is_no_label() -> None:
     assert detect_columns(export({"team": columns["user"], "text": columns["text"]}), DataConfig()).shape == "label"
 
 
+def test_answers_that_may_go_on_in_the_next_row_are_told(tmp_path: Path) -> None:
+    """One is enough, where a row has nothing else."""
+    lines = [f"{number},Asks {number}?,Says {number}." for number in range(20)]
+    for extra, told in ((",,And so on.", True), ("20,,And so on.", False)):
+        (tmp_path / "faq.csv").write_text("\n".join(["nr,question,answer", *lines, extra]))
+        report = prepare(RunConfig.model_validate({"data": {"path": str(tmp_path / "faq.csv")}})).report
+        assert report.dropped == {"empty question": (22,)}
+        found = [finding for finding in report.findings if finding.code == "many_empty_question"]
+        assert [str(finding.fix).startswith("where the answer goes on from the row above") for finding in found] == [
+            True
+        ] * told
+
+
 def prepared(folder: Path, row: dict[str, Any]) -> Prepared:
     """Of one conversation a line, all alike."""
     path = folder / "chats.jsonl"

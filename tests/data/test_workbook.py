@@ -490,6 +490,13 @@ def test_a_header_that_comes_again_is_a_header() -> None:
     assert [record.row for record in table.records] == [2, 3, 4]
 
 
+@pytest.mark.parametrize(("texts", "told"), [(2, True), (1, False)])
+def test_numbers_are_told_where_a_fifth_of_a_column_is_text(texts: int, told: bool) -> None:
+    rows: Rows = [["Question", "Answer"], *([f"Price {number}?", number] for number in range(6))]
+    rows += [[f"Trial {number}?", "Yes."] for number in range(texts)]
+    assert ("numbers_among_texts" in codes(parse(workbook({"S": rows})))) == told
+
+
 LONG = "Open the settings, choose the account and follow the steps there."
 
 

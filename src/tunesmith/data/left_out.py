@@ -13,6 +13,7 @@ from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
 from tunesmith.data.facts import as_turns, column_facts
 from tunesmith.data.names import PARTIAL_WEIGHT, REJECTED, name_weight, normalise_name
+from tunesmith.data.notices import example_place
 from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.types import Finding, Place, Record
 
@@ -85,7 +86,8 @@ def _as_json(column: str, records: Sequence[Record]) -> Iterable[Finding]:
 def empty_cells(
     shape: str, columns: Mapping[str, str], table: Table, dropped: Mapping[str, Sequence[Place]], *, rows: int
 ) -> Iterable[Finding]:
-    """Findings about a part whose column is empty in many rows, with what its owner may have meant.
+    """Findings about a part whose column is empty in many rows, or beside an answer that may go on, with what its
+    owner may have meant.
 
     dropped: the rows left out for each reason; rows: how many were read.
     """
@@ -97,13 +99,17 @@ def empty_cells(
     for part in filter(None, (asking, *answering)):
         elsewhere = {record.row for record in foreign}
         places = [place for place in dropped.get(EMPTY + part, ()) if place not in elsewhere]
-        if len(places) < max(2, _MANY_EMPTY * rows):
+        are_many = len(places) >= max(2, _MANY_EMPTY * rows)
+        goes_on = part == asking and any(_only(places, columns[other], table) for other in answering)
+        if not are_many and not (goes_on and len(table.columns) > 2):  # of two columns every such row looks so
             continue
         facts = column_facts(table.records, table.columns)
         others = [fact.name for fact in facts.values() if fact.name not in columns.values() and fact.is_prose]
-        fixes = [f'to use another column: --data.columns.{part} "{others[0]}"'] if others else []
+        fixes = [f'to use another column: --data.columns.{part} "{others[0]}"'] if others and are_many else []
         if part == asking:
             fixes.insert(0, f"where the {part} is that of the row above, merge the cells or fill it down in the sheet")
+        if goes_on:
+            fixes.insert(0, f"where the {answering[-1]} goes on from the row above, write it into one cell")
         yield Finding(
             "warning",
             f"many_empty_{part}",
@@ -111,6 +117,16 @@ def empty_cells(
             fix="; ".join(fixes) or "fill them in",
             rows=tuple(places),
         )
+
+
+def _only(places: Sequence[Place], column: str, table: Table) -> bool:
+    """Whether one of these rows has nothing but a cell of this column, as where the cell above goes on in it."""
+    alone = {
+        example_place(record, several_sheets=isinstance(places[0], str))
+        for record in table.records
+        if places and [name for name, cell in record.cells.items() if not is_blank([cell])] == [column]
+    }
+    return not alone.isdisjoint(places)
 
 
 def _of_other_forms(records: Sequence[Record], columns: Mapping[str, str]) -> Finding:

@@ -26,6 +26,7 @@ from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
 _FULL_CELL = 32_767  # characters
+_FEWEST_TEXTS = 0.2  # of the cells, from which on a column is one of texts: fewer are slips among numbers
 _LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
 
 
@@ -254,7 +255,7 @@ def _beside(tables: Sequence[range], left: int, sheet: str) -> Finding:
 def _numbers_among_texts(
     values: Sequence[Sequence[object]], header: Header, numbers: Sequence[int], sheet: str
 ) -> Iterator[Finding]:
-    """Columns of text in which some cells are numbers or dates: what is stored is not what the sheet shows."""
+    """Columns with texts beside numbers or dates in their cells: what is stored is not what the sheet shows."""
     for column, name in enumerate(header.names):
         typed: dict[int, object] = {}
         texts = 0
@@ -264,7 +265,7 @@ def _numbers_among_texts(
                 texts += bool(value.strip())
             elif not isinstance(value, bool):
                 typed[numbers[index]] = value
-        if name is not None and 0 < len(typed) < texts:
+        if name is not None and typed and texts >= _FEWEST_TEXTS * (texts + len(typed)):
             yield Finding(
                 "note",
                 "numbers_among_texts",
