@@ -19,7 +19,7 @@ from tunesmith.api.look import check_texts, is_base
 from tunesmith.api.panel import Panel, Reply
 from tunesmith.cli import main
 from tunesmith.config import dump_config, load_config
-from tunesmith.data import check_path
+from tunesmith.data import Corpus, check_path
 from tunesmith.errors import DataError, ResourceError
 from tunesmith.evaluate import Answer, hold
 from tunesmith.generate import Completion
@@ -269,9 +269,12 @@ class FakeApi(ModuleType):
         return SimpleNamespace(run=run, config=config)
 
     def pretrain(
-        self, config: Any, *, resume: str | None = None, observers: Any = (), allow_drift: bool = False
+        self, config: Any, *, resume: str | None = None, announce: Any, observers: Any = (), allow_drift: bool = False
     ) -> Any:
         self._called("pretrain", config=config, resume=resume, allow_drift=allow_drift)
+        finding = Finding("note", "end_held_out", "its last 9 of 900 characters are held out")
+        pair = Example((Message("user", "Who?"), Message("assistant", "Me.")), row=1)
+        announce(Corpus(["A text."], ["An end."], [pair], "ab" * 32, findings=(finding,)))
         named = config.replaced("name", config.name or Path(config.pretrain.documents[0]).stem.strip("*"), "x")
         run = self.make_run(named, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
         for event in self.events:

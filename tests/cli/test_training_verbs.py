@@ -229,7 +229,10 @@ def test_pretrain_takes_texts_or_a_file_of_settings(cli, api, home: Path) -> Non
 def test_pretrain_json_and_text_tell_bits_per_byte(cli, api) -> None:
     document = json.loads(cli("pretrain", "a.txt", "--json").out)
     assert (document["run"], document["bits_per_byte"], document["steps"]) == ("runs/a", 1.5, 20)
-    out = cli("pretrain", "b.txt").out
+    outcome = cli("pretrain", "b.txt")
+    assert "texts to train on: 1, held out to measure on: 1; 1 questions with answers" in outcome.err
+    assert "note: its last 9 of 900 characters are held out" in outcome.err
+    out = outcome.out
     assert "1.5000 bits per byte on 2000 bytes" in out
     assert "tunesmith train data.xlsx --model runs/b/model" in out
 

@@ -12,6 +12,7 @@ from tunesmith.config import DataConfig, load_config
 from tunesmith.data import prepare
 from tunesmith.data.choices import unfold_choices
 from tunesmith.data.table import Table
+from tunesmith.errors import DataError
 from tunesmith.types import Record
 
 COLOURS = ["red", "blue", "green"]
@@ -115,3 +116,19 @@ def test_it_is_trained_on(tmp_path: Path) -> None:
     first = prepared.train[0]
     assert (first.question, first.answer) == ("Which is 0?\nA. red 0\nB. blue 0", "red 0")
     assert prepared.report.dropped == {"repeats the header": (7,)}
+
+
+@pytest.mark.parametrize("names", [["A", "B", "C"], ["Option 1", "Option 2", "Option 3"]])
+def test_choices_without_the_right_one_are_refused(names: list[str]) -> None:
+    table = table_of(["Question", *names], [["Which?", *COLOURS]] * 3)
+    with pytest.raises(DataError, match="which of them is right") as error:
+        unfold_choices(table, DataConfig())
+    assert error.value.fix is not None
+    assert f'--data.columns.answer "{names[0]}"' in error.value.fix
+    assert unfold_choices(table, DataConfig(columns={"answer": names[0]})) is table
+
+
+@pytest.mark.parametrize("names", [["Answer 1", "Answer 2"], ["2023", "2024"], ["1", "2", "3"]])
+def test_columns_that_may_be_answers_of_their_own_are_left(names: list[str]) -> None:
+    table = table_of(["Question", *names], [["Which?", *COLOURS[: len(names)]]] * 3)
+    assert unfold_choices(table, DataConfig()) is table

@@ -287,6 +287,22 @@ def test_one_answer_to_everything_is_told() -> None:
     assert list(notices([qa("a", "Call us.", 2)])) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["<|im_start|>user\nHi<|im_end|>", "<s>[INST] Hi [/INST] Hello</s>", "### Human: Hi### Assistant: Hello"]
+)
+def test_chats_written_out_as_texts_are_told(text: str) -> None:
+    (finding,) = notices([Example(text=text, row=2), Example(text="## Human rights", row=3)])
+    assert (finding.code, finding.level, finding.rows) == ("rendered_chat", "warning", (2,))
+
+
+def test_conversations_that_end_alike_are_not_answered_alike() -> None:
+    chats = [
+        Example(messages=(*qa(text, text.upper()).messages, *qa("Thanks", "Welcome").messages), row=row)
+        for row, text in enumerate(["a", "b"])
+    ]
+    assert list(notices(chats)) == []
+
+
 def test_oddities_are_told_with_their_sheet_where_there_are_several() -> None:
     examples = [qa("a", "{{x}}", 2, "One"), qa("b", "{{y}}", 2, "Two"), qa("A?", "other", 7, "Two")]
     found = {finding.code: finding.rows for finding in notices(examples, several_sheets=True)}

@@ -8,10 +8,17 @@ import re
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 
-from tunesmith.data import absolute_pattern, blocks, read_corpus
+from tunesmith.config import RunConfig
+from tunesmith.data import Corpus, absolute_pattern, blocks, read_corpus
 from tunesmith.errors import DataError
+
+
+def corpus_of(documents: list[str], pairs: list[str], *, holdout: float, **data: object) -> Corpus:
+    pretrain = {"documents": documents, "qa": pairs, "holdout": holdout}
+    return read_corpus(RunConfig.model_validate({"pretrain": pretrain, "data": data}))
 
 
 @pytest.fixture
@@ -23,11 +30,11 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_held_out_documents_stay_the_same_whatever_the_order(shard: Path, tmp_path: Path) -> None:
-    corpus = read_corpus([str(shard)], [], holdout=0.1)
+    corpus = corpus_of([str(shard)], [], holdout=0.1)
     lines = gzip.decompress(shard.read_bytes()).decode().split("\n")
     turned = tmp_path / "b.jsonl"
     turned.write_text("\n".join(reversed(lines)))
-    again = read_corpus([str(turned)], [], holdout=0.1)
+    again = corpus_of([str(turned)], [], holdout=0.1)
     assert 10 < len(corpus.held_out) < 90
     assert set(corpus.held_out) == set(again.held_out)
     assert not set(corpus.held_out) & set(corpus.documents)
@@ -38,7 +45,7 @@ def test_pairs_and_plain_text(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("One long text.\n\nStill the same document.")
     (tmp_path / "qa.jsonl").write_text('{"question": "Why?", "answer": "Because."}\n\n')
     (tmp_path / "u.txt").write_text("Held out.")
-    corpus = read_corpus([str(tmp_path / "*.txt")], [str(tmp_path / "*.jsonl")], holdout=0.2)
+    corpus = corpus_of([str(tmp_path / "*.txt")], [str(tmp_path / "*.jsonl")], holdout=0.2)
     assert corpus.documents == ["One long text.\n\nStill the same document."]
     assert corpus.held_out == ["Held out."]
     assert (corpus.pairs[0].question, corpus.pairs[0].answer) == ("Why?", "Because.")
@@ -52,21 +59,21 @@ def test_names_and_patterns_read_from_any_folder(tmp_path: Path, monkeypatch: py
     (place / "draft [1].txt").write_text("A draft.")
     monkeypatch.chdir(place)
     written = ["draft [1].txt", "more/*.txt", "./more/1*.txt"]
-    here = read_corpus(written, [], holdout=0.3)
+    here = corpus_of(written, [], holdout=0.3)
     assert "A draft." in here.documents + here.held_out
     absolute = [absolute_pattern(pattern) for pattern in written]
     assert absolute_pattern("absent-*.txt") == "absent-*.txt"
     monkeypatch.chdir(tmp_path)
-    assert read_corpus(absolute, [], holdout=0.3) == here
+    assert corpus_of(absolute, [], holdout=0.3) == here
     assert [absolute_pattern(pattern) for pattern in absolute] == absolute
 
 
 def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"texts": 1}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2 is not a JSON object with text"):
-        read_corpus([str(tmp_path / "bad.jsonl")], [], holdout=0.01)
+        corpus_of([str(tmp_path / "bad.jsonl")], [], holdout=0.01)
     with pytest.raises(DataError, match="no file matches"):
-        read_corpus([str(tmp_path / "absent-*.jsonl")], [], holdout=0.01)
+        corpus_of([str(tmp_path / "absent-*.jsonl")], [], holdout=0.01)
 
 
 @pytest.mark.parametrize("pattern", ["books", "book?"])
@@ -74,10 +81,10 @@ def test_a_folder_is_answered_with_the_names_of_its_files(pattern: str, tmp_path
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.txt").write_text("A book.")
     with pytest.raises(DataError, match="books is a folder, not a file") as caught:
-        read_corpus([str(tmp_path / pattern)], [], holdout=0.3)
+        corpus_of([str(tmp_path / pattern)], [], holdout=0.3)
     assert caught.value.fix == f"name the files in it, such as {tmp_path}/books/*.txt"
     with pytest.raises(DataError, match="is a folder") as caught:
-        read_corpus([str(tmp_path / "books" / "*.txt")], [str(tmp_path / pattern)], holdout=0.3)
+        corpus_of([str(tmp_path / "books" / "*.txt")], [str(tmp_path / pattern)], holdout=0.3)
     assert str(caught.value.fix).endswith("/books/*.jsonl")
 
 
@@ -96,7 +103,7 @@ def test_a_folder_is_answered_with_the_names_of_its_files(pattern: str, tmp_path
 def test_what_is_no_text_is_named(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=problem) as refused:
-        read_corpus([str(tmp_path / name)], [], holdout=0.01)
+        corpus_of([str(tmp_path / name)], [], holdout=0.01)
     assert refused.value.cause
     assert refused.value.fix
 
@@ -110,13 +117,13 @@ def test_nothing_to_measure_on_or_to_train_on_is_refused(shard: Path, tmp_path: 
     ]:
         book.write_text(text)
         with pytest.raises(DataError, match=problem) as refused:
-            read_corpus([str(book)], [], holdout=holdout)
+            corpus_of([str(book)], [], holdout=holdout)
         assert str(refused.value.fix).startswith(fix)
     with pytest.raises(DataError, match="no document is held out to measure on: there are 400,") as refused:
-        read_corpus([str(shard)], [], holdout=1e-9)
+        corpus_of([str(shard)], [], holdout=1e-9)
     wanted = re.search(r"set pretrain.holdout to ([\d.]+), or ", str(refused.value.fix))
     assert wanted is not None
-    assert read_corpus([str(shard)], [], holdout=float(wanted[1])).held_out
+    assert corpus_of([str(shard)], [], holdout=float(wanted[1])).held_out
 
 
 def test_blocks_are_full_but_the_last_and_lose_no_token() -> None:
@@ -129,3 +136,60 @@ def test_blocks_are_full_but_the_last_and_lose_no_token() -> None:
 
 def test_a_single_token_left_over_predicts_nothing_and_is_dropped() -> None:
     assert [len(row) for row in blocks([np.arange(9)], 8)] == [8]
+
+
+def test_pairs_are_read_as_rows_to_train_on(shard: Path, tmp_path: Path) -> None:
+    """Whatever the file is; those that stand there twice are learnt twice."""
+    book = openpyxl.Workbook()
+    for row in (
+        ["FAQ"],
+        ["Nr", "Frage", "Antwort"],
+        [1, "Why?", "Because."],
+        [2, "Who?", "We."],
+        [3, "Why?", "Because."],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "faq.xlsx")
+    (tmp_path / "faq.csv").write_text("question;answer\nWhen?;Now.\nWhere?;\n")
+    corpus = corpus_of([str(shard)], [str(tmp_path / "faq.*")], holdout=0.1)
+    said = [(pair.question, pair.answer) for pair in corpus.pairs]
+    assert said == [("When?", "Now."), ("Why?", "Because."), ("Who?", "We."), ("Why?", "Because.")]
+    assert [report.rows_kept for report in corpus.reports] == [1, 3]
+    assert corpus.reports[0].dropped == {"empty answer": (3,)}
+    (tmp_path / "faq.csv").write_text("question;answer\nWhen?;Then.\n")
+    assert corpus_of([str(shard)], [str(tmp_path / "faq.*")], holdout=0.1).sha256 != corpus.sha256
+
+
+def test_columns_of_pairs_can_be_named(shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("one,two\nA lever of steel.,Pull it.\nA wheel of wood.,Turn it.\n")
+    columns = {"question": "two", "answer": "one"}
+    corpus = corpus_of([str(shard)], [str(tmp_path / "notes.csv")], holdout=0.1, columns=columns)
+    assert [pair.answer for pair in corpus.pairs] == ["A lever of steel.", "A wheel of wood."]
+
+
+def test_texts_are_no_pairs(shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("A text.")
+    with pytest.raises(DataError, match=r"t\.txt has no questions with answers") as refused:
+        corpus_of([str(shard)], [str(tmp_path / "t.txt")], holdout=0.1)
+    assert "pretrain.documents" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("between", "first"),
+    [("\n\n", "Paragraph 98 "), ("\r\n \r\n", "Paragraph 98 "), ("\n", "Paragraph 98 "), (" ", "")],
+)
+def test_the_end_of_a_single_document_is_held_out(between: str, first: str, tmp_path: Path) -> None:
+    """At the end of a paragraph, of a line, or of a word, whichever comes first."""
+    text = between.join(f"Paragraph {number} has twelve words and is followed by another one." for number in range(100))
+    (tmp_path / "book.txt").write_bytes(text.encode())
+    corpus = corpus_of([str(tmp_path / "book.txt")], [], holdout=0.01)
+    (kept,), (held_out,) = corpus.documents, corpus.held_out
+    assert kept + held_out == text
+    assert 0.01 * len(text) <= len(held_out) <= 0.02 * len(text)
+    assert kept[-1].isspace()
+    assert held_out.startswith(first)
+    (finding,) = corpus.findings
+    assert f"its last {len(held_out)} of {len(text)} characters are held out" in finding.message
+    for number in range(12):
+        (tmp_path / f"{number}.txt").write_text(f"Document {number}.")
+    assert not corpus_of([str(tmp_path / "*.txt")], [], holdout=0.49).findings

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith.config import DataConfig
 from tunesmith.data import Table, read
 from tunesmith.data.readers import trial, workbook
+from tunesmith.data.readers.xls_percents import xls_percents
 from tunesmith.errors import DataError
 
 MIME = "application/vnd.oasis.opendocument.spreadsheet"
@@ -111,12 +116,101 @@ def test_cells_sheets_and_rows_are_as_in_xlsx(kind: str, request: pytest.Fixture
     table = read(DataConfig(), path)
     assert (table.format, table.sheets) == (path.suffix[1:], ("FAQ",))
     assert filled(table) == EXPECTED
-    assert {finding.code for finding in table.findings} == {"hidden_sheet", "empty_sheet"}
+    assert {finding.code for finding in table.findings} == {"hidden_sheet", "empty_sheet", "numbers_among_texts"}
     assert filled(read(DataConfig(sheet="Old"), path)) == [(2, {"Question": "x", "Answer": "y"})]
     with pytest.raises(DataError, match="no sheet 'Fax', did you mean 'FAQ'"):
         read(DataConfig(sheet="Fax"), path)
     other = path.rename(path.with_suffix(".csv"))  # content decides
     assert filled(read(DataConfig(), other)) == EXPECTED
+
+
+@pytest.mark.parametrize("lines", [3, 2000])
+def test_percentages_of_excel_97_are_what_the_sheet_shows(lines: int, tmp_path: Path) -> None:
+    """In cells of their own and in rows of short numbers; on a later sheet, and where the file has many sectors."""
+    xlwt = pytest.importorskip("xlwt")
+    book = xlwt.Workbook()
+    styles = {code: xlwt.easyxf(num_format_str=code) for code in ("0%", "0.00%", '0.0" %"', "0.##%;[Red]-0%")}
+    for name in ("One", "Ünï"):
+        faq = book.add_sheet(name)
+        for column, heading in enumerate(["Question", "Answer", "Low", "High"]):
+            faq.write(0, column, heading)
+        for line in range(1, lines + 1):
+            faq.write(line, 0, f"How much is {name} {line}?")
+        for line, (value, code) in enumerate([(0.19, "0%"), (1 / 3, "0.00%"), (0.5, '0.0" %"')], start=1):
+            faq.write(line, 1, value, styles[code])
+        faq.write(1, 2, 25, styles["0%"])
+        faq.write(1, 3, 0.5, styles["0.##%;[Red]-0%"])
+    book.save(str(tmp_path / "a.xls"))
+    table = read(DataConfig(), tmp_path / "a.xls")
+    for sheet_name in ("One", "Ünï"):
+        rows = [tuple(record.cells.values())[1:] for record in table.records if record.sheet == sheet_name][:3]
+        assert rows == [("19%", "2500%", "50%"), ("33.33%", "", ""), ("0.5", "", "")]
+
+
+@pytest.mark.parametrize("cut", [40, 600, 1200, 3000])
+def test_what_is_cut_off_is_one_error(cut: int, excel_97: Path) -> None:
+    with pytest.raises(ValueError, match=r"it is cut off|holds no stream"):
+        xls_percents(excel_97.read_bytes()[:cut])
+
+
+@given(st.binary(max_size=40), st.integers(0, 5000))
+def test_damage_is_an_error_or_finds_nothing_else(damage: bytes, place: int) -> None:
+    xlwt = pytest.importorskip("xlwt")
+    book = xlwt.Workbook()
+    book.add_sheet("S").write(0, 0, 0.5, xlwt.easyxf(num_format_str="0%"))
+    stream = io.BytesIO()
+    book.save(stream)
+    whole = stream.getvalue()
+    with suppress(ValueError):
+        xls_percents(whole[:place] + damage + whole[place + len(damage) :])
+
+
+def percentage(value: float, shown: str, repeated: int = 1) -> str:
+    more = f' table:number-columns-repeated="{repeated}"' if repeated > 1 else ""
+    return (
+        f'<table:table-cell{more} office:value-type="percentage" office:value="{value}"><office:annotation><text:p>7'
+        f"</text:p></office:annotation><text:p>{shown}</text:p></table:table-cell>"
+    )
+
+
+def test_percentages_of_open_document_are_what_the_sheet_shows(tmp_path: Path) -> None:
+    """Wherever they stand among cells and rows that are written once for several."""
+    gap = '<table:table-row table:number-rows-repeated="2"><table:table-cell table:number-columns-repeated="9"/>'
+    twice = f'<table:table-row table:number-rows-repeated="2">{text("Same?")}{percentage(0.5, "50%", 2)}'
+    faq = sheet(
+        "FAQ",
+        row(text("Question"), text("Answer"), text("Note")),
+        row(text("VAT?"), percentage(0.19, "19 %"), number(0.19)),
+        gap + "</table:table-row>",
+        row(text("Rate?"), percentage(0.256, "25,60%"), text("none")),
+        row(text("Growth?"), percentage(12.5, "1.250%"), percentage(-0.05, "-5%")),
+        row(text("Share?"), percentage(0.3333, "some"), text("0.3")),
+        twice + "</table:table-row>",
+    )
+    other = sheet("More", row(text("Question"), text("Answer")), row(text("Why?"), percentage(1, "100%")))
+    rows = [tuple(cells.values()) for _, cells in filled(read(DataConfig(), ods(tmp_path / "a.ods", faq, other)))]
+    assert rows == [
+        ("VAT?", "19%", "0.19"),
+        ("Rate?", "25.60%", "none"),
+        ("Growth?", "1250%", "-5%"),
+        ("Share?", "33.33%", "0.3"),
+        ("Same?", "50%", "50%"),
+        ("Same?", "50%", "50%"),
+        ("Why?", "100%"),
+    ]
+
+
+def test_an_open_document_with_a_document_type_is_refused(tmp_path: Path) -> None:
+    path = ods(tmp_path / "a.ods", sheet("S", row(text("a"), text("b")), row(text("c"), text("d"))))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("content.xml").decode().replace("?>", "?><!DOCTYPE x>", 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mimetype", MIME)
+        archive.writestr("content.xml", content)
+        archive.writestr("META-INF/manifest.xml", "<manifest/>")
+    with pytest.raises(DataError) as caught:
+        read(DataConfig(), path)
+    assert "declares a document type" in str(caught.value.cause)
 
 
 def test_merged_cells_of_excel_97_are_filled_down(tmp_path: Path) -> None:

@@ -480,3 +480,30 @@ def test_a_formula_that_gives_an_empty_text_is_computed() -> None:
         Path("a.xlsx"), changed_archive({SHEET: sheet_xml(b"</sheetData>", row.replace(b' t="str"', b""))})
     )
     assert marks["FAQ"].uncomputed == (9,)
+
+
+def test_a_header_that_comes_again_is_a_header() -> None:
+    """Its names tell nothing, so that the rows below do."""
+    rows: Rows = [["Stichwort", "Inhalt"], ["Storno", "Bis zum 3. Tag."], ["Stichwort", "Inhalt"], ["Konto", "Frei."]]
+    table = parse(workbook({"S": rows}))
+    assert table.columns == ("Stichwort", "Inhalt")
+    assert [record.row for record in table.records] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(("texts", "told"), [(2, True), (1, False)])
+def test_numbers_are_told_where_a_fifth_of_a_column_is_text(texts: int, told: bool) -> None:
+    rows: Rows = [["Question", "Answer"], *([f"Price {number}?", number] for number in range(6))]
+    rows += [[f"Trial {number}?", "Yes."] for number in range(texts)]
+    assert ("numbers_among_texts" in codes(parse(workbook({"S": rows})))) == told
+
+
+LONG = "Open the settings, choose the account and follow the steps there."
+
+
+@pytest.mark.parametrize(("answer", "count", "told"), [(LONG, 3, True), (LONG, 2, False), ("Jana", 3, False)])
+def test_rows_above_a_header_that_may_be_examples_are_told(answer: str, count: int, told: bool) -> None:
+    above: Rows = [["Bereich", "Inhalt"], *([f"Topic {number}", answer] for number in range(count)), []]
+    table = parse(workbook({"S": [*above, *FAQ]}))
+    assert table.columns == ("Question", "Answer")
+    found = [finding for finding in table.findings if finding.code == "rows_above"]
+    assert [(finding.level, finding.rows) for finding in found] == [("warning", (2, 3, 4))] * told

@@ -27,6 +27,7 @@ from transformers import (
 from tests.conftest import stop_at
 from tunesmith.api import compare, evaluate, open_session, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
+from tunesmith.data import Corpus
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
 from tunesmith.model import new_tokenizer
@@ -63,7 +64,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
     losses: list[float] = []
-    result = pretrain(config, observers=[lambda event: losses.extend(_loss(event))])
+    read: list[Corpus] = []
+    result = pretrain(config, announce=read.append, observers=[lambda event: losses.extend(_loss(event))])
+    assert [len(corpus.pairs) for corpus in read] == [5]
     assert capfd.readouterr().err == ""  # no progress bar but the program's own
     assert losses[-1] < losses[0] - 0.5
     assert 0 < result.bits_per_byte < 8

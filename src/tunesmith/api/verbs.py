@@ -14,7 +14,7 @@ from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress
 from tunesmith.api.look import check_texts, is_cached
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import absolute_pattern
+from tunesmith.data import Corpus, absolute_pattern
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate import mean_nll
 from tunesmith.export import write_card
@@ -65,12 +65,13 @@ def pretrain(
     config: RunConfig,
     *,
     resume: str | None = None,
+    announce: Callable[[Corpus], None] = lambda corpus: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
     """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
 
-    The other arguments are those of train.
+    The other arguments are those of train; `announce` is told what was read.
 
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
@@ -81,7 +82,12 @@ def pretrain(
     _refuse_run("pretrain.base", config.pretrain.base)
     config = with_absolute_paths(config)
     return training.train_on_texts(
-        config, destination=destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift
+        config,
+        destination=destination,
+        mean_nll=mean_nll,
+        announce=announce,
+        observers=observers,
+        allow_drift=allow_drift,
     )
 
 

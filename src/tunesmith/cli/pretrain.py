@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from cyclopts import Parameter
 
@@ -13,8 +14,28 @@ from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
     from tunesmith.runs import Run
+    from tunesmith.types import Finding
 
 _SETTINGS_FILES = (".yaml", ".yml", ".json")
+
+
+class _DataReport(Protocol):
+    def to_text(self) -> str: ...
+
+
+class _Corpus(Protocol):
+    """What `api.pretrain` announces once it is read."""
+
+    @property
+    def documents(self) -> Sequence[str]: ...
+    @property
+    def held_out(self) -> Sequence[str]: ...
+    @property
+    def pairs(self) -> Sequence[object]: ...
+    @property
+    def reports(self) -> Sequence[_DataReport]: ...
+    @property
+    def findings(self) -> Sequence[Finding]: ...
 
 
 def pretrain(
@@ -62,8 +83,21 @@ def pretrain(
         api.check_texts(config)  # before torch is imported, which takes seconds
     tell("reading the texts ..." if config.pretrain.base else "reading the texts and making the vocabulary ...")
     with watch_training() as watch:
-        result = api.pretrain(config, resume=place.resume, observers=[watch], allow_drift=place.allow_drift)
+        result = api.pretrain(
+            config, resume=place.resume, announce=_announce, observers=[watch], allow_drift=place.allow_drift
+        )
     _report(result.run, as_json=json)
+
+
+def _announce(corpus: _Corpus) -> None:
+    """What was read, before the training."""
+    from tunesmith.cli.terminal import hanging, tell, tell_findings
+
+    for report in corpus.reports:
+        tell("", hanging(report.to_text()))
+    pairs = f"; {len(corpus.pairs)} questions with answers" if corpus.pairs else ""
+    tell(f"texts to train on: {len(corpus.documents)}, held out to measure on: {len(corpus.held_out)}{pairs}")
+    tell_findings(corpus.findings)
 
 
 def _report(run: Run, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ class PretrainConfig(Section):
     """Pre-training (`tunesmith pretrain`): the texts, and the shape of a new model or the one to go on from."""
 
     documents: list[str] = setting([], "Text files or patterns: txt, or jsonl(.gz) with a text field.")
-    qa: list[str] = setting([], "Question/answer files or patterns: jsonl(.gz), rendered as chat.")
+    qa: list[str] = setting([], "Question/answer files or patterns, in any format of train, rendered as chat.")
     qa_repeats: int = setting(1, "Times each question/answer pair is seen in an epoch.", ge=1)
     base: str | None = setting(None, "Model to go on from with its own vocabulary and shape; unset, a new one is made.")
     epochs_before: float = setting(0.0, "Epochs over these texts that base has had: their order goes on there.", ge=0)

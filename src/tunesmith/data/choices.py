@@ -22,6 +22,7 @@ from tunesmith.data.facts import column_facts
 from tunesmith.data.names import CHOICES, RIGHT, name_weight, normalise_name
 from tunesmith.data.notices import example_place
 from tunesmith.data.table import Table, cell_text, counted
+from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
 _PARTS = {"question", "answer", "context", "system"}
@@ -49,7 +50,11 @@ def with_choices(question: str, choices: Sequence[tuple[str, str]]) -> str:
 
 
 def unfold_choices(table: Table, config: DataConfig) -> Table:
-    """The table with the choices in its questions and their texts as answers, or as it is."""
+    """The table with the choices in its questions and their texts as answers, or as it is.
+
+    Raises:
+        DataError: no column says which of the choices is right.
+    """
     if config.shape not in ("auto", "qa") or not set(config.columns) <= _PARTS:
         return table
     columns = _choice_columns([name for name in table.columns if name not in config.columns.values()])
@@ -60,7 +65,11 @@ def unfold_choices(table: Table, config: DataConfig) -> Table:
     free = [name for name in table.columns if name not in columns.values()]
     answer = config.columns.get("answer") or _answer_column(free)
     question = config.columns.get("question") or _question_column(rows, [name for name in free if name != answer])
-    if not rows or answer is None or question is None:
+    if not rows or question is None:
+        return table
+    if answer is None:
+        if _are_choices_only(columns) and any(name_weight(question, part) > 0 for part in _ASKING):
+            raise _none_right(table, list(columns.values()), rows)
         return table
     said = [tidy(cell_text(row.cells.get(answer))) for row in rows]
     right = _right(said, [of_row[id(row)] for row in rows])
@@ -113,6 +122,23 @@ def _choice_columns(names: Sequence[str]) -> dict[str, str]:
         return longest
     lists = [name for name in names if normalise_name(name) in CHOICES and not name_weight(name, "answer")]
     return {"": lists[0]} if lists else {}
+
+
+def _are_choices_only(columns: Mapping[str, str]) -> bool:
+    """Whether these cannot be answers of their own: "A", "B" and "Option 1" cannot; "Answer 1", years and lists can."""
+    match = None if "" in columns else _COLUMN.fullmatch(normalise_name(next(iter(columns.values()))))
+    if match is None:
+        return False
+    return name_weight(match["word"], "answer") == 0 if match["word"] else match["mark"] == "a"
+
+
+def _none_right(table: Table, names: Sequence[str], rows: Sequence[Record]) -> DataError:
+    return DataError(
+        f'{table.path} has choices in columns "{names[0]}" to "{names[-1]}" ({counted(len(rows), "row")}), '
+        "and no column that says which of them is right",
+        fix='add a column "Answer" with the letter, the number or the text of the right choice; '
+        f'or, if one of them is always the answer, name it: --data.columns.answer "{names[0]}"',
+    )
 
 
 def _choices(row: Record, columns: Mapping[str, str]) -> list[_Choice]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
+from tunesmith.data.examples import repeats_header
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
@@ -172,7 +173,7 @@ def _fits(
     """Every shape that these columns allow, best first."""
     if not set(given.values()) <= set(columns):
         return []
-    facts = column_facts(records, columns)
+    facts = column_facts([record for record in records if not repeats_header(record)], columns)
     shapes = tuple(shapes)
     options = [_fit(name, facts, given, is_only=len(shapes) == 1) for name in shapes]
     return sorted((fit for fit in options if fit is not None and fit.score >= _LEAST_SCORE), key=lambda fit: -fit.score)
@@ -258,9 +259,11 @@ def _weight(part: str, fact: ColumnFacts) -> float:
     if fact.kind == "nested" and part in _ANSWERS:  # learnt as JSON, where that is its name and not a part of it
         weight = name_weight(fact.name, part)
         return weight if weight > PARTIAL_WEIGHT else 0.0
-    if fact.kind not in {"text", "empty"}:
+    if fact.kind not in {"text", "empty"} and (part, fact.kind) != ("system", "turn"):
         return 0.0
     if part in {"context", "system", "input"} and fact.kind == "empty":
+        return 0.0
+    if part == "label" and fact.is_constant and name_weight(fact.name, part) < _SETTLED:
         return 0.0
     return name_weight(fact.name, part) * (0.9 if fact.kind == "empty" else 1.0)
 

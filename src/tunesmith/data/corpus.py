@@ -1,4 +1,4 @@
-"""Pre-training corpora: documents and question/answer pairs from text and JSON-lines files, and blocks of equal length.
+"""Pre-training corpora: documents from text and JSON-lines files, question/answer pairs, and blocks of equal length.
 
 Knows nothing of models. The held-out documents are chosen by a hash of their text, so they stay held out whatever the
 order of the files, the seed or the recipe.
@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,41 +20,106 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.config import RunConfig, SplitConfig
+from tunesmith.data.prepare import Prepared, prepare_file
+from tunesmith.data.report import DataReport
 from tunesmith.errors import DataError
-from tunesmith.types import Encoded, Example, Message
+from tunesmith.types import Encoded, Example, Finding
+
+# Where a document is cut, best first: between paragraphs, lines, words
+_BOUNDARIES = (re.compile(r"\n[^\S\n]*\n\s*"), re.compile(r"\n\s*"), re.compile(r"\s+"))
+_MOST_OVER = 2  # times the share that is to be held out, from which on a longer end is not taken
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Training documents, held-out documents and question/answer pairs, and the SHA-256 over all their files."""
+    """Training documents, held-out documents and question/answer pairs, and the SHA-256 over all their files.
+
+    `reports` say what was done with each file of pairs, `findings` what is worth knowing of the documents.
+    """
 
     documents: list[str]
     held_out: list[str]
     pairs: list[Example]
     sha256: str
+    reports: tuple[DataReport, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
-def read_corpus(documents: Sequence[str], pairs: Sequence[str], *, holdout: float) -> Corpus:
-    """Read every file that the patterns name.
+def read_corpus(config: RunConfig) -> Corpus:
+    """Read every file that the patterns of `config.pretrain` name; of one document alone, the end is held out.
 
     Raises:
-        DataError: a pattern matches nothing or a folder, a file is damaged, a line is not JSON with the texts needed,
-            or there is no document to train on or none to measure on.
+        DataError: a pattern matches nothing or a folder, a file is damaged, a line is not JSON with a text, a file of
+            pairs has none, or there is no document to train on or none to measure on.
     """
+    holdout = config.pretrain.holdout
     digest = hashlib.sha256()
-    texts = [text for path in _expand(documents, "*.txt") for text in _texts(path, digest)]
+    texts = [text for path in _expand(config.pretrain.documents, "*.txt") for text in _texts(path, digest)]
     if not texts:
         raise DataError("there is no document to train on", fix="name text or jsonl files in pretrain.documents")
-    questions = [
-        Example(messages=(Message("user", row["question"]), Message("assistant", row["answer"])), row=line)
-        for path in _expand(pairs, "*.jsonl")
-        for line, row in _json_lines(path, digest, needed=("question", "answer"))
-    ]
-    held_out = [text for text in texts if _place(text) < holdout]
-    kept = [text for text in texts if _place(text) >= holdout]
+    pairs = [_pairs(path, config, digest) for path in _expand(config.pretrain.qa, "*.jsonl")]
+    findings: tuple[Finding, ...] = ()
+    written = [text for text in texts if text.strip()]
+    cut = _end_to_hold_out(written[0], holdout) if len(written) == 1 else None
+    if cut is None:
+        held_out = [text for text in texts if _place(text) < holdout]
+        kept = [text for text in texts if _place(text) >= holdout]
+    else:
+        kept, held_out = [written[0][:cut]], [written[0][cut:]]
+        findings = (_cut_finding(written[0], cut),)
     if not any(kept) or not any(held_out):
         raise _one_sided(sorted(_place(text) for text in set(texts) if text), holdout)
-    return Corpus(kept, held_out, questions, digest.hexdigest())
+    return Corpus(
+        kept,
+        held_out,
+        [pair for prepared in pairs for pair in prepared.train],
+        digest.hexdigest(),
+        tuple(prepared.report for prepared in pairs),
+        findings,
+    )
+
+
+def _pairs(path: Path, config: RunConfig, digest: hashlib._Hash) -> Prepared:
+    """All rows of a file, read as those that are fine-tuned on; a pair that stands there twice is learnt twice."""
+    digest.update(_read(path))
+    own: dict[str, object] = {
+        "path": str(path),
+        "sets": [],
+        "validation_path": None,
+        "test_path": None,
+        "max_rows": None,
+        "drop_duplicates": False,
+        "split": SplitConfig(train=1, validation=0, test=0),
+    }
+    prepared = prepare_file(config.model_copy(update={"data": config.data.model_copy(update=own)}))
+    if prepared.report.shape == "text":
+        raise DataError(
+            f"{path} has no questions with answers: {prepared.report.reason}",
+            fix="if two of its columns are, name them: --data.columns.question NAME --data.columns.answer NAME; "
+            "texts belong into pretrain.documents",
+        )
+    return prepared
+
+
+def _end_to_hold_out(text: str, holdout: float) -> int | None:
+    """Where the last `holdout` of a text begins, at the paragraph, line or word before; None where none is near."""
+    for boundary in _BOUNDARIES:
+        starts = [match.end() for match in boundary.finditer(text.rstrip())]
+        fitting = [start for start in starts if start <= (1 - holdout) * len(text) and text[:start].strip()]
+        if fitting and len(text) - fitting[-1] <= _MOST_OVER * holdout * len(text):
+            return fitting[-1]
+    return None
+
+
+def _cut_finding(text: str, cut: int) -> Finding:
+    return Finding(
+        "note",
+        "end_held_out",
+        f"there is one document: its last {len(text) - cut} of {len(text)} characters are held out to measure on and "
+        "not trained on",
+        fix="with a file for each chapter, whole chapters are held out",
+    )
 
 
 def absolute_pattern(pattern: str) -> str:
@@ -107,34 +173,31 @@ def _expand(patterns: Sequence[str], usual: str) -> list[Path]:
 
 def _texts(path: Path, digest: hashlib._Hash) -> Iterator[str]:
     if path.name.removesuffix(".gz").endswith(".jsonl"):
-        for _, row in _json_lines(path, digest, needed=("text",)):
-            yield row["text"]
+        yield from _json_lines(path, digest)
         return
     content = _read(path)
     digest.update(content)
     yield _decoded(path, content, "utf-8-sig")
 
 
-def _json_lines(path: Path, digest: hashlib._Hash, *, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[str]:
     content = _read(path)
     digest.update(content)
     for number, line in enumerate(_decoded(path, content, "utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            found = {name: row[name] for name in needed}
-            for name, value in found.items():
-                if not isinstance(value, str):
-                    raise TypeError(f"{name} is no text but {json.dumps(value)[:40]}")
-                value.encode()  # JSON can hold halves of surrogate pairs, which are no text
+            text = json.loads(line)["text"]
+            if not isinstance(text, str):
+                raise TypeError(f"text is no text but {json.dumps(text)[:40]}")
+            text.encode()  # JSON can hold halves of surrogate pairs, which are no text
         except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
             raise DataError(
-                f"{path}:{number} is not a JSON object with {' and '.join(needed)}",
+                f"{path}:{number} is not a JSON object with text",
                 cause=f"{type(error).__name__}: {error}",
                 fix="correct that line, or leave it out",
             ) from error
-        yield number, found
+        yield text
 
 
 def _read(path: Path) -> bytes:

@@ -134,6 +134,8 @@ def ends_without_answer(record: Record, columns: Columns) -> bool:
 
 def _cell(cells: Mapping[str, object], columns: Columns, part: str) -> str:
     cell = cells.get(columns[part], "") if part in columns else ""
+    if part == "system" and isinstance(cell, Mapping):  # of Gemini, beside the turns and a turn itself
+        cell = _content(cell)
     return "" if is_blank([cell]) else tidy(cell_text(cell))  # an empty list is no answer either
 
 

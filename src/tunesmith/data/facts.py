@@ -35,6 +35,7 @@ _CALENDAR = (
     r"|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?|dec(ember)?)\b"
 )
 _MOMENT = re.compile(rf"(?=.*\d)(\d|[\s.,:/+-]|(?<=\d)[tz]|{_CALENDAR})+", re.IGNORECASE)
+_FEWEST_ALIKE = 5  # rows of one value, from which on it is no chance
 _LONGEST_CODE = 40  # characters of a moment
 _LONGEST_CLASS = 40  # characters
 _LONGEST_CLASS_WORDS = 4
@@ -68,9 +69,15 @@ class ColumnFacts:
         return self.kind == "text" and few and short and not self.has_line_breaks and self.distinct < self.filled
 
     @property
+    def is_constant(self) -> bool:
+        """The same in every row, as what an export adds: "Support pipeline", "message"."""
+        return self.distinct == 1 and self.filled >= _FEWEST_ALIKE
+
+    @property
     def is_prose(self) -> bool:
         """Text that a row could be about, as far as its cells and its name tell."""
-        return self.kind == "text" and not self.is_code and not self.is_class and not has_other_word(self.name)
+        tells = not (self.is_code or self.is_class or self.is_constant)
+        return self.kind == "text" and tells and not has_other_word(self.name)
 
 
 def column_facts(records: Sequence[Record], columns: Iterable[str]) -> dict[str, ColumnFacts]:
@@ -149,7 +156,7 @@ def _kind(filled: Sequence[object]) -> Kind:
 
 def _kind_of(cell: object) -> Kind:
     if isinstance(cell, dict):
-        return "turn" if _turn_kind(cell) else "nested"
+        return "turn" if _turn_kind(cell) or "parts" in cell else "nested"
     turns = as_turns(cell)
     if turns is None:
         return "text"

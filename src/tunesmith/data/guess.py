@@ -102,8 +102,8 @@ def _text(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
 
 
 def _label(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
-    """A column with few values that come again, beside one of text."""
-    classes = [fact for fact in free.values() if fact.is_class]
+    """A column with few values that come again, beside one of text; who speaks or asks is no class."""
+    classes = [fact for fact in free.values() if fact.is_class and not name_weight(fact.name, "question")]
     if not classes or not (taken or _prose(free)):
         return None
     strength = 0.65 if len(classes) == 1 else 0.4

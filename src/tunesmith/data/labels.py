@@ -31,7 +31,9 @@ def count_labels(train: Sequence[Example], columns: Mapping[str, str]) -> dict[s
         raise DataError(
             f"every training row has the same label: {next(iter(counts), '')!r} in column {column!r}",
             cause="a model that always gives that answer would be right, so there is nothing to learn",
-            fix="give rows of two labels at least, or name another column with --data.columns.label NAME",
+            fix="give rows of two labels at least, or name another column with --data.columns.label NAME; if nothing "
+            "is to be classified, say which column asks and which answers: --data.columns.question NAME "
+            "--data.columns.answer NAME",
         )
     if len(train) >= _ENOUGH_ROWS and len(counts) > len(train) / 2:
         raise DataError(

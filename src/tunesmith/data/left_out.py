@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
-from tunesmith.data.facts import column_facts
-from tunesmith.data.names import PARTIAL_WEIGHT, name_weight, normalise_name
+from tunesmith.data.facts import as_turns, column_facts
+from tunesmith.data.names import PARTIAL_WEIGHT, REJECTED, name_weight, normalise_name
+from tunesmith.data.notices import example_place
 from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.types import Finding, Place, Record
 
@@ -35,13 +36,16 @@ def left_out(
 
     columns: of each part, on the main sheet. used: the sheets that are read; used_columns: of all of them.
     """
-    yield from _of_chats(shape, columns, table)
+    meant = dict(_of_chats(shape, columns, table))
+    yield from meant.values()
+    if shape in _CHATS:
+        yield from _weights(columns, table)
     records = [record for record in table.records if record.sheet in used]
     for part in _PAIRS.get(shape, ("",))[1:]:
         yield from _as_json(columns[part], records)
     present = {name for record in records for name in record.cells}
     free = column_facts(records, [name for name in table.columns if name in present and name not in used_columns])
-    told: set[str] = set()
+    told = set(meant)
     for part in _PAIRS.get(shape, ()):
         rivals = [
             fact.name for fact in free.values() if fact.is_prose and name_weight(fact.name, part) >= PARTIAL_WEIGHT
@@ -57,7 +61,7 @@ def left_out(
                 fix=f'to choose: --data.columns.{part} "{rivals[0]}"; to learn from all, give each rows of its own',
             )
     rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
-    if rest and shape not in _CHATS:
+    if rest:
         yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
 
 
@@ -82,7 +86,8 @@ def _as_json(column: str, records: Sequence[Record]) -> Iterable[Finding]:
 def empty_cells(
     shape: str, columns: Mapping[str, str], table: Table, dropped: Mapping[str, Sequence[Place]], *, rows: int
 ) -> Iterable[Finding]:
-    """Findings about a part whose column is empty in many rows, with what its owner may have meant.
+    """Findings about a part whose column is empty in many rows, or beside an answer that may go on, with what its
+    owner may have meant.
 
     dropped: the rows left out for each reason; rows: how many were read.
     """
@@ -94,13 +99,17 @@ def empty_cells(
     for part in filter(None, (asking, *answering)):
         elsewhere = {record.row for record in foreign}
         places = [place for place in dropped.get(EMPTY + part, ()) if place not in elsewhere]
-        if len(places) < max(2, _MANY_EMPTY * rows):
+        are_many = len(places) >= max(2, _MANY_EMPTY * rows)
+        goes_on = part == asking and any(_only(places, columns[other], table) for other in answering)
+        if not are_many and not (goes_on and len(table.columns) > 2):  # of two columns every such row looks so
             continue
         facts = column_facts(table.records, table.columns)
         others = [fact.name for fact in facts.values() if fact.name not in columns.values() and fact.is_prose]
-        fixes = [f'to use another column: --data.columns.{part} "{others[0]}"'] if others else []
+        fixes = [f'to use another column: --data.columns.{part} "{others[0]}"'] if others and are_many else []
         if part == asking:
             fixes.insert(0, f"where the {part} is that of the row above, merge the cells or fill it down in the sheet")
+        if goes_on:
+            fixes.insert(0, f"where the {answering[-1]} goes on from the row above, write it into one cell")
         yield Finding(
             "warning",
             f"many_empty_{part}",
@@ -108,6 +117,16 @@ def empty_cells(
             fix="; ".join(fixes) or "fill them in",
             rows=tuple(places),
         )
+
+
+def _only(places: Sequence[Place], column: str, table: Table) -> bool:
+    """Whether one of these rows has nothing but a cell of this column, as where the cell above goes on in it."""
+    alone = {
+        example_place(record, several_sheets=isinstance(places[0], str))
+        for record in table.records
+        if places and [name for name, cell in record.cells.items() if not is_blank([cell])] == [column]
+    }
+    return not alone.isdisjoint(places)
 
 
 def _of_other_forms(records: Sequence[Record], columns: Mapping[str, str]) -> Finding:
@@ -131,26 +150,52 @@ def _named(columns: list[str]) -> str:
     return f"column{'s' if len(columns) > 1 else ''} {shown}{more}"
 
 
-def _of_chats(shape: str, columns: Mapping[str, str], table: Table) -> Iterable[Finding]:
-    """Columns of chat and preference data that mean something to others and are not trained on here."""
+def _of_chats(shape: str, columns: Mapping[str, str], table: Table) -> Iterable[tuple[str, Finding]]:
+    """Columns of chat and preference data that mean something to others and are not trained on, and what to say."""
     free = {normalise_name(name): name for name in table.columns if name not in columns.values()}
     is_chat = shape in _CHATS
-    if "rejected" in free:
-        yield Finding("note", "rejected_answers", f'column "{free["rejected"]}" holds rejected answers: not trained on')
-    if is_chat and "tool" in free:
-        yield Finding(
-            "warning",
-            "tools_left_out",
-            f'column "{free["tool"]}" describes tools, which are not shown to the model in training',
-            fix="write them into the system turn of each conversation",
+    for key in sorted(REJECTED & free.keys()):
+        yield (
+            free[key],
+            Finding("note", "rejected_answers", f'column "{free[key]}" holds rejected answers: not trained on'),
+        )
+    tools = next((name for key, name in free.items() if key.split()[-1:] == ["tool"]), None)
+    if is_chat and tools is not None:
+        yield (
+            tools,
+            Finding(
+                "warning",
+                "tools_left_out",
+                f'column "{tools}" describes tools, which are not shown to the model in training',
+                fix="write them into the system turn of each conversation",
+            ),
         )
     if is_chat and "label" in free:
         marks = ((row.row, cell_text(row.cells.get(free["label"])).lower()) for row in table.records)
         bad = [row for row, mark in marks if mark in {"false", "0", "no"}]
+        yield (
+            free["label"],
+            Finding(
+                "warning" if bad else "note",
+                "labels_left_out",
+                f'column "{free["label"]}" marks {len(bad)} conversations as bad; they are trained on like the others',
+                fix="remove those rows to learn from the good ones only",
+                rows=tuple(bad),
+            ),
+        )
+
+
+def _weights(columns: Mapping[str, str], table: Table) -> Iterable[Finding]:
+    """Turns that OpenAI would not train on, {"role": "assistant", "content": .., "weight": 0}."""
+    chats = [(row.row, as_turns(row.cells.get(columns.get("messages", ""))) or []) for row in table.records]
+    muted = [
+        row for row, turns in chats if any(isinstance(turn, Mapping) and turn.get("weight") == 0 for turn in turns)
+    ]
+    if muted:
         yield Finding(
-            "warning" if bad else "note",
-            "labels_left_out",
-            f'column "{free["label"]}" marks {len(bad)} conversations as bad; they are trained on like the others',
-            fix="remove those rows to learn from the good ones only",
-            rows=tuple(bad),
+            "warning",
+            "weights_left_out",
+            f"{counted(len(muted), 'conversation')} with answers of weight 0, trained on like the others",
+            fix="end those conversations before such an answer, or leave them out of the file",
+            rows=tuple(muted),
         )

@@ -31,7 +31,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "lösungsvorschlag", "antwortvorschlag", "definition", "chosen"),
     ),
     "context": (("context", "passage", "paragraph", "background", "kontext", "contexte", "contexto"), ()),
-    "system": (("system", "system prompt", "system message"), ()),
+    "system": (("system", "system prompt", "system message", "system instruction"), ()),
     "instruction": (
         ("instruction", "task", "anweisung", "aufgabe", "consigne", "instrucción"),
         ("command", "directive"),
@@ -50,7 +50,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("chosen", "prompt"),
     ),
     "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
-    "chosen": (("chosen", "completion"), ()),  # turns; a completion of text is that of a prompt
+    "chosen": (("chosen", "preferred output", "completion"), ()),  # turns; a completion of text is that of a prompt
     "text": (
         ("text", "texts", "content", "document", "body", "texte", "texto", "testo", "tekst", "текст", "テキスト",
          "文本"),
@@ -99,6 +99,9 @@ RIGHT = frozenset(
     {"correct", "key", "right", "answer", "gold", "label", "target", "richtig", "correcta", "correcte", "correto"}
     | {"corretta", "bonne", "solution"}
 )
+
+# In preference data, what the answers of the column that is learnt were preferred to.
+REJECTED = frozenset({"rejected", "non preferred output"})
 
 ORDINARY_WEIGHT = 0.8  # of a name that only suggests its part
 PARTIAL_WEIGHT = 0.6  # of a name that has a settling name among its words: "Answer (EN)"

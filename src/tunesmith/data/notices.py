@@ -23,6 +23,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _PLACEHOLDER = re.compile(r"\{\{\s*\w[\w .-]*\}\}")
 _END_MARK = re.compile(r"(#{2,}\w*(eos|end)\w*#{2,}|<\|\w+\|>|</s>|<eos>|\[eos\])$", re.IGNORECASE)
 _TEMPLATE = re.compile(r"^#{2,3} ?(instruction|response|question|answer|input|output)\b ?:?", re.MULTILINE | re.I)
+# Chats rendered by a template, as data sets for trainers without one hold them
+_RENDERED = re.compile(
+    r"<\|(im_start|start_header_id|user|assistant)\|>|<start_of_turn>|\[INST\]"
+    r"|#{2,3} ?(human|assistant|user|instruction|response) ?:",
+    re.IGNORECASE,
+)
 _NO_ANSWER = re.compile(
     r"\A\W*(n/?a|tb[acd]|to ?do|to be (defined|done|determined)|pending|see (above|below)|s(iehe|\.) ?(oben|unten)"
     r"|offen|folgt|idem|ditto|none|null|xx+|[-–—?.…]+)\W*\Z",
@@ -42,10 +48,10 @@ _ESCAPED_NEWLINE = re.compile(r"(?<!\\)\\n(?![a-z]{2})")
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A pattern searched in questions or answers; "3 rows have {message}" with what was found."""
+    """A pattern searched in questions, answers or plain texts; "3 rows have {message}" with what was found."""
 
     pattern: re.Pattern[str]
-    place: Literal["question", "answer", "anywhere"]
+    place: Literal["question", "answer", "anywhere", "text"]
     level: Literal["note", "warning"]
     message: str
     fix: str
@@ -86,6 +92,14 @@ _CHECKS: Mapping[str, _Check] = {
         "warning",
         'a prompt template written into the question, such as "{found}"',
         "use prompt.template plain, or remove it from the source: another template is put around it",
+    ),
+    "rendered_chat": _Check(
+        _RENDERED,
+        "text",
+        "warning",
+        'a chat written out with the marks of a template, such as "{found}", as its text',
+        "give the turns as messages, or as columns of questions and answers; as plain text the marks are learnt, and "
+        "the questions too",
     ),
     "no_answer": _Check(
         _NO_ANSWER,
@@ -138,13 +152,18 @@ def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
 
 
 def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
-    """Whether all rows, two at least, are answered alike."""
-    answers = {example.answer for example in examples if example.text is None}
-    if len(answers) == 1 and len(examples) > 1:
+    """Whether all rows, two at least, are answered alike; a conversation in each of its turns."""
+    given = {
+        tuple(message.content for message in example.messages if message.role == "assistant")
+        for example in examples
+        if example.text is None
+    }
+    if len(given) == 1 and len(examples) > 1:
+        (answers,) = given
         yield Finding(
             "warning",
             "same_answer",
-            f'all {len(examples)} rows have the same answer, "{_cut(answers.pop())}"',
+            f'all {len(examples)} rows have the same answer, "{_cut(answers[-1])}"',
             fix="check the column of answers; the model learns to say this to everything",
         )
 
@@ -175,7 +194,9 @@ def _cut(text: str) -> str:
 def _text_of(example: Example, place: str) -> str:
     """What is searched; several texts are parted by a vertical tab. Plain text has neither question nor answer."""
     if example.text is not None:
-        return example.text if place == "anywhere" else ""
+        return example.text if place in ("anywhere", "text") else ""
+    if place == "text":
+        return ""
     if place == "answer":
         return example.answer
     wanted = [message for message in example.messages if place == "anywhere" or message.role == "user"]

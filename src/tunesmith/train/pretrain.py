@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -66,10 +66,13 @@ def train_on_texts(
     *,
     destination: Run | Path,
     mean_nll: MeanNll,
+    announce: Callable[[Corpus], None] = lambda corpus: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
     """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
+
+    `announce` is told once what was read.
 
     Resumes when `destination` is an unfinished run; a finished one is returned as it is. `allow_drift`: resume although
     data, settings or versions have changed.
@@ -85,14 +88,14 @@ def train_on_texts(
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
         return _result(destination)
     with started(config, destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift) as start:
-        return _pretrain(config, start)
+        return _pretrain(config, start, announce)
 
 
-def _pretrain(config: RunConfig, start: Start) -> PretrainResult:
+def _pretrain(config: RunConfig, start: Start, announce: Callable[[Corpus], None]) -> PretrainResult:
     processes, run = start.processes, start.run
     with processes.together():
         config = _checked(config)
-    corpus = _begun(config, start)
+    corpus = _begun(config, start, announce)
     with processes.together():
         base = _base(run, config, processes)
         rows, held_out = corpus_blocks(corpus, base.tokenizer, config, vocab_size=base.model.config.vocab_size)
@@ -150,12 +153,13 @@ def _check_base(config: RunConfig, base: str) -> None:
         )
 
 
-def _begun(config: RunConfig, start: Start) -> Corpus:
+def _begun(config: RunConfig, start: Start, announce: Callable[[Corpus], None]) -> Corpus:
     """The texts; and the run, with its own tokenizer on disk if it makes one."""
     with start.processes.together():
-        corpus = read_corpus(config.pretrain.documents, config.pretrain.qa, holdout=config.pretrain.holdout)
+        corpus = read_corpus(config)
 
     def begin() -> None:
+        announce(corpus)
         if not start.is_resumed:
             _create(config, start.run.path, corpus)
         if config.pretrain.base is None:

@@ -107,6 +107,14 @@ def header_findings(header: Header, numbers: Sequence[int], sheet: str | None = 
         rows = tuple(numbers[index] for index in header.titles)
         below = "header" if header.index is not None else "table"
         yield Finding("note", "title_rows", f"{where}text above the {below} was passed over", rows=rows)
+    if header.examples:
+        yield Finding(
+            "warning",
+            "rows_above",
+            f"{where}{len(header.examples)} of the rows above the header look like examples and were passed over",
+            fix="if they are, give them the same headings, in a sheet or file of their own or without a second header",
+            rows=tuple(numbers[index] for index in header.examples),
+        )
     if header.index is None and header.names:
         named = ", ".join(name for name in header.names if name)
         yield Finding(

@@ -22,6 +22,7 @@ _MOST_WORDS = 6
 _LONGEST_SENTENCE = 200  # characters of a heading that asks, as in a form
 _DIGIT = re.compile(r"\d")
 _YEAR = re.compile(r"(19|20)\d\d")
+_FEWEST_EXAMPLES = 3  # rows above a header, from which on they may be another table
 _FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
 # words for a missing value
 _NOTHING = frozenset({"n/a", "na", "none", "null", "nil", "nan", "unknown", "unbekannt", "tbd", "k.a."})
@@ -33,14 +34,15 @@ Cells = Sequence[str]
 class Header:
     """`start`: index of the first data row. `names`: one per column, None where a column has neither name nor value.
 
-    `index` is that of the header row, None without one; `titles` are the rows with text above it; `below` those that
-    look like the headers of other tables below this one.
+    `index` is that of the header row, None without one; `titles` are the rows with text above it; `examples` those of
+    them that may be rows of another table; `below` those that look like the headers of other tables below this one.
     """
 
     start: int
     names: tuple[str | None, ...]
     index: int | None
     titles: tuple[int, ...] = ()
+    examples: tuple[int, ...] = ()
     below: tuple[int, ...] = ()
 
 
@@ -63,17 +65,25 @@ def find_header(rows: Sequence[Cells]) -> Header:
             candidate = wide[0]
             first = filled[0] if _width(rows[filled[0]]) > 1 or _width(rows[candidate]) == 1 else candidate
             return Header(first, column_names((), rows[first:]), None, _above(filled, first))
+    titles = _above(filled, candidate)
     return Header(
         candidate + 1,
         column_names(rows[candidate], rows[candidate + 1 :]),
         candidate,
-        _above(filled, candidate),
+        titles,
+        _examples(rows, titles),
         tuple(_headers_below(rows, filled, candidate)),
     )
 
 
 def _above(filled: Sequence[int], first: int) -> tuple[int, ...]:
     return tuple(index for index in filled if index < first)
+
+
+def _examples(rows: Sequence[Cells], titles: Sequence[int]) -> tuple[int, ...]:
+    """Rows of several cells of which one is longer than a heading: a few are notes, many a table of their own."""
+    found = [index for index in titles if _width(rows[index]) > 1 and max(map(len, rows[index])) > _LONGEST_HEADING]
+    return tuple(found) if len(found) >= _FEWEST_EXAMPLES else ()
 
 
 def _headers_below(rows: Sequence[Cells], filled: Sequence[int], header: int) -> Iterator[int]:
@@ -141,6 +151,8 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     if len({heading.casefold() for heading in headings.values()}) < len(headings):
         return False
     body = rows[candidate + 1 : candidate + 1 + 10 * _SAMPLED_ROWS]
+    if len(headings) > 1:  # the whole header may come again, for printing or between groups of rows
+        body = [row for row in body if [*map(str.strip, row)] != [*map(str.strip, rows[candidate])]]
     below = {
         column: [row[column].strip() for row in body if column < len(row) and row[column].strip()]
         for column in headings

@@ -222,7 +222,7 @@ def _laid_flat(item: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in item.items():
         answers = any(name_weight(str(key), part) > ORDINARY_WEIGHT for part in _ANSWERING)
-        is_turn = isinstance(value, dict) and bool({"role", "from"} & set(value))
+        is_turn = isinstance(value, dict) and bool({"role", "from", "parts"} & set(value))
         if isinstance(value, dict) and value and not is_turn and not (answers and _is_record(value)):
             flat.update({f"{key}.{inner}": part for inner, part in _laid_flat(value).items()})
         else:

@@ -18,14 +18,18 @@ from tunesmith.data.readers.header import Header, column_names, find_header
 from tunesmith.data.readers.kinds import ZIP, recognise
 from tunesmith.data.readers.layout import Area, column_letters, fill_down, join_headings, tables_beside
 from tunesmith.data.readers.marks import SheetMarks, marks_findings
+from tunesmith.data.readers.ods_percents import ods_percents
 from tunesmith.data.readers.source import Source
 from tunesmith.data.readers.trial import largest_sheet
 from tunesmith.data.readers.workbook_guard import MAX_CELLS, check_workbook
+from tunesmith.data.readers.xls_percents import xls_percents
 from tunesmith.data.table import Table, cell_text, columns_of, counted
 from tunesmith.errors import DataError
 from tunesmith.types import Finding, Record
 
+_PERCENTS = {"xls": xls_percents, "ods": ods_percents}
 _FULL_CELL = 32_767  # characters
+_FEWEST_TEXTS = 0.2  # of the cells, from which on a column is one of texts: fewer are slips among numbers
 _LONGEST_NOTE = 20  # rows: a skipped sheet that is longer may have been meant
 
 
@@ -77,7 +81,11 @@ def _read_tried(source: Source, format_name: str) -> Table:
             cause="one used cell is far from the others",
             fix="delete the stray cells at the far end (Ctrl+End shows them), or export the rows as csv",
         )
-    return _read(source, _open(source), {}, format_name)
+    try:
+        marks = _PERCENTS[format_name](source.content)
+    except ValueError as error:
+        raise _damaged(source, error) from error
+    return _read(source, _open(source), marks, format_name)
 
 
 def _read(source: Source, book: calamine.CalamineWorkbook, marks: Mapping[str, SheetMarks], format_name: str) -> Table:
@@ -254,7 +262,7 @@ def _beside(tables: Sequence[range], left: int, sheet: str) -> Finding:
 def _numbers_among_texts(
     values: Sequence[Sequence[object]], header: Header, numbers: Sequence[int], sheet: str
 ) -> Iterator[Finding]:
-    """Columns of text in which some cells are numbers or dates: what is stored is not what the sheet shows."""
+    """Columns with texts beside numbers or dates in their cells: what is stored is not what the sheet shows."""
     for column, name in enumerate(header.names):
         typed: dict[int, object] = {}
         texts = 0
@@ -264,7 +272,7 @@ def _numbers_among_texts(
                 texts += bool(value.strip())
             elif not isinstance(value, bool):
                 typed[numbers[index]] = value
-        if name is not None and 0 < len(typed) < texts:
+        if name is not None and typed and texts >= _FEWEST_TEXTS * (texts + len(typed)):
             yield Finding(
                 "note",
                 "numbers_among_texts",
