@@ -158,6 +158,7 @@ class FakeApi(ModuleType):
         self.leakage = LeakReport(())
         self.failed_checks: list[tuple[str, ...]] = []
         self.suites: list[Any] = []
+        self.bits_before: float | None = None  # bits per byte of what pre-training goes on from
 
     def _called(self, verb: str, **arguments: Any) -> None:
         self.calls.append((verb, arguments))
@@ -274,9 +275,26 @@ class FakeApi(ModuleType):
         self._called("pretrain", config=config, resume=resume, allow_drift=allow_drift)
         finding = Finding("note", "end_held_out", "its last 9 of 900 characters are held out")
         pair = Example((Message("user", "Who?"), Message("assistant", "Me.")), row=1)
-        announce(Corpus(["A text."], ["An end."], [pair], "ab" * 32, findings=(finding,)))
         named = config.replaced("name", config.name or Path(config.pretrain.documents[0]).stem.strip("*"), "x")
-        run = self.make_run(named, kind="pretrain", bits_per_byte=1.5, held_out_bytes=2000)
+        run = self.make_run(
+            named, kind="pretrain", bits_per_byte=1.5, base_bits_per_byte=self.bits_before, held_out_bytes=2000
+        )
+        config = config.resolved("train.epochs", 1.0, "1 pass: pre-training reads every text once")
+        config = config.resolved("method.name", "full", "pre-training trains every weight")
+        announce(
+            SimpleNamespace(
+                run=run,
+                config=config,
+                corpus=Corpus(["A text."], ["An end."], [pair], "ab" * 32),
+                tokens=12_000,
+                parameters=50_000,
+                steps=20,
+                device="cpu",
+                measures_base=config.pretrain.base is not None,
+                findings=(finding,),
+                memory=SimpleNamespace(weights_bytes=2e8, training_bytes=6e8, free_bytes=3e8, fits=False),
+            )
+        )
         for event in self.events:
             for observe in observers:
                 observe(event)

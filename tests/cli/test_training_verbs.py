@@ -230,11 +230,21 @@ def test_pretrain_json_and_text_tell_bits_per_byte(cli, api) -> None:
     document = json.loads(cli("pretrain", "a.txt", "--json").out)
     assert (document["run"], document["bits_per_byte"], document["steps"]) == ("runs/a", 1.5, 20)
     outcome = cli("pretrain", "b.txt")
-    assert "texts to train on: 1, held out to measure on: 1; 1 questions with answers" in outcome.err
+    assert "texts: 1 to train on, 1 held out to measure on; 1 questions with answers; 12 k tokens" in outcome.err
+    assert "20 of 4 x 4 rows each (1 pass: pre-training reads every text once)" in outcome.err
+    assert "take a smaller model, or --train.optimizer adamw_8bit" in " ".join(outcome.err.split())  # no adapters
+    assert "measuring" not in outcome.err
     assert "note: its last 9 of 900 characters are held out" in outcome.err
+    assert "measuring builtin:nano on the held-out" in cli("pretrain", "c.txt", "--pretrain.base", "builtin:nano").err
     out = outcome.out
     assert "1.5000 bits per byte on 2000 bytes" in out
     assert "tunesmith train data.xlsx --model runs/b/model" in out
+
+
+@pytest.mark.parametrize(("before", "is_told"), [(None, False), (1.6, False), (1.5, True), (1.4, True)])
+def test_pretrain_tells_when_a_base_has_not_become_better(cli, api, before: float | None, is_told: bool) -> None:
+    api.bits_before = before
+    assert ("it has not become better" in cli("pretrain", "a.txt").out) == is_told
 
 
 def test_quickstart_is_training_and_measuring_on_the_sample(cli, api) -> None:

@@ -27,12 +27,11 @@ from transformers import (
 from tests.conftest import stop_at
 from tunesmith.api import compare, evaluate, open_session, pretrain, run_config, train, verbs
 from tunesmith.config import RunConfig, dump_config, load_config
-from tunesmith.data import Corpus
 from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.evaluate import mean_nll
 from tunesmith.model import new_tokenizer
 from tunesmith.runs import Run
-from tunesmith.train import Event
+from tunesmith.train import Event, PretrainPlan
 from tunesmith.train.corpus_blocks import document_ids
 from tunesmith.train.pretrain import _resolve
 
@@ -64,9 +63,11 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
     losses: list[float] = []
-    read: list[Corpus] = []
-    result = pretrain(config, announce=read.append, observers=[lambda event: losses.extend(_loss(event))])
-    assert [len(corpus.pairs) for corpus in read] == [5]
+    plans: list[PretrainPlan] = []
+    result = pretrain(config, announce=plans.append, observers=[lambda event: losses.extend(_loss(event))])
+    (plan,) = plans
+    assert (len(plan.corpus.pairs), plan.steps, plan.measures_base) == (5, result.steps, False)
+    assert plan.tokens == result.run.manifest["train_tokens"]
     assert capfd.readouterr().err == ""  # no progress bar but the program's own
     assert losses[-1] < losses[0] - 0.5
     assert 0 < result.bits_per_byte < 8
@@ -355,13 +356,14 @@ def _change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_a_base_has_the_rate_of_its_size(tmp_path: Path) -> None:
+def test_a_base_has_the_rate_of_its_size_or_that_of_reading_on(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9).save_pretrained(
         tmp_path
     )
     for name in ("model.safetensors", "tokenizer.json"):  # config.json has the shapes, and no more is read
         (tmp_path / name).touch()
     assert 1e-5 < (_resolve(load_config(overrides={"pretrain.base": str(tmp_path)})).train.learning_rate or 0) < 1e-4
+    assert _resolve(load_config(overrides={"pretrain.base": "builtin:nano"})).train.learning_rate == 2e-4
     assert _resolve(load_config()).train.learning_rate == 2e-3
 
 

@@ -14,12 +14,12 @@ from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress
 from tunesmith.api.look import check_texts, is_cached
 from tunesmith.config import RunConfig, load_config
-from tunesmith.data import Corpus, absolute_pattern
+from tunesmith.data import absolute_pattern
 from tunesmith.errors import SettingsError
 from tunesmith.evaluate import mean_nll
 from tunesmith.export import write_card
 from tunesmith.runs import Run, is_writer
-from tunesmith.train import Observer, Plan, PretrainResult, TrainResult
+from tunesmith.train import Observer, Plan, PretrainPlan, PretrainResult, TrainResult
 
 _NAMED_FILES = 3  # in the name of a run
 
@@ -65,13 +65,13 @@ def pretrain(
     config: RunConfig,
     *,
     resume: str | None = None,
-    announce: Callable[[Corpus], None] = lambda corpus: None,
+    announce: Callable[[PretrainPlan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
     """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
 
-    The other arguments are those of train; `announce` is told what was read.
+    The arguments are those of train.
 
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -14,28 +13,8 @@ from tunesmith.errors import SettingsError
 
 if TYPE_CHECKING:
     from tunesmith.runs import Run
-    from tunesmith.types import Finding
 
 _SETTINGS_FILES = (".yaml", ".yml", ".json")
-
-
-class _DataReport(Protocol):
-    def to_text(self) -> str: ...
-
-
-class _Corpus(Protocol):
-    """What `api.pretrain` announces once it is read."""
-
-    @property
-    def documents(self) -> Sequence[str]: ...
-    @property
-    def held_out(self) -> Sequence[str]: ...
-    @property
-    def pairs(self) -> Sequence[object]: ...
-    @property
-    def reports(self) -> Sequence[_DataReport]: ...
-    @property
-    def findings(self) -> Sequence[Finding]: ...
 
 
 def pretrain(
@@ -56,7 +35,7 @@ def pretrain(
         tunesmith pretrain my-settings.yaml
         tunesmith pretrain --resume books
     """
-    from tunesmith.cli.report import is_complete, run_to_resume
+    from tunesmith.cli.report import announce_texts, is_complete, run_to_resume
     from tunesmith.cli.terminal import tell
     from tunesmith.config import load_config
 
@@ -84,20 +63,9 @@ def pretrain(
     tell("reading the texts ..." if config.pretrain.base else "reading the texts and making the vocabulary ...")
     with watch_training() as watch:
         result = api.pretrain(
-            config, resume=place.resume, announce=_announce, observers=[watch], allow_drift=place.allow_drift
+            config, resume=place.resume, announce=announce_texts, observers=[watch], allow_drift=place.allow_drift
         )
     _report(result.run, as_json=json)
-
-
-def _announce(corpus: _Corpus) -> None:
-    """What was read, before the training."""
-    from tunesmith.cli.terminal import hanging, tell, tell_findings
-
-    for report in corpus.reports:
-        tell("", hanging(report.to_text()))
-    pairs = f"; {len(corpus.pairs)} questions with answers" if corpus.pairs else ""
-    tell(f"texts to train on: {len(corpus.documents)}, held out to measure on: {len(corpus.held_out)}{pairs}")
-    tell_findings(corpus.findings)
 
 
 def _report(run: Run, *, as_json: bool) -> None:
@@ -123,6 +91,9 @@ def _report(run: Run, *, as_json: bool) -> None:
         return
     show(f"{run.name}: {training['step']} steps in {seconds_text(training['seconds'])}")
     was = f", {before:.4f} before" if before is not None else ""
-    show(f"{bits:.4f} bits per byte on {held_out} bytes of text that it has never seen{was}", "", files(run), "")
+    show(f"{bits:.4f} bits per byte on {held_out} bytes of text that it has never seen{was}")
+    if before is not None and bits >= before:
+        show("it has not become better: more text, more passes (--epochs) or a lower --train.learning_rate may help")
+    show("", files(run), "")
     model = run.model_dir
     show(commands([(shell("tunesmith", "train", "data.xlsx", "--model", model), "tune it on examples")]))

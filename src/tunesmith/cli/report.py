@@ -76,21 +76,13 @@ class _MemoryNeed(Protocol):
     def fits(self) -> bool: ...
 
 
-class Plan(Protocol):
-    """What `api.train` announces before its first step."""
-
+class _AnyPlan(Protocol):
     @property
     def run(self) -> Run: ...
     @property
     def config(self) -> RunConfig: ...
     @property
-    def data(self) -> _DataReport: ...
-    @property
-    def encoding(self) -> _EncodeReport: ...
-    @property
     def findings(self) -> Sequence[Finding]: ...
-    @property
-    def trainable(self) -> int: ...
     @property
     def parameters(self) -> int: ...
     @property
@@ -98,9 +90,42 @@ class Plan(Protocol):
     @property
     def device(self) -> str: ...
     @property
-    def tasks(self) -> Sequence[_TaskPlan]: ...
-    @property
     def memory(self) -> _MemoryNeed | None: ...
+
+
+class Plan(_AnyPlan, Protocol):
+    """What `api.train` announces before its first step."""
+
+    @property
+    def data(self) -> _DataReport: ...
+    @property
+    def encoding(self) -> _EncodeReport: ...
+    @property
+    def trainable(self) -> int: ...
+    @property
+    def tasks(self) -> Sequence[_TaskPlan]: ...
+
+
+class _Corpus(Protocol):
+    @property
+    def documents(self) -> Sequence[str]: ...
+    @property
+    def held_out(self) -> Sequence[str]: ...
+    @property
+    def pairs(self) -> Sequence[object]: ...
+    @property
+    def reports(self) -> Sequence[_DataReport]: ...
+
+
+class PretrainPlan(_AnyPlan, Protocol):
+    """What `api.pretrain` announces before its first step."""
+
+    @property
+    def corpus(self) -> _Corpus: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def measures_base(self) -> bool: ...
 
 
 def announce(plan: Plan) -> None:
@@ -127,6 +152,30 @@ def announce(plan: Plan) -> None:
     tell_findings(plan.findings)
 
 
+def announce_texts(plan: PretrainPlan) -> None:
+    """What was read, the plan, and each setting that is not a default with its origin."""
+    config, corpus = plan.config, plan.corpus
+    for report in corpus.reports:
+        tell("", hanging(report.to_text()))
+    texts = f"texts: {len(corpus.documents)} to train on, {len(corpus.held_out)} held out to measure on"
+    pairs = f"; {len(corpus.pairs)} questions with answers" if corpus.pairs else ""
+    tokens = f"{count_text(plan.tokens)} tokens in blocks of {config.pretrain.context}"
+    base = config.pretrain.base or "a new one"
+    rows = [
+        ("run", str(plan.run.path)),
+        ("model", f"{base}, {count_text(plan.parameters)} parameters, all of them trained"),
+        ("numbers", f"{_dtype_text(config)}; on {plan.device}"),
+        *((("memory", _memory_text(plan.memory, config)),) if plan.memory else ()),
+        ("data", f"{texts}{pairs}; {tokens}"),
+        ("steps", _steps_text(config, plan.steps)),
+    ]
+    tell("", facts(rows, title="plan"), "")
+    tell(facts(_not_defaults(config), title="settings that are not defaults, and where they come from"), "")
+    tell_findings(plan.findings)
+    if plan.measures_base:
+        tell(f"measuring {base} on the held-out texts ...")
+
+
 def _memory_text(memory: _MemoryNeed, config: RunConfig) -> str:
     free = f"; {size_text(memory.free_bytes)} are free" if memory.free_bytes is not None else ""
     too_little = "" if memory.fits else f": too little, take {_less_memory(config)}"
@@ -137,7 +186,7 @@ def _memory_text(memory: _MemoryNeed, config: RunConfig) -> str:
 def _less_memory(config: RunConfig) -> str:
     method = METHODS[config.method.name]
     ways = ["a smaller model"]
-    if not method.is_adapter:
+    if not method.is_adapter and not config.pretrain.documents:
         ways.insert(0, "--method lora")
     if method.has_rank:
         ways.insert(0, "a lower --method.r")

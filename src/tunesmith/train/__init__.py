@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tunesmith.train.continual import continued
     from tunesmith.train.loop import fit
     from tunesmith.train.observe import Event, Observer
-    from tunesmith.train.outcome import Plan, TrainResult
+    from tunesmith.train.outcome import Plan, PretrainPlan, TrainResult
     from tunesmith.train.pretrain import PretrainResult, train_on_texts
     from tunesmith.train.recipe import train
 
@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Observer",
     "Plan",
+    "PretrainPlan",
     "PretrainResult",
     "Span",
     "TrainResult",
@@ -33,7 +34,7 @@ _HOME = {
     "continued": "continual",
     "fit": "loop",
     **dict.fromkeys(("Event", "Observer"), "observe"),
-    **dict.fromkeys(("Plan", "TrainResult"), "outcome"),
+    **dict.fromkeys(("Plan", "PretrainPlan", "TrainResult"), "outcome"),
     **dict.fromkeys(("PretrainResult", "train_on_texts"), "pretrain"),
     "train": "recipe",
 }

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import nn
 
 from tunesmith.config import RunConfig
-from tunesmith.data import DataReport, EncodeReport, groups
+from tunesmith.data import Corpus, DataReport, EncodeReport, groups
 from tunesmith.errors import ResourceError, Stopped, TunesmithError
 from tunesmith.runs import Run, plot_run
 from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
@@ -71,6 +71,26 @@ class Plan:
     device: str
     tasks: tuple[TaskPlan, ...] = ()
     memory: MemoryNeed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainPlan:
+    """What pre-training is about to do. tokens: of what is trained on, in one pass.
+
+    measures_base: whether a base is measured before the first step. memory: None where the weights are divided among
+    processes.
+    """
+
+    run: Run
+    config: RunConfig
+    corpus: Corpus
+    tokens: int
+    parameters: int
+    steps: int
+    device: str
+    measures_base: bool
+    findings: tuple[Finding, ...]
+    memory: MemoryNeed | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,22 @@ from tunesmith.model import (
     new_tokenizer,
     quiet,
     save_tokenizer,
+    slow_format,
 )
 from tunesmith.runs import Run, atomic_folder, plot_run
 from tunesmith.train import resolve
+from tunesmith.train.budget import memory_need
 from tunesmith.train.checkpoint import TrainingState
 from tunesmith.train.corpus_blocks import corpus_blocks, end_of_text
 from tunesmith.train.device import Processes
 from tunesmith.train.observe import Observer
-from tunesmith.train.outcome import MeanNll, stopped
+from tunesmith.train.outcome import MeanNll, PretrainPlan, stopped
 from tunesmith.train.signals import PutOff
 from tunesmith.train.trainer import Start, Trainer, started
 from tunesmith.types import Encoded
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
+_LEARNING_RATE_OF_BASE = 2e-4  # at most; measured on a model of 15 M parameters: docs/pretraining.md
 _OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
 _FREE_SETTINGS = {"documents", "qa", "base"}  # where things are, which a resumed run may change
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
@@ -66,13 +68,13 @@ def train_on_texts(
     *,
     destination: Run | Path,
     mean_nll: MeanNll,
-    announce: Callable[[Corpus], None] = lambda corpus: None,
+    announce: Callable[[PretrainPlan], None] = lambda corpus: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
     """Train a new tokenizer and model, or a base further, on the texts of `config.pretrain`.
 
-    `announce` is told once what was read.
+    `announce` is told the plan once, before the first step.
 
     Resumes when `destination` is an unfinished run; a finished one is returned as it is. `allow_drift`: resume although
     data, settings or versions have changed.
@@ -91,11 +93,11 @@ def train_on_texts(
         return _pretrain(config, start, announce)
 
 
-def _pretrain(config: RunConfig, start: Start, announce: Callable[[Corpus], None]) -> PretrainResult:
+def _pretrain(config: RunConfig, start: Start, announce: Callable[[PretrainPlan], None]) -> PretrainResult:
     processes, run = start.processes, start.run
     with processes.together():
         config = _checked(config)
-    corpus = _begun(config, start, announce)
+    corpus = _begun(config, start)
     with processes.together():
         base = _base(run, config, processes)
         rows, held_out = corpus_blocks(corpus, base.tokenizer, config, vocab_size=base.model.config.vocab_size)
@@ -104,7 +106,12 @@ def _pretrain(config: RunConfig, start: Start, announce: Callable[[Corpus], None
     identity = resolve.identity_of(config, plan, **sums, base=base.revision, device=base.device.type)
     identity["pretrain"] = config.pretrain.model_dump(mode="json", exclude=_FREE_SETTINGS)
     trainer = Trainer(start, config, base.model, plan, device=base.device, dtype=base.dtype, identity=identity)
-    with trainer.running(begin=partial(_record, run, config, rows, corpus)):
+
+    def begin() -> None:
+        _record(run, config, rows, corpus)
+        announce(_announced(trainer, corpus, rows, plan, base))
+
+    with trainer.running(begin=begin):
         _measure_base(trainer, held_out, corpus.held_out)
         state = trainer.fit(rows, plan=plan, held_out=_probe(held_out))
         try:
@@ -153,13 +160,12 @@ def _check_base(config: RunConfig, base: str) -> None:
         )
 
 
-def _begun(config: RunConfig, start: Start, announce: Callable[[Corpus], None]) -> Corpus:
+def _begun(config: RunConfig, start: Start) -> Corpus:
     """The texts; and the run, with its own tokenizer on disk if it makes one."""
     with start.processes.together():
         corpus = read_corpus(config)
 
     def begin() -> None:
-        announce(corpus)
         if not start.is_resumed:
             _create(config, start.run.path, corpus)
         if config.pretrain.base is None:
@@ -175,6 +181,22 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], base: _Base) -> tuple[R
     plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
     parameters, length = count_parameters(base.model)[1], config.pretrain.context
     return resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=length), plan
+
+
+def _announced(trainer: Trainer, corpus: Corpus, rows: Sequence[Encoded], plan: StepPlan, base: _Base) -> PretrainPlan:
+    config, processes = trainer.config, trainer.processes
+    return PretrainPlan(
+        run=trainer.run,
+        config=config,
+        corpus=corpus,
+        tokens=sum(map(len, rows)),
+        parameters=count_parameters(base.model)[1],
+        steps=plan.total_steps,
+        device=processes.on(base.device),
+        measures_base=_measures_base(trainer),
+        findings=(*corpus.findings, *slow_format(base.dtype, base.device)),
+        memory=None if processes.sharded else memory_need(base.model, config.train.optimizer, base.device),
+    )
 
 
 def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus) -> None:
@@ -229,7 +251,8 @@ def _default_rate(config: RunConfig) -> tuple[float, str]:
     if config.pretrain.base is None:
         return _LEARNING_RATE, "pre-training a small model"
     base = load_skeleton(config.pretrain.base, config.model.revision)
-    return default_learning_rate("full", count_parameters(base)[1])
+    of_size = default_learning_rate("full", count_parameters(base)[1])
+    return min(of_size, (_LEARNING_RATE_OF_BASE, "at a higher rate a base forgets more than it learns"))
 
 
 def _create(config: RunConfig, folder: Path, corpus: Corpus) -> None:
@@ -298,16 +321,19 @@ def _probe(held_out: Sequence[Encoded]) -> Sequence[Encoded]:
     return held_out[:: max(1, len(held_out) // _PROBE_BLOCKS)]
 
 
+def _measures_base(trainer: Trainer) -> bool:
+    return trainer.config.pretrain.base is not None and "base_bits_per_byte" not in trainer.run.manifest
+
+
 def _measure_base(trainer: Trainer, held_out: Sequence[Encoded], texts: Sequence[str]) -> None:
     """Write down what a base makes of the held-out `texts`, once, before a step is done or restored."""
-    run = trainer.run
-    if trainer.config.pretrain.base is None or "base_bits_per_byte" in run.manifest:
+    if not _measures_base(trainer):
         return
     try:
         nll = trainer.measure(held_out).nll
     except PutOff:  # a stop is asked for: the resumed run measures it
         return
-    trainer.processes.first(lambda: run.update_manifest(base_bits_per_byte=_bits_per_byte(nll, texts)))
+    trainer.processes.first(lambda: trainer.run.update_manifest(base_bits_per_byte=_bits_per_byte(nll, texts)))
 
 
 def _finish(run: Run, base: _Base, state: TrainingState, *, nll: float, texts: Sequence[str]) -> None:
