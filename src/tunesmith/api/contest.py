@@ -14,7 +14,7 @@ import numpy as np
 from tunesmith.api.asking import Answered, Asked, ask_model
 from tunesmith.api.held_out import Progress, held_out_examples, reading_settings, rows_of_file
 from tunesmith.api.leaks import find_leaks
-from tunesmith.api.models import BASE, check_names, first_run, opening, run_of, unsent_settings
+from tunesmith.api.models import BASE, check_names, first_run, judge_findings, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
@@ -140,6 +140,7 @@ def compare(
         *_strangers(references, run, asked),
         *(_trained_on(references, config, asked, data) if data is not None else ()),
         *unsent_settings(references, config.generate),
+        *judge_findings(tools),
     )
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
