@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError
-from tunesmith.evaluate.answers import Answer
+from tunesmith.evaluate.answers import Answer, tokens_per_second
 from tunesmith.evaluate.choosing import Selection, select
 from tunesmith.evaluate.evaluators import Need, measure, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE
@@ -178,7 +178,7 @@ def hold(
         deciding,
         {name: {metric: interval(found, seed=seed) for metric, found in scores[name].items()} for name in names},
         matches,
-        {name: _rate(given) for name, given in answers.items()},
+        {name: tokens_per_second(given) for name, given in answers.items()},
         _rows(asked, wanted, answers, by_question, said or {}),
     )
 
@@ -300,11 +300,6 @@ def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, lis
         for name, part in zip(_LENGTHS, np.array_split(by_length, len(_LENGTHS)), strict=True):
             groups[name] = part.tolist()
     return groups
-
-
-def _rate(given: Sequence[Answer]) -> float:
-    seconds = sum(answer.seconds for answer in given)
-    return sum(answer.tokens for answer in given) / seconds if seconds else 0.0
 
 
 def _rows(
