@@ -106,8 +106,8 @@ def compare(
 
     Args:
         references: the models, two at least.
-        questions: a YAML file of cases. data: a file of rows, as `tunesmith train` reads it. Without either: the test
-            rows of the first run among the references.
+        questions: a file of cases (YAML, JSON or JSONL). data: a file of rows, as `tunesmith train` reads it. Without
+            either: the test rows of the first run among the references.
         overrides: settings of the writing, such as {"max_new_tokens": 64}.
         folder: where to write; unset, comparisons/<names>.
         on_progress: called with (model, answers done, answers in all).
@@ -154,7 +154,7 @@ def evaluate_cases(
     overrides: dict[str, object] | None = None,
     on_progress: Progress = lambda who, done, total: None,
 ) -> Compared:
-    """`compare` of the base and a run on a YAML file of cases, kept in the run under eval/files/<its name>/.
+    """`compare` of the base and a run on a file of cases, kept in the run under eval/files/<its name>/.
 
     Raises:
         SettingsError, DataError, ResourceError: as `compare`.
@@ -290,7 +290,6 @@ def _write(result: Compared, asked: _Questions) -> None:
         }
         for row in contest.rows
     ]
-    atomic_write(result.folder / "contest.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     atomic_write(result.folder / "rows.jsonl", "".join(f"{line}\n" for line in lines))
     failed = [[case.question, "; ".join(case.failed), case.answer] for case in result.failed]
@@ -301,3 +300,5 @@ def _write(result: Compared, asked: _Questions) -> None:
     facts = [("questions", asked.source), ("scores", result.why)]
     page = report_html(contest, title=title, facts=facts, tables=tables, texts=texts)
     atomic_write(result.folder / "report.html", page)
+    # last: what it says is new, everything else is
+    atomic_write(result.folder / "contest.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")

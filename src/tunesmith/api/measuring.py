@@ -125,7 +125,7 @@ def evaluate(
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
         SettingsError: a score of `eval.metrics` is unknown or needs what is not there, or the run was pre-trained.
-            ResourceError: a judge does not answer; what it has said, and all answers, are kept.
+        ResourceError: a judge does not answer; what it has said, and all answers, are kept.
     """
     run = Run.open(reference)
     check_finished(run)

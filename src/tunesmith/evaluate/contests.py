@@ -61,8 +61,8 @@ class Contest:
     """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty where no score decides.
 
     deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
-    and `answers[name]` with text, ended, the deciding score and, of a judge, what was
-    said; none of plain text, where nothing is asked. memory_bytes: of the weights, of each model that is known.
+    and `answers[name]` with text, ended, the deciding score and what a judge said, if one did; empty for plain text,
+    where nothing is asked. memory_bytes: of the weights of each model for which it is known.
     """
 
     names: list[str]
