@@ -236,6 +236,34 @@ def test_a_judge_of_both_models_and_of_cases(tmp_path: Path) -> None:
     assert page.count('<details class="said">') == sum(len(said) for row in rows for said in row["judge"].values())
 
 
+def test_what_says_that_all_is_new_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cases.yaml").write_text("- Which?\n")
+
+    def killed(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesmith.api.contest.report_html", killed)
+    with pytest.raises(KeyboardInterrupt):
+        api.compare(["base", "a"], questions=str(tmp_path / "cases.yaml"), overrides={**SHORT}, folder=tmp_path / "out")
+    assert (tmp_path / "out" / "rows.jsonl").exists()
+    assert not (tmp_path / "out" / "contest.json").exists()
+
+
+def test_what_a_judge_is_asked_without_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cases.yaml").write_text("- Which?\n")
+    with serving(FakeJudge(lambda text: "SCORE: 7")) as owl:
+        owl.refuses = ("temperature", "top_p")
+        overrides = {**SHORT, "eval.judge": owl.address}
+        measured = api.evaluate("a", overrides=overrides)
+        compared = api.compare(
+            ["base", "a"], questions=str(tmp_path / "cases.yaml"), overrides=overrides, folder=tmp_path / "out"
+        )
+    for findings in (measured.findings, compared.findings):
+        (found,) = findings
+        assert (found.code, found.message) == ("setting_refused", "the judge owl refuses temperature")
+    assert measured.tuned.metrics["judge_score"] == 7
+
+
 @pytest.mark.parametrize(
     ("names", "more", "error", "message"),
     [

@@ -32,3 +32,10 @@ def test_an_unfinished_pre_training_is_finished_by_its_own_command(tmp_path: Pat
     with pytest.raises(ResourceError, match="books has no finished model") as caught:
         check_finished(run)
     assert caught.value.fix == f"finish it with: tunesmith pretrain --resume {run.path}"
+
+
+def test_a_finished_run_whose_model_is_gone_is_not_to_be_finished(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "faq", config_text="seed: 1\n", manifest={"status": "finished"})
+    with pytest.raises(ResourceError, match="faq has lost its model: there is no") as caught:
+        check_finished(run)
+    assert "restore" in str(caught.value.fix)

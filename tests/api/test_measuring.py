@@ -17,6 +17,7 @@ import pytest
 
 from tunesmith import api
 from tunesmith.api import measuring
+from tunesmith.api.facts import card_facts
 from tunesmith.api.leaks import LeakReport
 from tunesmith.api.measuring import Comparison
 from tunesmith.config import load_config
@@ -234,6 +235,14 @@ def test_a_card_that_a_kill_left_behind_its_scores_is_written(run: Run) -> None:
     os.utime(card, ns=(0, summary.stat().st_mtime_ns - 1))
     api.evaluate(str(run.path), overrides=SHORT)
     assert "How good it is" in card.read_text()
+
+
+def test_a_damaged_summary_has_no_scores_for_the_card(run: Run) -> None:
+    api.evaluate(str(run.path), overrides=SHORT)
+    config = load_config(stored=run.config_path)
+    assert card_facts(run, config).test_rows == 4
+    (run.eval_dir / "summary.json").write_text("{")
+    assert card_facts(run, config).test_rows == 0
 
 
 def test_a_soft_prompt_takes_context_from_base_and_tuned_model_alike(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import zip_longest
 
 import pytest
 import torch
@@ -64,6 +65,20 @@ def test_a_base_is_asked_as_it_is(tiny_model_dir):
     text = "".join(session.stream(session.conversation(QUESTION), on_end=ends.append))
     assert [end.text for end in ends] == [text]
     assert len(ends[0].token_ids) <= 12
+
+
+def test_tuned_and_base_write_side_by_side(adapter):
+    """Piece by piece in turn, and one that is left in the middle: neither writes with the other's weights."""
+    session = open_session(adapter("first", 1))
+    tuned, base = answer(session), answer(session, base=True)
+    assert tuned != base
+    asked = session.conversation(QUESTION)
+    streams = {False: session.stream(asked), True: session.stream(asked, base=True)}
+    pieces = [("".join(pair)) for pair in zip(*zip_longest(*streams.values(), fillvalue=""), strict=True)]
+    assert pieces == [tuned, base]
+    left = session.stream(asked, base=True)
+    next(left)
+    assert answer(session) == tuned
 
 
 def test_adapters_are_exchanged_on_the_loaded_base(adapter, tiny_model_dir):

@@ -155,6 +155,7 @@ class FakeApi(ModuleType):
         self.session: FakeSession | None = None
         self.tasks: dict[str, Any] = {}  # scores of each task in an evaluation
         self.skipped_rows: tuple[int, ...] = ()
+        self.findings: tuple[Finding, ...] = ()
         self.leakage = LeakReport(())
         self.failed_checks: list[tuple[str, ...]] = []
         self.suites: list[Any] = []
@@ -346,6 +347,7 @@ class FakeApi(ModuleType):
         return SimpleNamespace(
             run=Run.open(reference),
             data=data,
+            findings=self.findings,
             asked=FakeReport() if data else None,
             folder=Path("runs/faq/eval/files/other.csv"),
             base=base,

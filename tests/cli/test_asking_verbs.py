@@ -13,6 +13,7 @@ from tunesmith.api.leaks import Leak, LeakReport
 from tunesmith.cli.chat_commands import COMMANDS, Conversation
 from tunesmith.config import load_config
 from tunesmith.errors import DataError
+from tunesmith.types import Finding
 
 
 @pytest.fixture
@@ -52,6 +53,13 @@ def test_eval_names_test_rows_that_are_not_measured(cli, api, faq) -> None:
     assert "not among them" not in cli("eval", "faq").out
     api.skipped_rows = (11, 12)
     assert "2 test rows are not among them" in cli("eval", "faq").out
+
+
+def test_eval_tells_what_a_judge_was_asked_without(cli, api, faq) -> None:
+    api.findings = (Finding("warning", "setting_refused", "the judge owl refuses temperature", "take another"),)
+    outcome = cli("eval", "faq", "--json")
+    assert "warning: the judge owl refuses temperature; take another\n" in outcome.err
+    assert json.loads(outcome.out)["rows"] == 1
 
 
 def test_eval_names_test_rows_that_were_trained_on(cli, api, faq) -> None:

@@ -16,6 +16,7 @@ class FakeJudge:
     """`asked`: every request. `reply`: prompt -> text; an int is a status to refuse with, None a connection that ends.
 
     `refuse_from`: requests from this number on are refused with 503.
+    `refuses`: names of settings that it refuses as OpenAI's reasoning models do.
     `most_at_once`: requests it has worked on at a time.
     """
 
@@ -23,6 +24,7 @@ class FakeJudge:
         self.reply = reply
         self.asked: list[dict[str, Any]] = []
         self.refuse_from: int | None = None
+        self.refuses: tuple[str, ...] = ()
         self.address = ""
         self.most_at_once = self._now = 0
         self._lock = threading.Lock()
@@ -54,11 +56,17 @@ def serving(judge: FakeJudge) -> Iterator[FakeJudge]:
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:
-            said = judge.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if refused := [name for name in judge.refuses if name in request]:
+                self._say(400, {"error": {"message": f"Unsupported value: '{refused[0]}' does not support it."}})
+                return
+            said = judge.answer(request)
             if said is None:
                 self.close_connection = True
                 return
-            status, content = (said, {"error": "busy"}) if isinstance(said, int) else (200, _completion(said))
+            self._say(*((said, {"error": "busy"}) if isinstance(said, int) else (200, _completion(said))))
+
+        def _say(self, status: int, content: object) -> None:
             body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(body)))

@@ -12,7 +12,7 @@ import pytest
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import ResourceError
-from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all, nll_all
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, ask_all, choose_all, nll_all, tokens_per_second
 from tunesmith.generate import Choice, Endpoint, Engine
 from tunesmith.types import Encoded, Message
 
@@ -86,6 +86,12 @@ def test_what_was_written_before_a_failure_is_kept(tmp_path: Path, ask: Any) -> 
     echo = Echo()
     assert ask(echo, asked, AnswerLog(path)) == [f"{number}!" for number in range(30)]
     assert len(echo.asked) == 30 - 19
+
+
+def test_answers_that_took_no_time_have_no_speed() -> None:
+    assert tokens_per_second([Answer("a", True, 3, 0.5), Answer("b", True, 1, 1.5)]) == 2
+    assert tokens_per_second([Answer("a", True, 3, 0.0)]) == 0
+    assert tokens_per_second([]) == 0
 
 
 def test_a_torn_line_is_asked_again_and_does_not_spoil_the_next(tmp_path: Path) -> None:

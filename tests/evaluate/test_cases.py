@@ -45,6 +45,13 @@ def test_questions_answers_and_checks(tmp_path: Path) -> None:
     assert passes(number.checks[0])("2 + 2 = 4")
 
 
+def test_null_is_as_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text('{"question": "Who?", "answer": null, "check": null}\n')
+    (case,) = read_cases(str(path))
+    assert (case.answer, case.checks) == (None, ())
+
+
 def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
     path = tmp_path / "cases.yaml"
     path.write_text(

@@ -78,6 +78,8 @@ def test_a_schema_is_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("regx", "a", "unknown check regx, did you mean regex?"),
         ("regex", "(", "is no regular expression"),
+        ("regex", None, "regex needs a text, found None"),
+        ("regex", ["a"], "regex needs a text"),
         ("contains", [], "contains needs a text"),
         ("number", "7", "number needs a number"),
         ("equals", [1], "equals needs a text"),

@@ -203,6 +203,13 @@ def test_scores_that_cannot_be_measured_are_refused_together() -> None:
 
 
 def test_nothing_to_score_is_an_error_of_the_data() -> None:
-    for name in ("exact_match", "bleu", "semantic_similarity"):
-        with pytest.raises(DataError, match="no answers"):
-            EVALUATORS[name]([], [])
+    for name, evaluator in EVALUATORS.items():
+        if name != "judge_preference":  # of two models, see preference_sums
+            with pytest.raises(DataError, match="no answers"):
+                evaluator.measure(Rows())
+
+
+def test_what_texts_alone_do_not_tell_is_refused() -> None:
+    for name in ("perplexity", "ended", "log_loss", "regex", "judge_score", "judge_preference"):
+        with pytest.raises(SettingsError, match="needs more than answers and references"):
+            EVALUATORS[name](["a"], ["a"])

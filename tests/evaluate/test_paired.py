@@ -71,6 +71,15 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     assert difference(*pair, seed=4) != difference(*pair, seed=5)
 
 
+def test_the_mean_of_rows_without_a_score_is_none_and_no_warning() -> None:
+    """Such as a task of which a judge's replies cannot be read. A warning would be an error here."""
+    sums = mean_of(np.array([np.nan, np.nan]))
+    assert np.isnan(sums.value)
+    assert np.isnan(sums.by_row).all()
+    found = difference(sums, sums)
+    assert (found.verdict, found.rows) == ("too few rows", 0)
+
+
 def test_scores_that_do_not_exist_give_no_verdict() -> None:
     endless = Sums(np.full((20, 1), np.inf), lambda totals: totals[:, 0], higher_is_better=False)
     found = difference(endless, endless)

@@ -75,6 +75,11 @@ def test_nothing_but_space_is_near_to_nothing(letters: Letters) -> None:
     assert Encoder().similarity(["", " ", "a"], ["a", "\n", ""]).tolist() == [0, 1, 0]
 
 
+def test_half_a_surrogate_pair_is_read_as_a_question_mark(letters: Letters) -> None:
+    assert Encoder().similarity(["ab \ud83d"], ["ab ?"])[0] == pytest.approx(1)
+    assert letters.encoded == [["ab ?"]]
+
+
 def test_a_folder_without_an_encoder_is_told(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     with pytest.raises(SettingsError, match="is no folder with a sentence encoder"):

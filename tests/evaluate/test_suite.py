@@ -96,6 +96,24 @@ def test_yaml_json_and_jsonl_are_read_alike(write):
         assert found.is_right("6 + 6 = 12")
 
 
+def test_null_is_as_left_out(write):
+    """As data frames write empty cells. A group called None would stand in the report."""
+    (found,) = read_suite(write([{"question": "Q?", "answer": "A", "wrong": None, "check": None, "kind": None}]))
+    assert (found.wrong, found.kind) == ((), "")
+    assert found.is_right("it is a")
+    with pytest.raises(DataError, match="it has no answer"):
+        read_suite(write([{"question": "Q?", "answer": None}]))
+    with pytest.raises(DataError, match="unknown knd, did you mean kind"):
+        read_suite(write([{"question": "Q?", "answer": "A", "knd": None}]))
+
+
+def test_half_a_surrogate_pair_is_scored(write):
+    """A file that a program cut in the middle of an emoji. JSON can say it, UTF-8 cannot."""
+    items = read_suite(write([{"question": "Q?", "answer": "fine \ud83d", "wrong": ["bad"]}]))
+    found = score_suite(items, SuiteAnswers([[1.0, 9.0]], ["fine"]))
+    assert found.scores["choices"].value == 1
+
+
 def test_without_a_check_an_answer_must_contain_the_right_one(write):
     (item,) = read_suite(write([{"question": "Where?", "answer": "In the drawer"}]))
     assert item.is_right("It is in the drawer!")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import pytest
 
 from tests.export.conftest import faults
 from tests.export.fake_llama_server import FakeLlamaServer, fake_llama_server
+from tests.local_server import LocalServer, QuietHandler, running
 from tunesmith.api import Export, export, open_session
-from tunesmith.errors import SettingsError
-from tunesmith.export import LlamaServer
-from tunesmith.export.verify import _asked_positions
+from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.export import Check, LlamaServer, Verdict, read_verdict
+from tunesmith.export.verify import _asked_positions, _Distance
 from tunesmith.model import merge
 from tunesmith.runs import Run
 from tunesmith.types import Encoded
@@ -100,8 +103,40 @@ def test_no_server_is_no_verdict(run: Run, server: FakeLlamaServer, tmp_path: Pa
     reasons = [str(one.verdict.reason) for one in result.products]
     assert "does not answer" in reasons[0]
     assert "adapters are not tried" in reasons[1]
-    with pytest.raises(SettingsError, match="no address of a llama-server"):
-        LlamaServer("ftp://x", tmp_path)
+    for address in ("ftp://x", "http://[::1", "127.0.0.1:65536"):
+        with pytest.raises(SettingsError, match="no address of a llama-server"):
+            LlamaServer(address, tmp_path)
+
+
+def test_numbers_that_json_does_not_have_are_null_and_read_as_infinite(tmp_path: Path) -> None:
+    """A broken file is what a machine should be able to read of."""
+    distance = _Distance()
+    row = Encoded(np.array([0, 1]), np.array([False, True]))
+    far = np.array([[1e9, 0.0], [0.0, 0.0]], dtype=np.float32)
+    distance.add(np.zeros((2, 2), dtype=np.float32), far, row, np.array([0, 1]))
+    numbers = distance.numbers()
+    assert numbers["perplexity"] == math.inf
+    path = tmp_path / "verification.json"
+    verdict = Verdict((Check("distribution", False, "far"),), numbers)
+    path.write_text(json.dumps({"schema_version": 1, **verdict.to_json()}, allow_nan=False))
+    found = read_verdict(path)
+    assert found == verdict
+    for damaged in ("", "[]", '{"schema_version": 1}', '{"schema_version": 1, "status": "failed", "checks": [3]}'):
+        path.write_text(damaged)
+        assert read_verdict(path) is None
+
+
+def test_another_server_is_told(tmp_path: Path) -> None:
+    class Another(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+    with running(LocalServer(Another)) as another, pytest.raises(ResourceError, match="is no llama-server") as caught:
+        LlamaServer(another.url, tmp_path)
+    assert caught.value.cause == "/props: []"
 
 
 def test_positions_before_targets_are_asked_first_and_spread_over_the_rows() -> None:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.export.fake_ollama import FakeOllama, fake_ollama
 from tests.export.go_template import ask_ollama, execute
+from tests.local_server import LocalServer, QuietHandler, running
 from tests.prompts.conftest import FAMILIES, build_tokenizer
 from tunesmith.api import export
+from tunesmith.api.exporter import export_products
+from tunesmith.config import load_config
 from tunesmith.errors import DataError, ResourceError, SettingsError
-from tunesmith.export import Modelfile, Ollama, find_frame, is_writable
+from tunesmith.export import (
+    Evidence,
+    LlamaServer,
+    Modelfile,
+    Ollama,
+    Product,
+    find_frame,
+    is_writable,
+    make_modelfile,
+    verify_modelfile,
+)
 from tunesmith.prompts import check_template, prompt_text
 from tunesmith.runs import Run
 from tunesmith.types import Message
@@ -134,6 +149,80 @@ def test_quotation_marks_stand_between_three_of_them() -> None:
     stops: dict[str, float | list[str]] = {"stop": ['"', 'a "b"', "c"]}
     lines = Modelfile(template="{{ .Prompt }}", parameters=stops).text("m.gguf", origin="x").splitlines()
     assert lines[3:] == ['PARAMETER stop """""""', 'PARAMETER stop """a "b""""', 'PARAMETER stop "c"']
+
+
+class Framed:
+    """Of a file, what `verify_modelfile` asks; it renders nothing, as there are no cases."""
+
+    tokens: ClassVar[list[str]] = ['<"end">']
+
+    def ends(self, token_id: int) -> bool:
+        return True
+
+    def render(self, turns: object) -> str:
+        raise NotImplementedError
+
+    def tokenize(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+
+def test_a_stop_token_with_a_quotation_mark_is_found_in_the_modelfile() -> None:
+    frame = find_frame(check_template("qa", tokenizer := build_tokenizer(FAMILIES["base"])), tokenizer, add_bos=False)
+    evidence = Evidence(
+        cases=(), rows=(), limit=1, tokens=('<"end">',), stop_ids=(0,), score=lambda answer, expected: 0.0
+    )
+    for stops, passed in ((['<"end">'], True), (["<end>"], False)):
+        text = Modelfile(template=frame.source(), parameters={"stop": stops}).text("m.gguf", origin="x")
+        *_, told = verify_modelfile(Framed(), evidence, frame, text)
+        assert (told.name, told.passed) == ("Modelfile", passed)
+
+
+def test_a_stop_token_that_a_modelfile_cannot_hold_is_refused() -> None:
+    tokenizer = build_tokenizer(FAMILIES["base"])
+    tokenizer.add_special_tokens({"eos_token": '<"""end>'})
+    template = replace(check_template("qa", tokenizer), stop_ids=(tokenizer.eos_token_id,))
+    config = SimpleNamespace(max_position_embeddings=64, sliding_window=None)
+    trained = SimpleNamespace(
+        **{"tokenizer": tokenizer, "template": template, "config": config, "max_length": 32},
+        **{"generate": load_config().generate, "facts": SimpleNamespace(system=None)},
+    )
+    with pytest.raises(SettingsError, match="a stop token of its tokenizer cannot be written into a Modelfile"):
+        make_modelfile(trained)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:llama_cpp")
+def test_a_modelfile_that_is_gone_is_written_again(tuned: Callable[..., Run], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    run = tuned("llama")
+    config = load_config(stored=run.config_path, overrides={"export.prompts": 0})
+    for _ in range(2):
+        (one,) = export_products(run, config, [Product("ollama", "f32")], out=tmp_path, keep=True).products
+        modelfile = one.path.parent / "Modelfile"
+        modelfile.unlink()  # fails where it was not written
+    assert one.path.exists()
+
+
+def test_a_port_alone_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", ":8080")
+    assert Ollama().url == "http://127.0.0.1:8080"
+
+
+def test_a_refusal_that_breaks_off_is_still_one(tmp_path: Path) -> None:
+    class Rude(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(500)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"9\r\nbusy")
+            self.close_connection = True
+
+    with running(LocalServer(Rude)) as rude:
+        with pytest.raises(ResourceError, match="refused") as caught:
+            Ollama(rude.url).version()
+        assert caught.value.cause == "status 500"
+        with pytest.raises(ResourceError, match=r"refused /props") as refused:
+            LlamaServer(rude.url, tmp_path)
+        assert str(refused.value.cause).startswith("status 500")
 
 
 @pytest.fixture

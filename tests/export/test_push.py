@@ -155,6 +155,14 @@ def test_leftovers_and_secrets_are_refused(
     assert hub.log == []
 
 
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_adapter_is_told(content: str, run: Run) -> None:
+    (run.model_dir / "adapter_config.json").write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        push(str(run.path), "ada/colours", dry_run=True)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["adapter_config.json is damaged"]
+
+
 def test_a_link_and_a_folder_without_a_card_are_refused(run: Run, tmp_path: Path) -> None:
     (run.model_dir / "README.md").unlink()
     with pytest.raises(SettingsError) as caught:

@@ -28,6 +28,8 @@ class Server(QuietHandler):
     owner: ClassVar[str | None] = None  # of the model in the list of models; without one there is no list
     no_list: ClassVar[int] = 404  # the status of that
     limit: ClassVar[str] = "max_tokens"  # what it takes; in the other it refuses
+    reasons: ClassVar[bool] = False  # refuses what OpenAI's reasoning models do, one at a time
+    reply: ClassVar[Any] = None  # in place of a completion
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -39,6 +41,16 @@ class Server(QuietHandler):
         if wrong in request:
             message = f"Unsupported parameter: '{wrong}' is not supported with this model. Use '{self.limit}' instead."
             self._say(400, {"error": {"message": message, "param": wrong, "code": "unsupported_parameter"}})
+            return
+        if self.reasons and (refused := [name for name in ("temperature", "top_p", "stop") if name in request]):
+            kind = (
+                ("value", "does not support 0.0") if refused[0] == "temperature" else ("parameter", "is not supported")
+            )
+            message = f"Unsupported {kind[0]}: '{refused[0]}' {kind[1]} with this model."
+            self._say(400, {"error": {"message": message, "param": refused[0], "code": f"unsupported_{kind[0]}"}})
+            return
+        if self.reply is not None:
+            self._say(200, self.reply)
             return
         known = request["model"] == "parrot"
         said = {"role": "assistant", "content": f" {request['messages'][-1]['content']}!\n"}
@@ -93,9 +105,9 @@ class Server(QuietHandler):
 def server() -> Iterator[str]:
     Server.seen.clear()
     Server.troubles.clear()
-    Server.owner, Server.no_list, Server.limit = None, 404, "max_tokens"
+    Server.owner, Server.no_list, Server.limit, Server.reasons, Server.reply = None, 404, "max_tokens", False, None
     remote._told_owner.cache_clear()  # another server may have listened on this port
-    remote._NEWER.clear()
+    remote._REFUSED.clear()
     with running(LocalServer(Server)) as made:
         yield f"{made.url}/v1"
 
@@ -183,6 +195,65 @@ def test_a_model_that_calls_the_longest_answer_otherwise_is_asked_so_from_then_o
     assert len(Server.seen) == 4
 
 
+def test_what_a_reasoning_model_refuses_is_left_out_from_then_on_and_told(server: str) -> None:
+    Server.reasons = True
+    parrot = endpoint(f"{server}#parrot")
+    settings = SETTINGS.model_copy(update={"top_p": 0.9, "stop": ["END"]})
+    assert parrot.refused(settings) == []
+    for asked in (parrot, parrot.shared_by(2)):
+        assert asked.answer(HI, settings, seed=5).text == "hi!"
+    first, *_, last = [sent for _, _, sent in Server.seen]
+    assert len(Server.seen) == 5  # it names one at a time
+    assert first == {**last, "temperature": 0.0, "top_p": 0.9, "stop": ["END"]}
+    assert parrot.refused(settings) == ["temperature", "top_p", "stop"]
+    assert parrot.refused(SETTINGS) == ["temperature"]  # the others are off
+    assert endpoint(f"{server}#owl").refused(settings) == []
+
+
+def test_a_refusal_of_what_an_answer_needs_is_one(server: str) -> None:
+    Server.reply = {}
+    Server.troubles[:] = [(400, ("x", "Unsupported parameter: 'messages'"))]
+    with pytest.raises(ResourceError, match="refused with status 400"):
+        endpoint(f"{server}#parrot").answer(HI, SETTINGS, seed=5)
+    assert len(Server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [],
+        {"choices": []},
+        {"choices": [{"message": {"content": [{"type": "text", "text": "hi"}]}, "finish_reason": "stop"}]},
+        {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": ["many"]},
+    ],
+    ids=["a list", "no choice", "a content of parts", "a list of usage"],
+)
+def test_a_completion_of_another_form_is_told(server: str, reply: object) -> None:
+    Server.reply = reply
+    with pytest.raises(ResourceError, match="does not speak the protocol"):
+        endpoint(f"{server}#parrot").answer(HI, SETTINGS, seed=0)
+
+
+def test_a_refusal_that_breaks_off_is_still_one(waits: list[float]) -> None:
+    """Its words are good to know, and no answer: a server that hangs up in the middle of them is asked again."""
+
+    class Rude(QuietHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(503)
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"9\r\nbusy")
+            self.close_connection = True
+
+    with running(LocalServer(Rude)) as rude, pytest.raises(ResourceError, match="refused with status 503"):
+        endpoint(f"{rude.url}/v1#parrot").answer(HI, SETTINGS, seed=0)
+    assert waits == [1, 4, 16]
+
+
 def test_a_server_that_is_busy_is_asked_later_who_it_is(server: str) -> None:
     parrot = endpoint(f"{server}#parrot")
     Server.no_list = 503
@@ -202,6 +273,7 @@ def test_ollama_is_found_where_it_listens(server: str, monkeypatch: pytest.Monke
         ("[::1]", "http://[::1]:11434/v1"),
         ("[::1]:80", "http://[::1]:80/v1"),
         ("https://box", "https://box/v1"),
+        (":8080", "http://127.0.0.1:8080/v1"),
     ):
         monkeypatch.setenv("OLLAMA_HOST", host)
         assert endpoint("ollama:parrot") == Endpoint(url, "parrot")
@@ -292,6 +364,22 @@ def test_a_key_is_in_no_message_and_goes_to_no_other_place(server: str, monkeypa
     assert [key for _, key, _ in Server.seen] == ["Bearer sk-secret-9", "Bearer sk-secret-9", None]
 
 
+def test_a_key_that_no_header_can_hold_is_in_no_message_either(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parrot = endpoint(f"{server}#parrot")
+    monkeypatch.setenv("TUNESMITH_API_KEY", "sk-secret-9\n")  # as read from a file
+    assert parrot.answer(HI, SETTINGS, seed=0).text == "hi!"
+    assert Server.seen[-1][1] == "Bearer sk-secret-9"
+    Server.troubles[:] = [(401, ("x", "y"))]
+    with pytest.raises(ResourceError, match="wrong key: Bearer") as caught:
+        parrot.answer(HI, SETTINGS, seed=0)
+    assert "sk-secret-9" not in str(caught.value)
+    for key in ("sk-secret\n-9", "sk-secret-\u2019"):
+        monkeypatch.setenv("TUNESMITH_API_KEY", key)
+        with pytest.raises(SettingsError, match="TUNESMITH_API_KEY holds characters that no key has") as refused:
+            parrot.answer(HI, SETTINGS, seed=0)
+        assert "sk-secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("url", "key"),
     [
@@ -314,15 +402,22 @@ def test_one_of_several_requests_waits_for_the_others_too() -> None:
     assert Endpoint("http://127.0.0.1/v1", "parrot").shared_by(3).timeout_seconds == 3 * TIMEOUT_SECONDS
 
 
-@pytest.mark.parametrize("address", ["ollama:", "http://127.0.0.1:8080/v1", "https://#name"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ollama:", "http://127.0.0.1:8080/v1", "https://#name", "http://[::1/v1#name"),
+        *("http://box:65536/v1#name", "http://box:port/v1#name"),
+    ],
+)
 def test_an_address_without_a_model_is_refused(address: str) -> None:
     with pytest.raises(SettingsError, match="names no model of a server"):
         Endpoint.parse(address)
 
 
-def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+@pytest.mark.parametrize("host", ["example.com", "[::1", "example.com:99999"])
+def test_an_address_with_a_password_is_refused_without_showing_it(host: str) -> None:
     with pytest.raises(SettingsError, match="a user or a password in it") as caught:
-        Endpoint.parse("https://ada:secret-9@example.com/v1#owl")
+        Endpoint.parse(f"https://ada:secret-9@{host}/v1#owl")
     assert "secret-9" not in str(caught.value)
 
 

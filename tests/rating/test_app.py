@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tunesmith.rating import results
+from tunesmith.rating import Item, results
 from tunesmith.rating.app import create_app
 
 pytest.importorskip("fastapi", reason="pip install 'tunesmith[rate]'")
@@ -37,6 +37,15 @@ def test_a_rating_from_the_first_to_the_last_vote(rating) -> None:
         assert len(session.votes.read()[0]) == done + 1
     assert client.get("/api/next", params={"rater": "Ann"}).json()["task"] is None
     assert results(session).raters == {"Ann": 3}
+
+
+def test_half_a_surrogate_pair_is_shown(rating) -> None:
+    """An answer that a program cut in the middle of an emoji: JSON can say it, UTF-8 cannot."""
+    session = rating(0, items=[Item("Q?", None, {"a": "fine \ud83d", "b": "bad"})])
+    answer = client_of(session).get("/api/next", params={"rater": "Ann"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert sorted(answer.json()["task"]["answers"]) == ["bad", "fine \ud83d"]
 
 
 def test_a_vote_can_be_looked_at_and_changed(rating) -> None:

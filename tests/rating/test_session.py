@@ -133,6 +133,17 @@ def test_it_goes_on_only_under_the_same_rules(rating) -> None:
     assert len(caught.value.problems) == 3
 
 
+def test_more_rows_than_there_are_is_the_same_again(rating) -> None:
+    """`--rows 50` of a file of 3: the same command goes on, until the file has more to draw from."""
+    session = rating(3, rows=50)
+    check_same(session, criteria=(), show_reference=False, rows=50)
+    drawn = rating(9, rows=3)
+    with pytest.raises(SettingsError, match="it has 3 questions"):
+        check_same(drawn, criteria=(), show_reference=False, rows=50)
+    Path(drawn.source).unlink()
+    check_same(drawn, criteria=(), show_reference=False, rows=50)  # nobody can tell
+
+
 def test_other_answers_in_the_file_are_noticed(rating) -> None:
     session = rating(3)
     source = Path(session.source)

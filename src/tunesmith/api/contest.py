@@ -14,7 +14,7 @@ import numpy as np
 from tunesmith.api.asking import Answered, Asked, ask_model
 from tunesmith.api.held_out import Progress, held_out_examples, reading_settings, rows_of_file
 from tunesmith.api.leaks import find_leaks
-from tunesmith.api.models import BASE, check_names, first_run, opening, run_of, unsent_settings
+from tunesmith.api.models import BASE, check_names, first_run, judge_findings, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import prepare_rows
@@ -106,8 +106,8 @@ def compare(
 
     Args:
         references: the models, two at least.
-        questions: a YAML file of cases. data: a file of rows, as `tunesmith train` reads it. Without either: the test
-            rows of the first run among the references.
+        questions: a file of cases (YAML, JSON or JSONL). data: a file of rows, as `tunesmith train` reads it. Without
+            either: the test rows of the first run among the references.
         overrides: settings of the writing, such as {"max_new_tokens": 64}.
         folder: where to write; unset, comparisons/<names>.
         on_progress: called with (model, answers done, answers in all).
@@ -140,6 +140,7 @@ def compare(
         *_strangers(references, run, asked),
         *(_trained_on(references, config, asked, data) if data is not None else ()),
         *unsent_settings(references, config.generate),
+        *judge_findings(tools),
     )
     result = Compared(folder, contest, findings, tuple(cases), why=selection.why)
     _write(result, asked)
@@ -153,7 +154,7 @@ def evaluate_cases(
     overrides: dict[str, object] | None = None,
     on_progress: Progress = lambda who, done, total: None,
 ) -> Compared:
-    """`compare` of the base and a run on a YAML file of cases, kept in the run under eval/files/<its name>/.
+    """`compare` of the base and a run on a file of cases, kept in the run under eval/files/<its name>/.
 
     Raises:
         SettingsError, DataError, ResourceError: as `compare`.
@@ -289,7 +290,6 @@ def _write(result: Compared, asked: _Questions) -> None:
         }
         for row in contest.rows
     ]
-    atomic_write(result.folder / "contest.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     atomic_write(result.folder / "rows.jsonl", "".join(f"{line}\n" for line in lines))
     failed = [[case.question, "; ".join(case.failed), case.answer] for case in result.failed]
@@ -300,3 +300,5 @@ def _write(result: Compared, asked: _Questions) -> None:
     facts = [("questions", asked.source), ("scores", result.why)]
     page = report_html(contest, title=title, facts=facts, tables=tables, texts=texts)
     atomic_write(result.folder / "report.html", page)
+    # last: what it says is new, everything else is
+    atomic_write(result.folder / "contest.json", json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from tunesmith.config import METHODS, RunConfig, quantize_of
 from tunesmith.export import CardFacts, License, base_kind, read_license
 from tunesmith.model import find_source
 from tunesmith.prompts import check_template
-from tunesmith.runs import Run
+from tunesmith.runs import Run, read_json
 
 
 def card_facts(run: Run, config: RunConfig) -> CardFacts:
@@ -21,7 +20,7 @@ def card_facts(run: Run, config: RunConfig) -> CardFacts:
     manifest = run.manifest
     training: dict[str, Any] = manifest["training"]
     data: dict[str, Any] = manifest["data"]
-    scores = _scores(run)
+    scores = read_json(run.eval_dir / "summary.json")
     template = check_template("chat", AutoTokenizer.from_pretrained(run.model_dir))
     kind = base_kind(config.model.path)
     return CardFacts(
@@ -71,11 +70,3 @@ def _license(kind: str, path: str, revision: str) -> License | None:
         return read_license(folder) if folder is not None else None
     readme = try_to_load_from_cache(path, "README.md", revision=revision)
     return read_license(Path(readme).parent, hub_id=path) if isinstance(readme, str) else None
-
-
-def _scores(run: Run) -> dict[str, Any]:
-    path = run.eval_dir / "summary.json"
-    if not path.exists():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

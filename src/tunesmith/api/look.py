@@ -87,14 +87,20 @@ def is_cached(hub_id: str) -> bool:
 def check_finished(run: Run) -> None:
     """
     Raises:
-        ResourceError: the run has no finished model yet.
+        ResourceError: the run has no finished model yet, or none any more.
     """
-    if not run.model_dir.is_dir():
+    if run.model_dir.is_dir():
+        return
+    status = run.manifest["status"]
+    if status == "finished":  # to resume it would change nothing
         raise ResourceError(
-            f"{run.name} has no finished model",
-            cause=f"its status is {run.manifest['status']}",
-            fix=f"finish it with: {run.resume_command}",
+            f"{run.name} has lost its model: there is no {run.model_dir}", fix="restore the folder, or train again"
         )
+    raise ResourceError(
+        f"{run.name} has no finished model",
+        cause=f"its status is {status}",
+        fix=f"finish it with: {run.resume_command}",
+    )
 
 
 def is_pretrained(run: Run) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.api.held_out import Progress, ask_session, check_tuned, held_out_examples, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
+from tunesmith.api.models import judge_findings
 from tunesmith.api.pages import run_page
 from tunesmith.api.records import (
     answered_file,
@@ -53,7 +54,7 @@ from tunesmith.evaluate import (
     with_preference,
 )
 from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion, read_json
-from tunesmith.types import Example
+from tunesmith.types import Example, Finding
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
@@ -66,7 +67,7 @@ class Comparison:
     leakage: test rows that the run has trained on. others: base and tuned without them, or, when `is_excluding` says
     that base and tuned are without them, with them; None where there are none, or nothing else. suites: see
     `eval.suites`. asked_with: settings of eval and generate. folder: of its files. data: the file of the user that was
-    asked, and `asked`, what was read of it; None for the run's own test rows.
+    asked, and `asked`, what was read of it; None for the run's own test rows. findings: what a judge was asked without.
     """
 
     run: Run
@@ -80,6 +81,7 @@ class Comparison:
     is_excluding: bool = False
     suites: tuple[SuiteComparison, ...] = ()
     asked_with: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def changes(self) -> list[MetricChange]:
@@ -123,7 +125,7 @@ def evaluate(
     Raises:
         DataError: the data file is gone or has changed since training, there are no test rows, or a task file is wrong.
         SettingsError: a score of `eval.metrics` is unknown or needs what is not there, or the run was pre-trained.
-            ResourceError: a judge does not answer; what it has said, and all answers, are kept.
+        ResourceError: a judge does not answer; what it has said, and all answers, are kept.
     """
     run = Run.open(reference)
     check_finished(run)
@@ -149,7 +151,9 @@ def evaluate(
     lines = [json.dumps(row, ensure_ascii=False) for row in predictions(base, tuned)]  # of all rows
     if leakage.leaks:
         comparison = _with_and_without(comparison, examples, exclude=config.eval.exclude_leaked)
-    comparison = replace(comparison, suites=tuple(model.suite(*one) for one in suites))
+    comparison = replace(
+        comparison, suites=tuple(model.suite(*one) for one in suites), findings=tuple(judge_findings(tools))
+    )
     _write(comparison, lines, tools)
     if data is None:
         _write_card(run, config)

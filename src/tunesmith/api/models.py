@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tunesmith.api.look import is_base, is_pretrained
 from tunesmith.config import GenerateConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.evaluate import JUDGING, Tools
 from tunesmith.generate import Endpoint
 from tunesmith.runs import Run
 from tunesmith.types import Finding
@@ -75,18 +76,39 @@ def first_run(references: Sequence[str]) -> Run | None:
 
 
 def unsent_settings(references: Sequence[str], settings: GenerateConfig) -> list[Finding]:
-    """Servers that write without a setting which models of this machine write with; one finding for all of them."""
+    """Servers that write without a setting which models of this machine write with; one finding for each reason."""
     endpoints = {name: found for name in references if (found := Endpoint.parse(name)) is not None}
+    refused = refused_settings(endpoints, settings)
     unsent = {name: lacking for name, endpoint in endpoints.items() if (lacking := endpoint.unsent(settings))}
     if not unsent:
-        return []
+        return refused
     lacking = [f"generate.{one}" for one in dict.fromkeys(one for names in unsent.values() for one in names)]
     message = (
         f"not sent, as only llama-server and vLLM are known to take it: {', '.join(lacking)} (to {', '.join(unsent)}); "
         "what is set there holds"
     )
     fix = "set it there: of Ollama as PARAMETER in the Modelfile, as tunesmith export does"
-    return [Finding("warning", "setting_not_sent", message, fix)]
+    return [Finding("warning", "setting_not_sent", message, fix), *refused]
+
+
+def refused_settings(endpoints: Mapping[str, Endpoint], settings: GenerateConfig) -> list[Finding]:
+    """Servers that refused a setting and were asked without it; one finding for all of them.
+
+    Args:
+        endpoints: by what they are called. settings: by which they were to write.
+    """
+    refused = {name: names for name, endpoint in endpoints.items() if (names := endpoint.refused(settings))}
+    if not refused:
+        return []
+    message = "; ".join(f"{name} refuses {', '.join(names)}" for name, names in refused.items())
+    fix = "its answers are written by settings of its own: take a model that obeys, if they have to be the same again"
+    return [Finding("warning", "setting_refused", message, fix)]
+
+
+def judge_findings(tools: Tools) -> list[Finding]:
+    """What a judge was asked without, if there is one."""
+    judge = tools.judge
+    return [] if judge is None else refused_settings({f"the judge {judge.endpoint.model}": judge.endpoint}, JUDGING)
 
 
 def opening(overrides: Mapping[str, object]) -> dict[str, object]:

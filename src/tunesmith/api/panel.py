@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tunesmith.api.models import BASE, check_names, first_run, open_model, opening, run_of, unsent_settings
-from tunesmith.api.session import Session
+from tunesmith.api.session import Session, with_generation
 from tunesmith.config import RunConfig, load_config
 from tunesmith.generate import Endpoint
 from tunesmith.types import Finding, Message
@@ -63,8 +63,7 @@ class Panel:
         Raises:
             SettingsError: the value is out of range.
         """
-        found = getattr(load_config(overrides={f"generate.{name}": value}).generate, name)
-        self.config = self.config.replaced(f"generate.{name}", found, "chosen while asking")
+        self.config = with_generation(self.config, name, value)
 
 
 def open_panel(references: Sequence[str], overrides: dict[str, object] | None = None) -> Panel:

@@ -94,7 +94,14 @@ class Session:
             return
         with self.engine(base=base) as engine:
             seed = self.config.seed if seed is None else seed
-            yield from engine.stream(messages, self.config.generate, seed=seed, on_end=on_end)
+            pieces = engine.stream(messages, self.config.generate, seed=seed, on_end=on_end)
+        while True:
+            # Entered for each piece: between two of them the other model may be asked, whose weights are the same.
+            with self.engine(base=base):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     def choose(self, messages: Sequence[Message], *, base: bool = False) -> Choice:
         """The run's labels with their probabilities, for a conversation that ends with a user turn."""
@@ -112,9 +119,7 @@ class Session:
         Raises:
             SettingsError: the value is out of range.
         """
-        config = load_config(overrides={f"generate.{name}": value})
-        found = getattr(config.generate, name)
-        self.config = self.config.replaced(f"generate.{name}", found, "chosen while asking")
+        self.config = with_generation(self.config, name, value)
 
     def use_adapter(self, reference: str) -> None:
         """Answer with the adapter of another run from here on; the base stays loaded.
@@ -156,6 +161,16 @@ class Session:
                 quantize=quantize_of(self.config.method.name, settings.quantize),
             )
         return self._base
+
+
+def with_generation(config: RunConfig, name: str, value: object) -> RunConfig:
+    """The same with another value, as text or as it is, of one of the settings under `generate`.
+
+    Raises:
+        SettingsError: the value is out of range.
+    """
+    checked = getattr(load_config(overrides={f"generate.{name}": value}).generate, name)
+    return config.replaced(f"generate.{name}", checked, "chosen while asking")
 
 
 def open_session(reference: str, overrides: dict[str, object] | None = None) -> Session:

@@ -51,7 +51,7 @@ def evaluate(
         tunesmith eval last --json
     """
     from tunesmith.cli.report import next_commands
-    from tunesmith.cli.terminal import show, show_json
+    from tunesmith.cli.terminal import show, show_json, tell_findings
 
     check_asking(overrides)
     if questions is not None:
@@ -60,6 +60,7 @@ def evaluate(
         _on_questions(run, questions, overrides, json=json)
         return
     comparison = compare(run, overrides, data=data)
+    tell_findings(comparison.findings)
     if json:
         show_json(comparison.to_json())
         return

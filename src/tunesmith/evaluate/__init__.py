@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         measure,
         preference_sums,
     )
-    from tunesmith.evaluate.judge import PREFERENCE, Judge
+    from tunesmith.evaluate.judge import JUDGING, PREFERENCE, Judge
     from tunesmith.evaluate.labels import Bin, ClassScores, LabelReport, report_labels
     from tunesmith.evaluate.likelihood import mean_nll
     from tunesmith.evaluate.material import Rows, Tools, rows_of
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIDENCE",
     "EVALUATORS",
+    "JUDGING",
     "PREFERENCE",
     "Answer",
     "AnswerLog",
@@ -161,7 +162,7 @@ _HOME = {
     **dict.fromkeys(
         ("EVALUATORS", "Evaluator", "Need", "check_names", "is_likelihood", "measure", "preference_sums"), "evaluators"
     ),
-    **dict.fromkeys(("PREFERENCE", "Judge"), "judge"),
+    **dict.fromkeys(("JUDGING", "PREFERENCE", "Judge"), "judge"),
     **dict.fromkeys(("mean_nll",), "likelihood"),
     **dict.fromkeys(("Rows", "Tools", "rows_of"), "material"),
     **dict.fromkeys(("Measured",), "measured"),

@@ -47,6 +47,12 @@ class Answer:
     seconds: float
 
 
+def tokens_per_second(answers: Sequence[Answer]) -> float:
+    """Of all answers together; 0 where none took time, as labels that were chosen."""
+    seconds = sum(answer.seconds for answer in answers)
+    return sum(answer.tokens for answer in answers) / seconds if seconds else 0.0
+
+
 class AnswerLog:
     """What a model has answered, chosen and found likely so far, in a file of JSON lines; without a path in memory."""
 

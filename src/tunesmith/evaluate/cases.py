@@ -21,7 +21,7 @@ from typing import Any
 from tunesmith.evaluate.checks import CHECKS, build_check, nearest
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.material import Tools
-from tunesmith.evaluate.suite_file import check_keys, read_items
+from tunesmith.evaluate.suite_file import given_fields, read_items
 from tunesmith.evaluate.text import token_f1
 
 _KEYS = ("question", "answer", "check")
@@ -98,7 +98,7 @@ def _case(fields: object, *, tools: Tools) -> Case:
         fields = {"question": fields}
     if not isinstance(fields, dict):
         raise ValueError(f"it is {type(fields).__name__}, not a question")
-    check_keys(fields, _KEYS)
+    fields = given_fields(fields, _KEYS)
     question, answer = fields.get("question"), fields.get("answer")
     if not isinstance(question, str) or not question.strip():
         raise ValueError("it has no question" if question is None else f"question must be text: {question!r}")

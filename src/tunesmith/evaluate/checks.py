@@ -64,6 +64,8 @@ def _equals(wanted: object) -> Passes:
 
 
 def _regex(wanted: object) -> Passes:
+    if not is_plain(wanted):
+        raise ValueError(f"regex needs a text, found {wanted!r}")
     try:
         pattern = re.compile(str(wanted))
     except re.error as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tunesmith.config import EvalConfig
 from tunesmith.errors import DataError
-from tunesmith.evaluate.answers import Answer
+from tunesmith.evaluate.answers import Answer, tokens_per_second
 from tunesmith.evaluate.choosing import Selection, select
 from tunesmith.evaluate.evaluators import Need, measure, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE
@@ -61,8 +61,8 @@ class Contest:
     """`scores[name][metric]` of every model, `matches[name]` of all but the first; empty where no score decides.
 
     deciding: the score that the verdict is about. rows: what was asked and answered: row, sheet, question, reference,
-    and `answers[name]` with text, ended, the deciding score and, of a judge, what was
-    said; none of plain text, where nothing is asked. memory_bytes: of the weights, of each model that is known.
+    and `answers[name]` with text, ended, the deciding score and what a judge said, if one did; empty for plain text,
+    where nothing is asked. memory_bytes: of the weights of each model for which it is known.
     """
 
     names: list[str]
@@ -178,7 +178,7 @@ def hold(
         deciding,
         {name: {metric: interval(found, seed=seed) for metric, found in scores[name].items()} for name in names},
         matches,
-        {name: _rate(given) for name, given in answers.items()},
+        {name: tokens_per_second(given) for name, given in answers.items()},
         _rows(asked, wanted, answers, by_question, said or {}),
     )
 
@@ -300,11 +300,6 @@ def _groups(asked: Sequence[Example], *, labels: Sequence[str]) -> dict[str, lis
         for name, part in zip(_LENGTHS, np.array_split(by_length, len(_LENGTHS)), strict=True):
             groups[name] = part.tolist()
     return groups
-
-
-def _rate(given: Sequence[Answer]) -> float:
-    seconds = sum(answer.seconds for answer in given)
-    return sum(answer.tokens for answer in given) / seconds if seconds else 0.0
 
 
 def _rows(

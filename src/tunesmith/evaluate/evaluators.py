@@ -65,6 +65,8 @@ class Evaluator:
         Raises:
             DataError: there is nothing to score. ResourceError: the encoder or the judge is not there.
         """
+        if not len(rows.nll if self.needs == "likelihood" else rows.predictions or rows.ended):
+            raise DataError("there are no answers to score", fix="give at least one row with an answer")
         higher_is_better = {"higher": True, "lower": False, "neither": None}[self.better]
         return replace(self.sums(rows), higher_is_better=higher_is_better)
 
@@ -72,8 +74,13 @@ class Evaluator:
         """The score of answers against references.
 
         Raises:
-            DataError: there are no answers.
+            DataError: there are no answers. SettingsError: it is made of more than these texts.
         """
+        if self.needs not in ("references", "writing") or self.setting is not None:
+            raise SettingsError(
+                f"{self.title} needs more than answers and references",
+                fix="tunesmith eval measures it, and ModelEvaluator where it needs a setting",
+            )
         return self.measure(Rows(predictions=predictions, references=references)).value
 
 
@@ -106,8 +113,6 @@ def _calibration(rows: Rows) -> Sums:
 
 
 def _semantic(rows: Rows) -> Sums:
-    if not rows.predictions:
-        raise DataError("there are no answers to score", fix="give at least one row with an answer")
     return mean_of(rows.tools.encoder.similarity(rows.predictions, rows.references))
 
 

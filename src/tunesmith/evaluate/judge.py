@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 PREFERENCE = "judge_preference"
 # Room for two sentences and the last line, and for a model that thinks before.
 LONGEST_REPLY_TOKENS = 1024
-SETTINGS = GenerateConfig(max_new_tokens=LONGEST_REPLY_TOKENS, temperature=0.0)
+# How it writes its replies.
+JUDGING = GenerateConfig(max_new_tokens=LONGEST_REPLY_TOKENS, temperature=0.0)
 _NO_REFERENCE = "(there is none)"
 _TEXTS = ("question", "reference", "answer", "other")
 _TAG = re.compile(r"<(?=/?(?:question|reference|answer|answer_a|answer_b)>)")
@@ -200,7 +201,7 @@ class Judge:
         return ask_all(
             self.endpoint,
             conversations,
-            SETTINGS,
+            JUDGING,
             requests=self.requests,
             log=self.log,
             on_progress=self.on_progress,

@@ -7,8 +7,7 @@ result is the training loss of the same rows and does not depend on which rows s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import nn
 from tunesmith.data import collate, groups
 from tunesmith.errors import DataError
 from tunesmith.evaluate.paired import Floats
-from tunesmith.model import packing, token_nll
+from tunesmith.model import eval_mode, packing, token_nll
 from tunesmith.types import Encoded
 
 # A pass without gradients keeps little: this many tokens of a 1 B model take well under 1 GiB.
@@ -71,20 +70,9 @@ def row_nll(model: nn.Module, encoded: Sequence[Encoded], *, tokens_per_batch: i
         )
     device = next(model.parameters()).device
     found = np.array([[0.0, row.target_tokens] for row in encoded])
-    with _without_training(model), packing(model), torch.no_grad():
+    with eval_mode(model), packing(model), torch.no_grad():
         for group in groups(encoded, tokens=tokens_per_batch):
             batch = collate([encoded[index] for index in group], device)
             of_rows = token_nll(model, batch).double().split(batch.lengths)
             found[group, 0] = torch.stack([row.sum() for row in of_rows]).cpu().numpy()
     return found
-
-
-@contextmanager
-def _without_training(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

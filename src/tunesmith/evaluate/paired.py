@@ -99,8 +99,9 @@ def mean_of(scores: Floats) -> Sums:
 
 
 def ratio(totals: Floats) -> Floats:
-    """First column over second."""
-    return totals[:, 0] / totals[:, 1]
+    """First column over second; NaN where both are 0: there was nothing to score."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return totals[:, 0] / totals[:, 1]
 
 
 def finite(value: float) -> float | None:

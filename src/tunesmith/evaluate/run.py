@@ -17,7 +17,7 @@ import numpy as np
 
 from tunesmith.data import shorten_prompt
 from tunesmith.errors import DataError
-from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all
+from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all, nll_all, tokens_per_second
 from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, Selection, select
 from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.labels import LabelReport, report_labels
@@ -280,8 +280,7 @@ def likelihood_of(
 def _written(asked: Sequence[Example], answers: Sequence[Answer]) -> _Answers:
     measured = rows_of(asked, answers)
     rows = [_row(example, answer) for example, answer in zip(asked, answers, strict=True)]
-    seconds = sum(answer.seconds for answer in answers)
-    return _Answers(measured, rows, answers, sum(answer.tokens for answer in answers) / seconds)
+    return _Answers(measured, rows, answers, tokens_per_second(answers))
 
 
 def _note_scores(answered: _Answers, scores: Mapping[str, Sums], of: Rows) -> None:

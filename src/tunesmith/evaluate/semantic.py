@@ -41,6 +41,8 @@ class Encoder:
         Raises:
             ResourceError, SettingsError: as `load_encoder`.
         """
+        # halves of surrogate pairs, which JSON can hold, are no text to an encoder
+        first, second = ([text.encode(errors="replace").decode() for text in side] for side in (first, second))
         self._encode([text for text in (*first, *second) if text.strip()])
         return np.array([self._cosine(one, other) for one, other in zip(first, second, strict=True)])
 

@@ -148,7 +148,8 @@ def score_suite(items: Sequence[Item], found: SuiteAnswers) -> SuiteScores:
     right: list[tuple[float, float]] = []
     for item, nll, written in zip(items, found.nll, found.written, strict=True):
         texts = (item.answer, *item.wrong)
-        sizes = np.array([len(text.encode()) for text in texts], dtype=np.float64)
+        # a file in JSON can hold halves of surrogate pairs, which no model reads either
+        sizes = np.array([len(text.encode(errors="replace")) for text in texts], dtype=np.float64)
         likeliest = int(np.argmin(np.array(nll) / sizes))
         right.append((nll[0], sizes[0]))
         rows.append(

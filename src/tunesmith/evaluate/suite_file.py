@@ -135,7 +135,7 @@ def _no_list(name: str, content: object, keys: str) -> DataError:
 def _item(fields: object) -> Item:
     if not isinstance(fields, dict):
         raise ValueError(f"it is {type(fields).__name__}, not question and answer")
-    check_keys(fields, _KEYS)
+    fields = given_fields(fields, _KEYS)
     question, answer = _text(fields, "question"), _text(fields, "answer")
     wrong = fields.get("wrong", [])
     if not isinstance(wrong, list) or not all(is_plain(text) for text in wrong):
@@ -152,14 +152,15 @@ def _item(fields: object) -> Item:
     return Item(question, answer, others, str(fields.get("kind", "")), is_right)
 
 
-def check_keys(fields: dict[Any, Any], known: Sequence[str]) -> None:
-    """Whether an item has only keys that are known.
+def given_fields(fields: dict[Any, Any], known: Sequence[str]) -> dict[Any, Any]:
+    """The keys of an item that have a value: null, which programs write for an empty cell, is as left out.
 
     Raises:
         ValueError: it has others; the nearest known one is told.
     """
     if unknown := [f"{key}{nearest(str(key), known)}" for key in fields if key not in known]:
         raise ValueError(f"unknown {'; '.join(unknown)}")
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _text(fields: dict[Any, Any], key: str) -> str:

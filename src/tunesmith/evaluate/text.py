@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunesmith.errors import DataError
 from tunesmith.evaluate.paired import Floats, Sums, mean_of
 
 if TYPE_CHECKING:
@@ -73,19 +72,9 @@ def token_f1(prediction: str, reference: str) -> float:
     return 2 * shared / (len(predicted) + len(wanted)) if shared else 0.0
 
 
-def _pairs(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[str, str]]:
-    if not predictions:
-        raise DataError("there are no answers to score", fix="give at least one row with an answer")
-    return list(zip(predictions, references, strict=True))
-
-
 def mean_of_rows(score: Callable[[str, str], float], predictions: Sequence[str], references: Sequence[str]) -> Sums:
-    """The mean of a score of each answer and its reference.
-
-    Raises:
-        DataError: there are no answers.
-    """
-    return mean_of(np.array([score(*pair) for pair in _pairs(predictions, references)]))
+    """The mean of a score of each answer and its reference."""
+    return mean_of(np.array([score(*pair) for pair in zip(predictions, references, strict=True)]))
 
 
 def sacre_bleu() -> SacreMetric:
@@ -104,14 +93,10 @@ def sacre_chrf() -> SacreMetric:
 
 
 def of_corpus(metric: Callable[[], SacreMetric], predictions: Sequence[str], references: Sequence[str]) -> Sums:
-    """sacrebleu's own counts of each row, and its own score of their totals: what its paired tests stand on.
-
-    Raises:
-        DataError: there are no answers.
-    """
+    """sacrebleu's own counts of each row, and its own score of their totals: what its paired tests stand on."""
     counter = metric()
-    pairs = _pairs(predictions, references)
-    counts = counter._extract_corpus_statistics([wrote for wrote, _ in pairs], [[wanted for _, wanted in pairs]])
+    wrote, wanted = zip(*zip(predictions, references, strict=True), strict=True)
+    counts = counter._extract_corpus_statistics(list(wrote), [list(wanted)])
 
     def score(totals: Floats) -> Floats:
         found = [counter._compute_score_from_stats(total).score for total in totals.round().astype(int).tolist()]

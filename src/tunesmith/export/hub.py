@@ -79,7 +79,10 @@ def choose_files(folder: Path) -> tuple[Upload, ...]:
             problems.append(f"{path.name}{'/' if path.is_dir() else ''} does not belong to a model")
         else:
             problems += [f"{path.name} {problem}" for problem in _secrets(path)]
-            found.append(Upload(path.name, _for_others(path)))
+            try:
+                found.append(Upload(path.name, _for_others(path)))
+            except (ValueError, AttributeError, TypeError, KeyError) as error:
+                problems.append(f"{path.name} is damaged: {error}")
     if not problems and not any(upload.name == CARD for upload in found):
         problems.append(f"it has no {CARD}, which says what it is and under which licence")
     if problems:

@@ -8,8 +8,8 @@ xllamacpp, which has wheels where llama-cpp-python has to be built: that same se
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class LlamaServer:
 
     def __init__(self, url: str, path: Path, *, handle: object = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
+        if not _is_address(self.url):
             raise SettingsError(f"{url!r} is no address of a llama-server", fix="--server http://127.0.0.1:8080")
         self._path, self._handle = path, handle
         self._direct = build_opener(ProxyHandler({}))  # proxies of the environment are for the web
@@ -115,7 +115,7 @@ class LlamaServer:
         ended = answer["stop_type"] == "eos"
         written = answer["tokens"][:-1] if ended else answer["tokens"]  # the one that ended it is among them
         self._generated_tokens += len(written)
-        self._seconds += timings.get("predicted_ms", math.nan) / 1000
+        self._seconds += timings.get("predicted_ms", 0.0) / 1000
         return Answer(tuple(written), str(answer["content"]).rstrip("\ufffd").strip(), ended)
 
     def _complete(self, prompt: Sequence[int], *, n_predict: int, **more: object) -> dict[str, Any]:
@@ -129,9 +129,11 @@ class LlamaServer:
         request = Request(self.url + place, data, {"Content-Type": "application/json"})
         try:
             with self._direct.open(request, timeout=TIMEOUT_SECONDS) as response:
-                found: dict[str, Any] = json.load(response)
+                found: Any = json.load(response)
         except HTTPError as error:
-            said = error.read(500).decode(errors="replace").strip()
+            said = ""
+            with error, suppress(OSError, HTTPException):  # it may hang up before it has said why
+                said = error.read(500).decode(errors="replace").strip()
             raise ResourceError(
                 f"llama-server at {self.url} refused {place}",
                 cause=f"status {error.code}: {said}",
@@ -143,12 +145,24 @@ class LlamaServer:
                 cause=" ".join(str(error).split()),
                 fix=self._start_command(),
             ) from error
+        if not isinstance(found, dict):
+            raise ResourceError(
+                f"the server at {self.url} is no llama-server", cause=f"{place}: {json.dumps(found)[:200]}"
+            )
         return found
 
     def _start_command(self) -> str:
         port = urlsplit(self.url).port or 8080
         # the cache in float32, as in this process; its default of float16 alone moves logits by 5e-3
         return f"llama-server -m {self._path} --port {port} --jinja -ctk f32 -ctv f32 -fa off"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port above 65535
+        return False
 
 
 def start_server(path: Path, *, context: int) -> LlamaServer:

@@ -39,8 +39,8 @@ class Modelfile:
         """The Modelfile. file_name: of the GGUF file beside it. origin: a comment of one line."""
         lines = [f"# {' '.join(origin.split())}", f"FROM ./{file_name}", f"TEMPLATE {_quote(self.template)}"]
         for name, value in self.parameters.items():
-            values = [_quote(stop) for stop in value] if isinstance(value, list) else [str(value)]
-            lines += [f"PARAMETER {name} {text}" for text in values]
+            values = value if isinstance(value, list) else [value]
+            lines += [parameter_line(name, one) for one in values]
         if self.system is not None:
             lines.append(f"SYSTEM {_quote(self.system)}")
         if self.licence is not None:
@@ -64,6 +64,11 @@ class Modelfile:
         if self.messages:
             body["messages"] = [{"role": role, "content": content} for role, content in self.messages]
         return body
+
+
+def parameter_line(name: str, value: float | str) -> str:
+    """The line of a Modelfile that sets a parameter; of several stops each has one."""
+    return f"PARAMETER {name} {_quote(value) if isinstance(value, str) else value}"
 
 
 def make_parameters(

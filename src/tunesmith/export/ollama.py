@@ -37,6 +37,9 @@ class Ollama:
 
     def __init__(self, host: str | None = None) -> None:
         text = host or os.environ.get("OLLAMA_HOST") or ADDRESS
+        text = (
+            f"{urlsplit(ADDRESS).hostname}{text}" if text.startswith(":") else text
+        )  # a port alone, as Ollama reads it
         self.url = (text if "://" in text else f"http://{text}").rstrip("/")
         try:
             parts = urlsplit(self.url)
@@ -121,8 +124,7 @@ class Ollama:
             except (OSError, HTTPException) as error:
                 raise self._unavailable("cannot be reached", error) from error
             if response.status >= 400 and method != "HEAD":
-                said = response.read(_SAID_CHARACTERS).decode(errors="replace")
-                raise self._refusal(_error_of(said) or f"status {response.status}")
+                raise self._refusal(_error_of(_said(response)) or f"status {response.status}")
             yield response
         finally:
             connection.close()
@@ -161,6 +163,13 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+def _said(response: HTTPResponse) -> str:
+    """What a server says of its refusal; nothing of one that hangs up before it has said it."""
+    with suppress(OSError, HTTPException):
+        return response.read(_SAID_CHARACTERS).decode(errors="replace")
+    return ""
 
 
 def _error_of(said: str) -> str:

@@ -57,9 +57,11 @@ def make_modelfile(trained: Trained, examples: Sequence[tuple[str, str]] = ()) -
         context=context_length(trained.config),
         max_length=trained.max_length,
     )
+    own_stops = trained.tokenizer.convert_ids_to_tokens(list(trained.template.stop_ids))
     for what, text in (
         ("prompt.system", trained.facts.system or ""),
         ("generate.stop", " ".join(trained.generate.stop)),
+        ("a stop token of its tokenizer", " ".join(own_stops)),
     ):
         require_writable(text, what=what)
     return Modelfile(

@@ -317,8 +317,11 @@ def _find_made(product: Product, shop: Workshop, out: Path) -> Path | None:
     if not product.is_gguf:
         return folder
     path = folder / _file_name(product, shop)
-    is_same = product.target != "ollama" or _modelfile_text(shop, path.name) == (folder / MODELFILE).read_text("utf-8")
-    return path if path.exists() and is_same else None
+    if product.target == "ollama":
+        told = folder / MODELFILE
+        if not told.is_file() or told.read_text(encoding="utf-8") != _modelfile_text(shop, path.name):
+            return None
+    return path if path.exists() else None
 
 
 def _file_name(product: Product, shop: Workshop) -> str:

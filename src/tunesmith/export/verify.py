@@ -6,12 +6,11 @@ logits are done in float64. T positions, V tokens in the vocabulary.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jinja2
 import numpy as np
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 
 from tunesmith.export.evidence import Case, Evidence
 from tunesmith.export.go_template import Frame
+from tunesmith.export.modelfile import parameter_line
 from tunesmith.export.runner import Answer, Runner
+from tunesmith.runs import kept_result, without_nonfinite
 from tunesmith.types import Encoded
 
 # Logits of the trained model are kept for all files: this many bytes of them, and as many rows as that allows.
@@ -106,21 +107,25 @@ class Verdict:
         return "failed" if self.faults else "verified"
 
     def to_json(self) -> dict[str, object]:
-        """What verification.json holds of it."""
+        """What verification.json holds of it. Numbers that JSON does not have are None."""
         return {
             "status": self.status,
             **({"reason": self.reason} if self.reason is not None else {}),
             "checks": [{"name": one.name, "passed": one.passed, "detail": one.detail} for one in self.checks],
-            "numbers": dict(self.numbers),
+            "numbers": without_nonfinite(self.numbers),
         }
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """The verdict that a verification.json holds; None where nothing was found out yet."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["status"] == "unverified":
-        return None
-    return Verdict(tuple(Check(**one) for one in content["checks"]), content["numbers"])
+    """The verdict that a verification.json holds; None where nothing was found out yet, or it cannot be read."""
+
+    def build(content: dict[str, Any]) -> Verdict | None:
+        if content["status"] == "unverified":
+            return None
+        numbers = {name: math.inf if value is None else float(value) for name, value in content["numbers"].items()}
+        return Verdict(tuple(Check(**one) for one in content["checks"]), numbers)
+
+    return kept_result(path, build, version=1)
 
 
 class File(Protocol):
@@ -168,7 +173,7 @@ def verify_modelfile(file: File, evidence: Evidence, frame: Frame, modelfile: st
     if left_out:
         prompts = replace(prompts, detail=f"{prompts.detail}; {left_out} that Ollama has no words for were left out")
     stops = [evidence.tokens[token_id] for token_id in evidence.stop_ids]
-    missing = [stop for stop in stops if f'PARAMETER stop "{stop}"\n' not in modelfile]
+    missing = [stop for stop in stops if f"{parameter_line('stop', str(stop))}\n" not in modelfile]
     told = frame.source() in modelfile and not missing
     detail = f"stops that are not in it: {missing}" if missing else "its template is another than the one proven"
     return (
@@ -313,8 +318,9 @@ class _Distance:
             "argmax_agreement": self._agreed / positions,
         }
         if targets:
-            found["perplexity"] = float(np.exp(self._nll / targets))
-            found["reference_perplexity"] = float(np.exp(self._reference_nll / targets))
+            with np.errstate(over="ignore"):  # of a broken file, infinity
+                found["perplexity"] = float(np.exp(self._nll / targets))
+                found["reference_perplexity"] = float(np.exp(self._reference_nll / targets))
         return found
 
 

@@ -41,9 +41,13 @@ _OPENAI_HOST = "api.openai.com"
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0"})
 _DIRECT = build_opener(ProxyHandler({}))
 # How long an answer may be. OpenAI's newest models refuse the first with status 400 and name the second, which other
-# servers may not know. Those that did, by address and name, are asked in the second from then on.
+# servers may not know.
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
-_NEWER: set[tuple[str, str]] = set()
+# What an answer can be asked for without. OpenAI's reasoning models refuse it with status 400, by its name.
+_DISPENSABLE = ("temperature", "top_p", "stop")
+_UNSUPPORTED = re.compile(r"Unsupported (?:parameter|value): '(\w+)'")
+# By address and name of a model: what it has refused, which it is asked without from then on.
+_REFUSED: dict[tuple[str, str], frozenset[str]] = {}
 # What the protocol has no words for, in those of the servers that name themselves as owner in their list of models. It
 # is sent when it is off too, since both have values of their own: llama-server top_k 40 and min_p 0.05, vLLM what the
 # model's generation_config.json says. Others leave it out silently (Ollama) or refuse the whole request (OpenAI).
@@ -82,7 +86,8 @@ class Endpoint:
         """The endpoint that an address names; None for what is no address, such as a run.
 
         Raises:
-            SettingsError: an address without a model's name or a host, or with a password, which reports would show.
+            SettingsError: an address without a model's name, a host or a port that can be, or with a password, which
+                reports would show.
         """
         if address.startswith(OLLAMA):
             url = _ollama_address(os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS) + "/v1"
@@ -91,12 +96,12 @@ class Endpoint:
             url, _, name = address.partition("#")
         else:
             return None
-        if "@" in urlsplit(url).netloc:
+        if "@" in url.partition("://")[2].partition("/")[0]:
             raise SettingsError(
                 "the address of a server has a user or a password in it",
                 fix=f"leave it out of the address, and give a key in the environment: {_KEYS[0]}",
             )
-        if not name or not urlsplit(url).hostname:
+        if not name or not _host(url):
             raise SettingsError(
                 f"{address!r} names no model of a server",
                 fix="ollama:NAME, or the address of the API and the model's name: http://127.0.0.1:8080/v1#NAME",
@@ -112,24 +117,27 @@ class Endpoint:
 
         Raises:
             ResourceError: the server cannot be reached, does not answer in time, or refuses.
+            SettingsError: the key of the environment is none.
         """
         asked = {
             "model": self.model,
             "messages": [{"role": message.role, "content": _text(message)} for message in messages],
-            _NEWER_LIMIT if (self.url, self.model) in _NEWER else _LIMIT: settings.max_new_tokens,
+            _LIMIT: settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "seed": seed,
             **({"stop": settings.stop} if settings.stop else {}),
             **self.further(settings),
         }
+        for name in _REFUSED.get((self.url, self.model), ()):
+            asked = _without(name, asked)
         reply = self._post(asked)
         try:
             (choice, *_) = reply["choices"]
             text = (choice["message"]["content"] or "").strip()
             written = (reply.get("usage") or {}).get("completion_tokens", len(text.split()))
             return RemoteAnswer(text, choice["finish_reason"] == "stop", int(written))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._unavailable(f"does not speak the protocol: {json.dumps(reply)[:200]}", error) from error
 
     def further(self, settings: GenerateConfig) -> dict[str, float]:
@@ -145,6 +153,15 @@ class Endpoint:
         penalty = ["repetition_penalty"] if settings.repetition_penalty != 1 else []
         wanted = [*(["top_k"] if settings.temperature > 0 else []), *penalty]
         return wanted if wanted and _owner(self.url) not in _FURTHER else []
+
+    def refused(self, settings: GenerateConfig) -> list[str]:
+        """Settings that this model has refused, so that its answers are written by what is set there.
+
+        Of a top_p that is off and of no stops nothing is lost.
+        """
+        names = _REFUSED.get((self.url, self.model), frozenset())
+        matters = {"temperature": True, "top_p": settings.top_p < 1, "stop": bool(settings.stop)}
+        return [name for name, does in matters.items() if does and name in names]
 
     def loaded_bytes(self) -> int | None:
         """Memory that Ollama has given to the model, which answered just now; None where it does not say."""
@@ -184,10 +201,10 @@ class Endpoint:
             with _opened(request, timeout) as response:
                 return json.load(response)
         except HTTPError as error:
-            said = error.read(_SAID_CHARACTERS).decode(errors="replace")
-            if error.code == 400 and _LIMIT in asked and _NEWER_LIMIT in said:
-                _NEWER.add((self.url, self.model))
-                return self._post_once({_NEWER_LIMIT if name == _LIMIT else name: asked[name] for name in asked})
+            said = _said(error)
+            if error.code == 400 and (name := _refused_name(said, asked)):
+                _REFUSED[self.url, self.model] = _REFUSED.get((self.url, self.model), frozenset()) | {name}
+                return self._post_once(_without(name, asked))
             told = self._unavailable(f"refused with status {error.code}: {said}", error)
             if error.code not in _AGAIN:
                 raise told from error
@@ -213,11 +230,45 @@ class Endpoint:
         )
 
 
+def _said(error: HTTPError) -> str:
+    """What a server says of its refusal, if it says it to the end."""
+    try:
+        with error:
+            return error.read(_SAID_CHARACTERS).decode(errors="replace")
+    except (OSError, HTTPException) as broken:
+        return f"({' '.join(str(broken).split()) or type(broken).__name__})"
+
+
+def _refused_name(said: str, asked: Mapping[str, Any]) -> str | None:
+    """The one of what was asked that a refusal names and that can be put otherwise or left out; None where none is."""
+    if _LIMIT in asked and _NEWER_LIMIT in said:
+        return _LIMIT
+    found = _UNSUPPORTED.search(said)
+    return found[1] if found and found[1] in _DISPENSABLE and found[1] in asked else None
+
+
+def _without(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without what a model refuses; the longest answer by its newer name."""
+    kept = {other: value for other, value in asked.items() if other != name}
+    return {**kept, _NEWER_LIMIT: asked[name]} if name == _LIMIT else kept
+
+
+def _host(url: str) -> str | None:
+    """None of a URL without one, or that no program can read: a bracket left open, a port above 65535."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return None
+
+
 def _ollama_address(host: str) -> str:
     """The URL that OLLAMA_HOST stands for. Without a scheme its port is Ollama's unless it says another: 0.0.0.0."""
-    if "://" in host:
-        return host.rstrip("/")
     host = host.rstrip("/")
+    if "://" in host:
+        return host
+    if host.startswith(":"):  # a port alone, as Ollama reads it
+        host = f"{urlsplit(OLLAMA_ADDRESS).hostname}{host}"
     has_port = re.search(r":\d+$", host) is not None
     return f"http://{host}" if has_port else f"http://{host}:{urlsplit(OLLAMA_ADDRESS).port}"
 
@@ -242,11 +293,20 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _key(url: str) -> str | None:
-    """TUNESMITH_API_KEY for any server that was named; OPENAI_API_KEY, which other programs set, for OpenAI's alone."""
+    """TUNESMITH_API_KEY for any server that was named; OPENAI_API_KEY, which other programs set, for OpenAI's alone.
+
+    Raises:
+        SettingsError: it holds what no header may, which an error of the library would show.
+    """
     parts = urlsplit(url)
     is_openai = (parts.scheme, parts.hostname) == ("https", _OPENAI_HOST)
-    names = _KEYS if is_openai else _KEYS[:1]
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+    for name in _KEYS if is_openai else _KEYS[:1]:
+        key = os.environ.get(name, "").strip()  # a file that a key is read from ends with a line break
+        if key and not (key.isascii() and key.isprintable()):
+            raise SettingsError(f"{name} holds characters that no key has", fix="set it again: one line of ASCII")
+        if key:
+            return key
+    return None
 
 
 def _add_key(request: Request, url: str) -> None:
@@ -290,6 +350,6 @@ def _told_owner(url: str) -> str | None:
 
 def _without_key(text: str) -> str:
     """Servers repeat a wrong key in their answer."""
-    for key in filter(None, map(os.environ.get, _KEYS)):
-        text = text.replace(key, "(key)")
+    for key in (os.environ.get(name, "").strip() for name in _KEYS):
+        text = text.replace(key, "(key)") if key else text
     return text

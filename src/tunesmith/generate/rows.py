@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from tunesmith.errors import TrainingError
-from tunesmith.model import base_of, begun_cache, memory_errors, quick_layers, virtual_tokens
+from tunesmith.model import base_of, begun_cache, eval_mode, memory_errors, quick_layers, virtual_tokens
 
 
 class Rows:
@@ -163,16 +163,10 @@ class Rows:
 
 @contextmanager
 def evaluating(model: nn.Module, doing: str, *, fix: str) -> Iterator[None]:
-    """Dropout off for the duration; afterwards every module is as it was, frozen ones included.
+    """Dropout off and layers quick for the duration; afterwards every module is as it was.
 
     Raises:
         ResourceError: memory runs out inside.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with memory_errors(doing, fix=fix), quick_layers(model):
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with eval_mode(model), memory_errors(doing, fix=fix), quick_layers(model):
+        yield

@@ -19,7 +19,7 @@ from tunesmith.model.memory import is_out_of_memory, memory_errors
 from tunesmith.model.methods import apply_method, check_method, recompute_activations
 from tunesmith.model.packing import base_of, packing, why_padded
 from tunesmith.model.precision import autocast, choose_device, choose_dtype, computes_bfloat16, loss_scale, slow_format
-from tunesmith.model.quick import quick_layers
+from tunesmith.model.quick import eval_mode, quick_layers
 from tunesmith.model.scratch import END_OF_TEXT, new_model, new_tokenizer
 from tunesmith.model.size import (
     SMALL_MODEL_PARAMETERS,
@@ -63,6 +63,7 @@ __all__ = [
     "default_method",
     "default_tokens_per_batch",
     "drawn_nll",
+    "eval_mode",
     "find_source",
     "format_count",
     "is_out_of_memory",

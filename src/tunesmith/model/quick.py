@@ -1,4 +1,4 @@
-"""A model that reads and writes without learning, on a CPU."""
+"""A model that reads and writes without learning: its mode, and on a CPU its layers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tunesmith.kernels import quick_linear
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off for the duration; afterwards every module is as it was, whatever happens: of a model that is trained
+    some may be in another mode than the others."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import resources
+from json import dumps
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -105,7 +106,8 @@ def create_app(session: Session, *, key: str, port: int) -> Guard:
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def json(content: object, status: int = 200) -> Any:
-        return fastapi.responses.JSONResponse(content, status_code=status, headers=_HEADERS)
+        # in ASCII: an answer may hold half a surrogate pair, which UTF-8 cannot say
+        return fastapi.responses.Response(dumps(content), status, _HEADERS, "application/json")
 
     @app.get("/")  # type: ignore[untyped-decorator]
     def show_page() -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.rating.items import Item
+from tunesmith.rating.items import Item, read_items
 from tunesmith.rating.votes import VoteLog
 from tunesmith.runs import atomic_write, file_sha256
 
@@ -179,7 +179,7 @@ def check_same(session: Session, *, criteria: Sequence[str], show_reference: boo
         problems.append(f"--scale {','.join(criteria)}: it is {was}")
     if show_reference and not session.show_reference:
         problems.append("--reference: it hides the right answers")
-    if rows is not None and rows != len(session.items):
+    if rows is not None and min(rows, _question_count(session)) != len(session.items):
         problems.append(f"--rows {rows}: it has {len(session.items)} questions")
     if problems:
         raise SettingsError(
@@ -187,6 +187,12 @@ def check_same(session: Session, *, criteria: Sequence[str], show_reference: boo
             problems=tuple(problems),
             fix="leave these options out to go on with it, or begin another with --out FOLDER",
         )
+
+
+def _question_count(session: Session) -> int:
+    """Questions of the file that the rating was begun with; where it is another now, those that are rated."""
+    source = Path(session.source)
+    return len(session.items) if not source.is_file() or has_changed(session, source) else len(read_items(source))
 
 
 def has_changed(session: Session, source: Path) -> bool:

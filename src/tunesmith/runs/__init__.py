@@ -8,6 +8,7 @@ from tunesmith.runs.atomic import (
     recover,
     remove_folder,
     require_free,
+    without_nonfinite,
 )
 from tunesmith.runs.calibration_plot import CalibrationPoint, plot_calibration
 from tunesmith.runs.confusion_plot import plot_confusion
@@ -43,4 +44,5 @@ __all__ = [
     "recover",
     "remove_folder",
     "require_free",
+    "without_nonfinite",
 ]

@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tunesmith.data import collate
-from tunesmith.model import drawn_nll
+from tunesmith.model import drawn_nll, eval_mode
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.types import Encoded
 
@@ -90,23 +90,20 @@ def diagonal_fisher(
     device = next(iter(trained.values())).device
     generator = torch.Generator(device)
     tokens = sum(row.target_tokens for row in rows)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     for parameter in trained.values():
         parameter.grad = torch.zeros_like(parameter)
-    for index in processes.share([len(row) for row in rows]):
-        generator.manual_seed(row_seed(seed, index))
-        nll = drawn_nll(model, collate([rows[index]], device), generator).sum()
-        gradients = torch.autograd.grad(nll, list(trained.values()), allow_unused=True)
-        for parameter, gradient in zip(trained.values(), gradients, strict=True):
-            if gradient is not None and parameter.grad is not None:
-                parameter.grad.addcmul_(gradient, gradient, value=1 / tokens)
+    with eval_mode(model):
+        for index in processes.share([len(row) for row in rows]):
+            generator.manual_seed(row_seed(seed, index))
+            nll = drawn_nll(model, collate([rows[index]], device), generator).sum()
+            gradients = torch.autograd.grad(nll, list(trained.values()), allow_unused=True)
+            for parameter, gradient in zip(trained.values(), gradients, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad.addcmul_(gradient, gradient, value=1 / tokens)
     processes.add_up(model)
     found = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
     for parameter in trained.values():
         parameter.grad = None
-    for module, training in modes:
-        module.training = training
     return found
 
 
