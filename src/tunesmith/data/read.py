@@ -75,8 +75,11 @@ def read(config: DataConfig, path: str | Path | None = None, *, side: str = "dat
         delimiter=config.delimiter,
         encoding=config.encoding,
     )
-    format_name = _detect_format(source) if config.format == "auto" else config.format
-    return READERS[format_name](source)
+    try:
+        format_name = _detect_format(source) if config.format == "auto" else config.format
+        return READERS[format_name](source)
+    except RecursionError as error:
+        raise DataError(f"{place} nests lists and objects too deep to be read", fix="write its rows flat") from error
 
 
 def check_path(path: Path) -> None:
