@@ -112,13 +112,13 @@ def _texts(path: Path, digest: hashlib._Hash) -> Iterator[str]:
         return
     content = _read(path)
     digest.update(content)
-    yield _decoded(path, content, "utf-8-sig")
+    yield _decoded(path, content)
 
 
 def _json_lines(path: Path, digest: hashlib._Hash, *, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     content = _read(path)
     digest.update(content)
-    for number, line in enumerate(_decoded(path, content, "utf-8").split("\n"), start=1):
+    for number, line in enumerate(_decoded(path, content).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -128,7 +128,7 @@ def _json_lines(path: Path, digest: hashlib._Hash, *, needed: Sequence[str]) -> 
                 if not isinstance(value, str):
                     raise TypeError(f"{name} is no text but {json.dumps(value)[:40]}")
                 value.encode()  # JSON can hold halves of surrogate pairs, which are no text
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number} is not a JSON object with {' and '.join(needed)}",
                 cause=f"{type(error).__name__}: {error}",
@@ -146,9 +146,9 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
+def _decoded(path: Path, content: bytes) -> str:
     try:
-        return content.decode(encoding)
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not text in UTF-8",
