@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from tunesmith.config.files import key_lines, parse_yaml, read_settings
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.methods import METHODS, settings_of
 from tunesmith.config.schema import RunConfig
-from tunesmith.errors import SettingsError
+from tunesmith.errors import SettingsError, did_you_mean
 
 ABOUT = ("description", "source")  # what a recipe says of itself in `tunesmith recipes`
 # Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B, eval.checks.regex.
@@ -282,8 +282,7 @@ def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:
     """The validator's sentence, or a better one where its own repeats what is allowed or shows a pattern."""
     if detail["type"] == "literal_error" and setting is not None:
         choices = [choice for choice in setting.type.split(" | ") if choice != "null"]
-        close = difflib.get_close_matches(str(detail["input"]).lower(), choices, n=1, cutoff=0.5)
-        return "there is no such choice" + (f", did you mean {close[0]!r}?" if close else "")
+        return f"there is no such choice{did_you_mean(str(detail['input']), choices, cutoff=0.5)}"
     if detail["type"] == "string_pattern_mismatch":
         return "takes letters, digits, '_', '.' and '-' only, and begins with a letter, a digit or '_'"
     return str(detail["msg"]).removeprefix("Value error, ")
@@ -313,20 +312,19 @@ def _shown(value: object) -> str:
     return "" if is_nested else f" = {value!r}"
 
 
-def _instead_of(name: str, known: Mapping[str, object]) -> str:
+def _instead_of(name: str, known: Iterable[str]) -> str:
     """': what other trainers' name comes to here', or the nearest of ours."""
     advice = NO_COUNTERPART.get(name.replace("-", "_"))
     return f": {advice}" if advice else _nearest(name, known)
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     """', did you mean ...?' by whole name, then by the part after the last dot, then by other people's names."""
     name = name.replace("-", "_")
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    if not close:
-        leaf = name.rsplit(".", 1)[-1]
-        leaves = {full.rsplit(".", 1)[-1]: full for full in known}
-        close = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.7)]
-    if not close:
-        close = difflib.get_close_matches(name, list(ALIASES), n=1, cutoff=0.7)
-    return f", did you mean {close[0]!r}?" if close else ""
+    leaves = {full.rpartition(".")[2]: full for full in known}
+    close = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.7)
+    return (
+        did_you_mean(name, known)
+        or (f", did you mean {leaves[close[0]]!r}?" if close else "")
+        or did_you_mean(name, ALIASES, cutoff=0.7)
+    )

@@ -5,7 +5,6 @@ runs/<name>/ config.yaml  manifest.json  metrics.jsonl  model/  checkpoints/  tr
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import json
 import os
@@ -20,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from tunesmith.errors import SettingsError
-from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, without_nonfinite
+from tunesmith.errors import SettingsError, did_you_mean
+from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors
+from tunesmith.runs.kept import without_nonfinite
 
 # There has been one format so far, so anything else is newer. A second one brings its migration to `_check_format`.
 FORMAT_VERSION = 1
@@ -290,8 +290,7 @@ def _find(reference: str | Path) -> Path:
     if Path(reference).exists():
         raise SettingsError(f"{reference} is a file, not a run", fix=_known_runs())
     names = [folder.name for folder in run_folders(RUNS_FOLDER)]
-    close = difflib.get_close_matches(Path(reference).name, names, n=1, cutoff=0.6)
-    nearest = f", did you mean {close[0]!r}?" if close else ""
+    nearest = did_you_mean(Path(reference).name, names)
     raise SettingsError(f"there is no run {str(reference)!r}{nearest}", fix=_known_runs())
 
 

@@ -51,7 +51,7 @@ def table_of(table: pa.Table, path: str, format_name: str, sha256: str) -> Table
 
 
 def _cells(table: pa.Table, name: str, path: str) -> list[Any]:
-    """Values of a column. Moments that Python cannot hold, of nanoseconds or far from today, are as Arrow writes them."""
+    """Values of a column. Moments that Python cannot hold, of nanoseconds or far from today, as Arrow writes them."""
     import pyarrow as pa
 
     column = table.column(name)
