@@ -187,6 +187,23 @@ def test_stored_settings_come_back_with_their_origins(tmp_path: Path) -> None:
     assert again.origin("train.learning_rate") == "detected: small model"
 
 
+@pytest.mark.parametrize("text", ["1e-4", "7e12", "08", "010", "no", "null", "2024-01-31", "~", "1:30", "=", "é: - #"])
+def test_stored_text_comes_back_as_text(tmp_path: Path, text: str) -> None:
+    config = RunConfig()
+    config.model.revision = text
+    (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(stored=tmp_path / "config.yaml").model.revision == text
+    assert yaml.safe_load(dump_config(config))["model"]["revision"] == text  # which other programs use
+
+
+def test_entries_of_a_mapping_add_up_and_change_nothing_of_the_callers() -> None:
+    given = {"question": "Frage"}
+    config = load_config(overrides={"data.columns": given, "data.columns.answer": "Antwort"})
+    assert config.data.columns == {"question": "Frage", "answer": "Antwort"}
+    assert given == {"question": "Frage"}
+    assert "data.columns = 'x'" in problems(overrides={"data.columns": "x", "data.columns.answer": "Antwort"})[0]
+
+
 def test_the_commented_file_holds_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "tunesmith.yaml"
     path.write_text(commented_yaml())

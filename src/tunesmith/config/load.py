@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, NOTHING, YES_OR_NO, canonical
 from tunesmith.config.describe import Setting, sections, settings_by_name
-from tunesmith.config.files import key_lines, parse_yaml, read_settings
+from tunesmith.config.files import dump_yaml, key_lines, parse_yaml, read_settings
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.methods import METHODS, settings_of
 from tunesmith.config.schema import RunConfig
@@ -74,8 +74,7 @@ def load_config(
 
 def dump_config(config: RunConfig) -> str:
     """Every resolved value as YAML, then the origin of each that is no default. `load_config(stored=...)` reads it."""
-    body = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return body + yaml.safe_dump({"origins": config.origins}, sort_keys=True, allow_unicode=True)
+    return dump_yaml({**config.model_dump(mode="json"), "origins": dict(sorted(config.origins.items()))})
 
 
 def check_config(config: RunConfig) -> None:
@@ -214,7 +213,9 @@ def _build(values: list[_Value]) -> RunConfig:
         whole = _mapping_of(name)
         if whole is not None:
             part, mapping = whole.split(".")
-            nested.setdefault(part, {}).setdefault(mapping, {})[name.removeprefix(f"{whole}.")] = value.value
+            entries = nested.setdefault(part, {}).get(mapping, {})
+            if isinstance(entries, Mapping):  # anything else is told below
+                nested[part][mapping] = {**entries, name.removeprefix(f"{whole}."): value.value}
             origins[whole] = value.origin
             continue
         if name not in known:
