@@ -28,6 +28,9 @@ def test_held_out_documents_stay_the_same_whatever_the_order(shard: Path, tmp_pa
     turned = tmp_path / "b.jsonl"
     turned.write_text("\n".join(reversed(lines)))
     again = read_corpus([str(turned)], [], holdout=0.1)
+    shouted = tmp_path / "B.JSONL.GZ"
+    shouted.write_bytes(shard.read_bytes())
+    assert read_corpus([str(shouted)], [], holdout=0.1) == corpus
     assert 10 < len(corpus.held_out) < 90
     assert set(corpus.held_out) == set(again.held_out)
     assert not set(corpus.held_out) & set(corpus.documents)

@@ -106,7 +106,7 @@ def _expand(patterns: Sequence[str], usual: str) -> list[Path]:
 
 
 def _texts(path: Path, digest: hashlib._Hash) -> Iterator[str]:
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
+    if path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         for _, row in _json_lines(path, digest, needed=("text",)):
             yield row["text"]
         return
@@ -139,7 +139,7 @@ def _json_lines(path: Path, digest: hashlib._Hash, *, needed: Sequence[str]) -> 
 
 def _read(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"cannot read {path}", cause=str(error), fix="check the path; copy the file again if it is damaged"
