@@ -1,4 +1,4 @@
-"""Every error a user can meet, in one tree. Imports nothing.
+"""Every error a user can meet, in one tree, and what each says of a name that is not known. Imports nothing of ours.
 
 TunesmithError                 exit 1   an internal fault, or any of:
 ├── SettingsError              exit 2   a setting, a flag or a name is wrong (all problems together)
@@ -10,6 +10,9 @@ TunesmithError                 exit 1   an internal fault, or any of:
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class TunesmithError(Exception):
@@ -96,3 +99,17 @@ class GateFailed(TunesmithError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends what Ctrl-C ends, and also what goes on after a Ctrl-C, such as a chat."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """', did you mean ...?' where a known name is near, whatever its case; else nothing.
+
+    Args:
+        cutoff: how near, 1 being the same name (difflib).
+
+    >>> did_you_mean("Lroa", ["full", "lora"]), did_you_mean("x", ["full", "lora"])
+    (", did you mean 'lora'?", '')
+    """
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return f", did you mean {by_lower[close[0]]!r}?" if close else ""

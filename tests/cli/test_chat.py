@@ -112,7 +112,7 @@ def test_an_answer_says_how_fast_it_was_and_whether_it_was_cut(talk, session) ->
     assert "cut" not in talk.written.speed
     session.finish_reason = "length"
     ask(talk, "Two?")
-    assert "cut there: /tokens" in talk.written.speed
+    assert "cut off: /tokens" in talk.written.speed
     session.interrupt_after = 1
     ask(talk, "Three?")
     assert talk.written is None
@@ -163,6 +163,21 @@ def test_of_a_base_there_is_nothing_tuned(session, home: Path, shown) -> None:
     assert (talk.who, shown) == ("base", [])
     talk.command("/adapter second")
     assert talk.who == "tuned"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [(".", "my-model-corrections.jsonl"), ("./sub/..", "my-model-corrections.jsonl"), ("o/n", "n-")]
+)
+def test_corrections_are_called_after_the_model(
+    session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str
+) -> None:
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path / "my-model")
+    talk = Conversation(session, name, base=False, show_both=lambda base, tuned: None)
+    ask(talk, "One?")
+    talk.command("/good")
+    (kept,) = Path().glob("*.jsonl")
+    assert kept.name.startswith(file)
 
 
 def test_corrections_are_kept_as_rows_that_train_reads(talk, home: Path) -> None:

@@ -30,14 +30,17 @@ def test_verdict_table_and_answers_are_shown(cli, api) -> None:
 
 
 def test_a_failed_check_is_exit_code_100_and_a_failure_for_the_build(cli, api) -> None:
-    api.failed_checks = [(), ("contains: a \x00b",)]
+    api.failed_checks = [(), ("contains: a \x00b\u00a0\u3000👩\u200d💻",)]
     outcome = cli("compare", "base", "faq", "--questions", "cases.yaml", "--junit", "out/report.xml", "--json")
     assert outcome.code == 100
     assert "1 of 2 questions failed a check on faq" in outcome.err
-    assert json.loads(outcome.out)["cases"][1]["failed"] == ["contains: a \x00b"]
+    assert json.loads(outcome.out)["cases"][1]["failed"] == list(api.failed_checks[1])
     suite = ElementTree.fromstring(Path("out/report.xml").read_bytes())
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
-    assert [case.find("failure") is not None for case in suite] == [False, True]
+    passed, failed = (case.find("failure") for case in suite)
+    assert passed is None
+    assert failed is not None
+    assert failed.get("message") == "contains: a b\u00a0\u3000👩\u200d💻"
 
 
 def test_no_questions_are_no_passed_checks(cli, api) -> None:

@@ -44,8 +44,11 @@ def test_recipes_are_listed_and_shown(cli) -> None:
 
 
 def test_a_recipe_of_ones_own_can_be_shown(cli, home: Path) -> None:
-    (home / "own.yaml").write_text("description: mine\ntrain: {epochs: 2}\n", encoding="utf-8")
-    assert json.loads(cli("recipes", "own.yaml", "--json").out)["description"] == "mine"
+    text = "description: mine\ntrain: {epochs: 2, learning_rate: 1e-4}\n"
+    (home / "own.yaml").write_text(text, encoding="utf-8")
+    shown = json.loads(cli("recipes", "own.yaml", "--json").out)
+    assert shown["description"] == "mine"
+    assert shown["settings"] == {"train": {"epochs": 2, "learning_rate": 1e-4}}
 
 
 @pytest.mark.parametrize("columns", ["60", "200"])

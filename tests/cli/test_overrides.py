@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import shlex
 
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tunesmith.cli.overrides as module
 from tunesmith.cli.overrides import split_overrides
 from tunesmith.config import describe, load_config
 from tunesmith.config.aliases import ALIASES
@@ -166,7 +164,3 @@ def test_settings_come_out_as_they_went_in(pairs: list[tuple[str, str, bool]], f
             assert overrides[name] == values[-1]
         elif not any(value.lstrip().startswith("[") for value in values):
             assert json.loads(overrides[name]) == values
-
-
-def test_docstring() -> None:
-    assert doctest.testmod(module).failed == 0

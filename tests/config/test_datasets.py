@@ -55,13 +55,14 @@ def test_all_problems_of_a_list_are_told_together() -> None:
         data__path="c.csv",
         data__sets=[
             {"path": "a.csv", "task": "x", "weight": 0},
-            {"path": "a.csv", "task": "x"},
+            {"path": "a.csv", "task": "x", "delimiter": ";;"},
             {"path": "b.csv", "task": "a/b", "weight": -1},
         ],
     )
     for part in (
         "data set 1 (a.csv) has weight 0",
         "data set 3 (b.csv) has weight -1",
+        "data set 2 (a.csv) has the delimiter ';;'",
         "have the same task 'x'",
         "have the same path 'a.csv'",
         "has the task 'a/b'",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunesmith.config import MethodConfig, RunConfig, commented_yaml, describe, dump_config, load_config, recipe_paths
@@ -70,6 +71,40 @@ def test_an_axolotl_file_is_understood(tmp_path: Path) -> None:
     assert (config.method.name, config.method.r, config.data.max_length) == ("qlora", 8, 256)
     assert (config.train.batch_size, config.train.schedule, config.data.split.validation) == (2, "cosine", 0.2)
     assert (config.data.split.train, config.data.split.test) == (0.7, 0.1)  # what is left, and what no training sees
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "quantize"),
+    [
+        ("bf16: true\nfp16: false\n", "bfloat16", "auto"),
+        ("fp16: false\nbf16: true\n", "bfloat16", "auto"),
+        ("bf16: true\nload_in_8bit: true\nload_in_4bit: false\n", "bfloat16", "int8"),
+        ("model: {dtype: float32, quantize: nf4}\nfp16: false\nload-in-8bit: false\n", "float32", "nf4"),
+        ("fp16: false\nload_in_4bit: false\n", "auto", "auto"),
+    ],
+)
+def test_a_no_to_one_number_format_is_none_to_another(tmp_path: Path, text: str, dtype: str, quantize: str) -> None:
+    file = tmp_path / "lora.yml"
+    file.write_text(text)
+    config = load_config(file=file)
+    assert (config.model.dtype, config.model.quantize) == (dtype, quantize)
+    assert load_config(file=file, overrides={"bf16": "false"}).model.dtype == dtype.replace("bfloat16", "auto")
+
+
+@pytest.mark.parametrize("section", ["train", "data", "data:\n  split", "model", "method", "prompt"])
+def test_a_section_of_comments_alone_sets_nothing(tmp_path: Path, section: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"seed: 7\n{section}:\n    # epochs: 3\n")
+    assert load_config(file=file).model_dump() == RunConfig(seed=7).model_dump()
+    file.write_text("data: {path: a.csv}\n")
+    assert load_config(file=file, overrides={"data": "null"}).data.path is None  # here it is data.path
+
+
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train:\n  epochs: 3\nseed: 1\ntrain:\n  batch_size: 2\n")
+    with pytest.raises(SettingsError, match="'train' is there twice, in lines 1 and 4"):
+        load_config(file=file)
 
 
 @pytest.mark.parametrize("split", [{"validation": 0.5, "test": 0.6}, {"train": 0.8, "validation": 0.3}])
@@ -152,6 +187,23 @@ def test_stored_settings_come_back_with_their_origins(tmp_path: Path) -> None:
     assert again.origin("train.learning_rate") == "detected: small model"
 
 
+@pytest.mark.parametrize("text", ["1e-4", "7e12", "08", "010", "no", "null", "2024-01-31", "~", "1:30", "=", "é: - #"])
+def test_stored_text_comes_back_as_text(tmp_path: Path, text: str) -> None:
+    config = RunConfig()
+    config.model.revision = text
+    (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(stored=tmp_path / "config.yaml").model.revision == text
+    assert yaml.safe_load(dump_config(config))["model"]["revision"] == text  # which other programs use
+
+
+def test_entries_of_a_mapping_add_up_and_change_nothing_of_the_callers() -> None:
+    given = {"question": "Frage"}
+    config = load_config(overrides={"data.columns": given, "data.columns.answer": "Antwort"})
+    assert config.data.columns == {"question": "Frage", "answer": "Antwort"}
+    assert given == {"question": "Frage"}
+    assert "data.columns = 'x'" in problems(overrides={"data.columns": "x", "data.columns.answer": "Antwort"})[0]
+
+
 def test_the_commented_file_holds_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "tunesmith.yaml"
     path.write_text(commented_yaml())
@@ -165,18 +217,29 @@ def test_text_stays_text() -> None:
     assert (config.data.sheet, config.name) == ("2024-01-31", "007")
 
 
+def test_digits_behind_a_zero_are_no_octal_number(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("seed: 010\nname: 007\ndata: {sheet: 08}\ntrain: {warmup_ratio: 00.5}\n")
+    config = load_config(file=file, overrides={"train.max_steps": "08"})
+    assert (config.seed, config.name, config.data.sheet) == (10, "007", "08")
+    assert (config.train.warmup_ratio, config.train.max_steps) == (0.5, 8)
+
+
 @given(value=st.integers(1, 10**6))
 def test_numbers_from_flags_are_numbers(value: int) -> None:
     assert load_config(overrides={"train.max_steps": str(value)}).train.max_steps == value
 
 
-@given(text=st.text(min_size=1, max_size=30))
-def test_any_flag_text_is_taken_or_refused_with_a_settings_error(text: str) -> None:
-    try:
-        config = load_config(overrides={"prompt.system": text})
-    except SettingsError:
-        return
-    assert config.prompt.system is None or isinstance(config.prompt.system, str)
+@given(
+    name=st.sampled_from([*(setting.name for setting in describe()), *ALIASES]),
+    text=st.text(min_size=1, max_size=30) | st.text("0123456789.-+eE_:[]{}~", min_size=1, max_size=9),
+)
+@example("seed", "08")
+@example("seed", "9" * 5000)
+@example("data.sets", "[" * 5000)
+def test_any_flag_text_is_taken_or_refused_with_a_settings_error(name: str, text: str) -> None:
+    with suppress(SettingsError):
+        assert load_config(overrides={name: text}).origins
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@ name one; other tables stay as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import pytest
@@ -105,6 +107,13 @@ def test_other_tables_stay_as_they_are() -> None:
     table = asked(["A", "B", "C"])
     assert unfold_choices(table, DataConfig(shape="text")) is table
     assert unfold_choices(table, DataConfig(columns={"question": "Question", "answer": "B"})) is table
+
+
+@pytest.mark.parametrize("marks", [ascii_uppercase, [str(number) for number in range(120)]])
+def test_a_column_for_every_mark_there_is(marks: Sequence[str]) -> None:
+    """As where a table is named by the letters of its columns, or a data frame by numbers."""
+    table = table_of([*marks, "Question", "Answer"], [[*marks, "Which?", "Because."]] * 3)
+    assert unfold_choices(table, DataConfig()) is table
 
 
 def test_it_is_trained_on(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -190,9 +192,18 @@ def test_tool_calls_are_what_the_assistant_says() -> None:
     )
 
 
-def test_chosen_answer_ends_the_conversation() -> None:
+@pytest.mark.parametrize(
+    ("calls", "said"), [("f(5)", "f(5)"), (["f"], '["f"]'), ({"function": {"name": "f"}}, '{"name": "f"}'), (5, "5")]
+)
+def test_tool_calls_of_another_form_are_said_as_they_are(calls: object, said: str) -> None:
+    turns = [turn("user", "Find"), {"role": "assistant", "content": None, "tool_calls": calls}]
+    assert messages({"m": turns}, "messages", MESSAGES)[1] == ("assistant", said)
+
+
+@pytest.mark.parametrize("write", [lambda turn: turn, lambda turn: [turn], lambda turn: json.dumps([turn])])
+def test_chosen_answer_ends_the_conversation(write: Callable[[object], object]) -> None:
     columns = {"conversations": "c", "chosen": "ok"}
-    cells = {"c": [{"from": "human", "value": "Hi"}], "ok": {"from": "gpt", "value": "Hello"}}
+    cells = {"c": [{"from": "human", "value": "Hi"}], "ok": write({"from": "gpt", "value": "Hello"})}
     assert messages(cells, "sharegpt", columns) == [("user", "Hi"), ("assistant", "Hello")]
 
 

@@ -207,6 +207,11 @@ def test_turns_may_be_written_as_text(cell: Any) -> None:
     assert (detection.shape, detection.columns) == ("messages", {"messages": "chat"})
 
 
+def test_text_that_nests_too_deep_for_turns_is_text() -> None:
+    cell = '[{"a":' * 100_000
+    assert detect_columns(table_of({"question": [cell] * 3, "answer": ["b"] * 3}), DataConfig()).shape == "qa"
+
+
 def test_a_completion_of_turns_ends_the_conversation() -> None:
     table = table_of({"prompt": [CHAT[:1]] * 4, "completion": [CHAT[1:]] * 4})
     assert detect_columns(table, DataConfig()).columns == {"messages": "prompt", "chosen": "completion"}

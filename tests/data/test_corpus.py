@@ -35,6 +35,9 @@ def test_held_out_documents_stay_the_same_whatever_the_order(shard: Path, tmp_pa
     turned = tmp_path / "b.jsonl"
     turned.write_text("\n".join(reversed(lines)))
     again = corpus_of([str(turned)], [], holdout=0.1)
+    shouted = tmp_path / "B.JSONL.GZ"
+    shouted.write_bytes(shard.read_bytes())
+    assert corpus_of([str(shouted)], [], holdout=0.1) == corpus
     assert 10 < len(corpus.held_out) < 90
     assert set(corpus.held_out) == set(again.held_out)
     assert not set(corpus.held_out) & set(corpus.documents)
@@ -68,6 +71,14 @@ def test_names_and_patterns_read_from_any_folder(tmp_path: Path, monkeypatch: py
     assert [absolute_pattern(pattern) for pattern in absolute] == absolute
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps({"text": f"document {number}"}) for number in range(50))
+    for name in ("plain.jsonl", "marked.jsonl"):
+        (tmp_path / name).write_text(lines, encoding="utf-8-sig" if name == "marked.jsonl" else "utf-8")
+    plain, marked = (corpus_of([str(tmp_path / f"{name}.jsonl")], [], holdout=0.3) for name in ("plain", "marked"))
+    assert (marked.documents, marked.held_out) == (plain.documents, plain.held_out)
+
+
 def test_bad_line_is_named_by_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"texts": 1}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2 is not a JSON object with text"):
@@ -96,6 +107,8 @@ def test_a_folder_is_answered_with_the_names_of_its_files(pattern: str, tmp_path
         ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt is not text in UTF-8"),
         ("latin.jsonl", '{"text": "caf\xe9"}'.encode("latin-1"), "latin.jsonl is not text in UTF-8"),
         ("null.jsonl", b'{"text": null}', "null.jsonl:1 is not a JSON object with text"),
+        ("long.jsonl", b'{"text": "a", "id": ' + b"1" * 5000 + b"}", "long.jsonl:1 is not a JSON object with text"),
+        ("deep.jsonl", b'{"text": "fine"}\n' + b"[" * 100_000, "deep.jsonl:2 is not a JSON object with text"),
         ("half.jsonl", b'{"text": "fine"}\n{"text": "\\ud800"}', "half.jsonl:2 is not a JSON object with text"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -273,12 +273,21 @@ def test_columns_are_all_that_occur(tmp_path: Path) -> None:
         ({"train": ROWS, "test": ROWS[:1]}, "several lists of rows"),
         ('[{"a": 1}\n, {"b": }]', "not valid JSON"),
         ("[" * 100_000, "JSON that cannot be read"),
+        ('{"a":' * 900 + '{"question": "q", "answer": "a"}' + "}" * 900, "nests .* too deep"),
+        ('{"a":' * 100_000 + "\n{}", "nests .* too deep"),
         ("[" + "9" * 5000 + "]", "JSON that cannot be read"),
     ],
 )
 def test_json_without_rows(tmp_path: Path, value: Any, named: str) -> None:
     with pytest.raises(DataError, match=named):
         load(tmp_path, value)
+
+
+def test_empty_objects_have_no_column_to_train_on(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[{}, {}]")
+    with pytest.raises(DataError, match="cannot tell which columns") as caught:
+        prepare(RunConfig(data=DataConfig(path=str(tmp_path / "a.json"))))
+    assert "its columns are none" in str(caught.value)
 
 
 @pytest.mark.parametrize(

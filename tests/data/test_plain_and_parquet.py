@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,6 +80,28 @@ def test_parquet_values_are_exact(tmp_path: Path) -> None:
     assert second["zip"] == second["price"] == second["day"] == ""
     assert second["count"] == "12345678901234567"
     assert second["moment"] == "2024-01-05"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "shown"),
+    [
+        ([5400 * 10**9 + 1, None], pa.timestamp("ns"), "1970-01-01 01:30:00.000000001"),
+        ([1, None], pa.time64("ns"), "00:00:00.000000001"),
+        ([2**55, 1], pa.timestamp("ms"), "<value out of range: 36028797018963968>"),
+        ([-5400, None], pa.duration("s"), "-1:30:00"),
+    ],
+)
+def test_moments_that_python_cannot_hold(tmp_path: Path, values: list[Any], kind: pa.DataType, shown: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": ["a?", "b?"], "when": pa.array(values, kind)}), path)
+    assert read(DataConfig(), path).records[0].cells == {"question": "a?", "when": shown}
+
+
+def test_a_column_that_nothing_can_write_is_named(tmp_path: Path) -> None:
+    nested = pa.array([{"at": 1}], pa.struct([("at", pa.timestamp("ns"))]))
+    pq.write_table(pa.table({"question": ["a?"], "when": nested}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="column 'when' cannot be read"):
+        read(DataConfig(), tmp_path / "a.parquet")
 
 
 def test_nestings_are_laid_flat_as_those_of_json(tmp_path: Path) -> None:

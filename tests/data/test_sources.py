@@ -93,7 +93,7 @@ def test_empty_file(tmp_path: Path, content: bytes, ending: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("a.cvs", "did you mean .csv?"), ("a.xls", "may be text"), ("a.xlsx", "may be text"), ("a", "missing")],
+    [("a.cvs", "did you mean '.csv'?"), ("a.xls", "may be text"), ("a.xlsx", "may be text"), ("a", "missing")],
 )
 def test_unknown_ending(tmp_path: Path, name: str, hint: str) -> None:
     error = failure(write(tmp_path, name, CSV))

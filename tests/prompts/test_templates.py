@@ -126,7 +126,7 @@ def test_every_source_tells_what_it_is_and_where_it_comes_from() -> None:
 @pytest.mark.parametrize(
     ("name", "found", "hint"),
     [
-        ("aplaca", "no template 'aplaca'; did you mean 'alpaca'?", "auto, chat, qa, alpaca, plain"),
+        ("aplaca", "no template 'aplaca', did you mean 'alpaca'?", "auto, chat, qa, alpaca, plain"),
         ("vicuna", "no template 'vicuna'", "auto, chat, qa, alpaca, plain"),
         ("A: {answer}", "no {question} in it", "{question}, {prompt}"),
         ("{question} {quetsion}", "unknown placeholder {quetsion}; did you mean {question}?", "{question}, {prompt}"),

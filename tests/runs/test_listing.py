@@ -69,6 +69,12 @@ def test_damaged_runs_are_listed_as_damaged_and_last(tmp_path: Path) -> None:
     assert {summary.status for summary in summaries[1:]} == {"damaged"}
 
 
+def test_a_date_that_is_none_damages_one_run_alone(tmp_path: Path) -> None:
+    make(tmp_path, "good", "2026-01-01")
+    make(tmp_path, "edited", "2026-01-02").config_path.write_text("data:\n  sheet: 2024-13-45\n")
+    assert {summary.name: summary.status for summary in list_runs(tmp_path)} == {"good": "created", "edited": "damaged"}
+
+
 def test_what_is_no_run_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "file.txt").write_text("")

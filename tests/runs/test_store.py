@@ -220,7 +220,7 @@ def test_the_manifest_is_updated_and_stays_json() -> None:
     assert run.manifest["status"] == "running"
 
 
-@pytest.mark.parametrize("text", ["a: [", "just words", "\udcff"])
+@pytest.mark.parametrize("text", ["a: [", "just words", "\udcff", "name: 2024-13-45"])
 def test_settings_that_cannot_be_read_are_told(text: str) -> None:
     run = make("faq")
     run.config_path.write_bytes(text.encode(errors="surrogateescape"))
@@ -251,6 +251,15 @@ def test_a_taken_name_gets_the_next_number() -> None:
         make(expected)
     Path("runs/poems").write_text("a file takes a name too")
     assert Run.free_name("poems") == "poems-2"
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "问"])
+def test_the_name_of_a_run_is_short_enough_for_a_folder(letter: str) -> None:
+    """A file may have a name of 255 bytes, and the folder of a run is called .tmp-NAME.TOKEN while it is made."""
+    stem = letter * (250 // len(letter.encode()))
+    for _ in range(2):
+        run = make(Run.free_name(stem))
+        assert run.name.startswith(letter * 60)
 
 
 @given(st.text(max_size=40))

@@ -6,7 +6,6 @@ lost its terminal, 141 when the reader of the data in a pipe has gone.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import signal
@@ -44,7 +43,7 @@ from tunesmith.cli.settings import settings
 from tunesmith.cli.streams import give_up, live, open_streams, unread
 from tunesmith.cli.terminal import activation, console
 from tunesmith.cli.train import train
-from tunesmith.errors import ResourceError, SettingsError, Stopped, Terminated, TunesmithError
+from tunesmith.errors import ResourceError, SettingsError, Stopped, Terminated, TunesmithError, did_you_mean
 from tunesmith.runs import is_writer
 
 TRACE = "TUNESMITH_TRACE"
@@ -218,8 +217,7 @@ def find_command(tokens: Sequence[str]) -> tuple[str, ...]:
 def _check_known(word: str, known: Sequence[str], parent: str) -> None:
     names = list(dict.fromkeys(known))
     if word not in names:
-        close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-        nearest = f", did you mean {close[0]!r}?" if close else ""
+        nearest = did_you_mean(word, names, cutoff=0.5)
         raise SettingsError(f"there is no command '{parent} {word}'{nearest}", fix=f"commands: {', '.join(names)}")
 
 

@@ -6,6 +6,7 @@ Knows no keyboard and no terminal: it is handed functions that write.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -34,11 +35,15 @@ class Written:
 
     @property
     def speed(self) -> str:
-        """For people: 34 tokens, 12.3 tokens/s; of a label, which is chosen and not written, the time."""
-        if not self.tokens:
-            return f"{self.seconds:.2g} s"
-        cut = ", cut there: /tokens allows more" if self.is_cut else ""
-        return f"{self.tokens} tokens, {self.tokens / max(self.seconds, 1e-9):.3g} tokens/s{cut}"
+        return speed_text(self.tokens, self.seconds, is_cut=self.is_cut)
+
+
+def speed_text(tokens: int, seconds: float, *, is_cut: bool) -> str:
+    """For people: 34 tokens, 12.3 tokens/s; of a label, which is chosen and not written, the time."""
+    if not tokens:
+        return f"{seconds:.2g} s"
+    cut = ", cut off: /tokens allows more" if is_cut else ""
+    return f"{tokens} tokens, {tokens / max(seconds, 1e-9):.3g} tokens/s{cut}"
 
 
 class Conversation:
@@ -256,7 +261,8 @@ class Conversation:
             "wrong_answer": "" if is_right else answer.content,
             "model": f"{self.name} ({self.who})",
         }
-        file = Path(re.sub(r"[^\w.-]+", "-", Path(self.name).name).strip(".-") + "-corrections.jsonl")
+        name = Path(os.path.abspath(self.name)).name  # of the folder, also where it is called "."
+        file = Path(re.sub(r"[^\w.-]+", "-", name).strip(".-") + "-corrections.jsonl")
         append_line(file, json.dumps(row, ensure_ascii=False))
         if row["answer"]:
             return f"kept in {file}, which can be trained on: tunesmith train {file}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from xml.etree import ElementTree
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN = 3
 _LONGEST = 400
+# what no XML document may hold: control characters and halves of surrogate pairs (XML 1.0, production 2)
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def compare(
@@ -172,16 +175,15 @@ def _write_junit(path: Path, result: Compared) -> None:
 
     tested = result.contest.names[-1]
     suite = ElementTree.Element(
-        "testsuite", name=_printable(tested), tests=str(len(result.cases)), failures=str(len(result.failed))
+        "testsuite", name=_xml_text(tested), tests=str(len(result.cases)), failures=str(len(result.failed))
     )
     for case in result.cases:
-        one = ElementTree.SubElement(suite, "testcase", classname=_printable(tested), name=_printable(case.question))
+        one = ElementTree.SubElement(suite, "testcase", classname=_xml_text(tested), name=_xml_text(case.question))
         if case.failed:
-            failure = ElementTree.SubElement(one, "failure", message=_printable("; ".join(case.failed)))
-            failure.text = _printable(case.answer)
+            failure = ElementTree.SubElement(one, "failure", message=_xml_text("; ".join(case.failed)))
+            failure.text = _xml_text(case.answer)
     atomic_write(path, ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-def _printable(text: str) -> str:
-    """Without the control characters that XML does not allow."""
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+def _xml_text(text: str) -> str:
+    return _NOT_XML.sub("", text)

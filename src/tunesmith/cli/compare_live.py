@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from tunesmith.cli.chat_commands import speed_text
 from tunesmith.errors import Terminated, TunesmithError
 
 if TYPE_CHECKING:
@@ -91,14 +92,8 @@ def _answered(panel: Panel, question: str) -> str:
             replies.append(reply)
             status.update(f"asking {panel.names[len(replies) % len(panel.names)]} ...")
     show(answer_columns([(reply.name, reply.text) for reply in replies]))
-    return "; ".join(f"{reply.name}: {_took(reply)}" for reply in replies)
-
-
-def _took(reply: Reply) -> str:
-    if not reply.tokens:
-        return f"{reply.seconds:.2g} s"
-    cut = ", cut off: /tokens allows more" if reply.is_cut else ""
-    return f"{reply.tokens} tokens, {reply.tokens / max(reply.seconds, 1e-9):.3g} tokens/s{cut}"
+    speeds = [speed_text(reply.tokens, reply.seconds, is_cut=reply.is_cut) for reply in replies]
+    return "; ".join(f"{reply.name}: {speed}" for reply, speed in zip(replies, speeds, strict=True))
 
 
 def command(panel: Panel, line: str) -> str | None:

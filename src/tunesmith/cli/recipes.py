@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as text_json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -94,8 +93,7 @@ def _print_file(name: str, *, as_json: bool) -> None:
 
     recipe = _checked(name)
     if as_json:
-        settings = {key: value for key, value in _read(recipe.path).items() if key not in ("description", "source")}
-        show_json({"schema_version": 1, **_head(recipe), "settings": settings})
+        show_json({"schema_version": 1, **_head(recipe), "settings": recipe.settings})
         return
     show(recipe.path.read_text(encoding="utf-8-sig").rstrip())
 
@@ -115,9 +113,3 @@ def _head(recipe: Recipe) -> dict[str, str]:
         "command": recipe.command,
         "path": str(recipe.path),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {})

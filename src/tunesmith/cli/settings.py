@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json as jsonlib
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from tunesmith.cli.overrides import Json
-from tunesmith.errors import SettingsError
+from tunesmith.errors import SettingsError, did_you_mean
 
 
 def settings(
@@ -37,10 +36,8 @@ def settings(
     if not found:
         names = [setting.name for setting in describe()]
         sections = list(dict.fromkeys(name.split(".")[0] for name in names if "." in name))
-        close = difflib.get_close_matches(str(section), [*sections, *names], n=1, cutoff=0.6)
-        nearest = f", did you mean {close[0]!r}?" if close else ""
         raise SettingsError(
-            f"there is no section or setting {section!r}{nearest}",
+            f"there is no section or setting {section!r}{did_you_mean(str(section), [*sections, *names])}",
             fix=f"take one of: {', '.join(sections)}; or run, for those without a section",
         )
     if json:

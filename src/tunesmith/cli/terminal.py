@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesmith.cli.streams import live, unread
+from tunesmith.runs import without_nonfinite
 
 if TYPE_CHECKING:
     from tunesmith.types import Finding
@@ -103,19 +104,10 @@ def show_json(document: Mapping[str, object]) -> None:
 
 
 def json_text(document: Mapping[str, object], *, indent: int | None = None) -> str:
-    """In ASCII where standard output takes no more; numbers that JSON cannot hold become null."""
+    """In ASCII where standard output takes no more. Numbers that JSON cannot hold are null, paths are text."""
     ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
-    return json.dumps(_finite(document), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    finite = without_nonfinite(document)
+    return json.dumps(finite, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=os.fspath)
 
 
 def plain(text: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+NOTHING = "auto"  # what no to one value of a setting leaves it at
+
 
 def _truth(value: object) -> bool:
     if isinstance(value, str):
@@ -20,16 +22,12 @@ def _lora_or_full(value: object) -> str:
     return "lora" if _truth(value) else "full"
 
 
-def _dtype(name: str) -> Callable[[object], str]:
-    return lambda value: name if _truth(value) else "auto"
+def _if_yes(name: str) -> Callable[[object], str]:
+    return lambda value: name if _truth(value) else NOTHING
 
 
 def _plain_dtype(value: object) -> object:
     return value.removeprefix("torch.") if isinstance(value, str) else value
-
-
-def _quantize(name: str) -> Callable[[object], str]:
-    return lambda value: name if _truth(value) else "auto"
 
 
 def _bits(value: object) -> object:
@@ -46,11 +44,11 @@ ALIASES: Mapping[str, str | tuple[str, Callable[[object], Any]]] = {
     "torch_dtype": "model.dtype",
     "dtype": "model.dtype",
     "device": "model.device",
-    "fp16": ("model.dtype", _dtype("float16")),
-    "bf16": ("model.dtype", _dtype("bfloat16")),
+    "fp16": ("model.dtype", _if_yes("float16")),
+    "bf16": ("model.dtype", _if_yes("bfloat16")),
     "bnb_4bit_compute_dtype": ("model.dtype", _plain_dtype),
-    "load_in_4bit": ("model.quantize", _quantize("nf4")),
-    "load_in_8bit": ("model.quantize", _quantize("int8")),
+    "load_in_4bit": ("model.quantize", _if_yes("nf4")),
+    "load_in_8bit": ("model.quantize", _if_yes("int8")),
     "quantization_bit": ("model.quantize", _bits),
     "quantize": "model.quantize",
     # data

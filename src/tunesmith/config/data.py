@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tunesmith.config.datasets import DataSet, data_set_problems, task_names
+from tunesmith.config.datasets import DataSet, Format, Shape, data_set_problems, task_names
 from tunesmith.config.section import Section, setting
 
 
@@ -56,17 +56,13 @@ class DataConfig(Section):
     )
     validation_path: str | None = setting(None, "Separate validation file; without it rows are split off.")
     test_path: str | None = setting(None, "Separate test file; without it rows are split off.")
-    format: Literal["auto", "xlsx", "xls", "ods", "csv", "tsv", "json", "jsonl", "parquet", "txt"] = setting(
-        "auto", "File format; auto goes by name and content."
-    )
+    format: Format = setting("auto", "File format; auto goes by name and content.")
     sheet: str | None = setting(None, "Worksheet of a workbook; without it every visible sheet with rows is read.")
     delimiter: str | None = setting(
         None, "Column delimiter of csv and tsv; detected when unset.", min_length=1, max_length=1
     )
     encoding: str | None = setting(None, "Text encoding such as utf-8 or cp1252; detected when unset.")
-    shape: Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"] = setting(
-        "auto", "What a row is; auto scores every shape and says why it chose one."
-    )
+    shape: Shape = setting("auto", "What a row is; auto scores every shape and says why it chose one.")
     columns: dict[str, str] = setting(
         {}, "Column for each part when detection is wrong, such as {question: Frage, answer: Antwort}."
     )

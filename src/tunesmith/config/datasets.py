@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
+Format = Literal["auto", "xlsx", "xls", "ods", "csv", "tsv", "json", "jsonl", "parquet", "txt"]
+Shape = Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"]
+
 _TASK_NAME = re.compile(r"\w[\w .-]*")
 # Settings of the section data that an entry may have for itself; what it leaves out is the section's.
 READER_SETTINGS = ("validation_path", "test_path", "format", "sheet", "delimiter", "encoding", "shape", "columns")
@@ -31,11 +34,11 @@ class DataSet(BaseModel):
     weight: float = 1.0
     validation_path: str | None = None
     test_path: str | None = None
-    format: Literal["auto", "xlsx", "xls", "ods", "csv", "tsv", "json", "jsonl", "parquet", "txt"] | None = None
+    format: Format | None = None
     sheet: str | None = None
     delimiter: str | None = None
     encoding: str | None = None
-    shape: Literal["auto", "qa", "instruction", "prompt", "messages", "sharegpt", "text", "label"] | None = None
+    shape: Shape | None = None
     columns: dict[str, str] | None = None
 
     @model_validator(mode="before")
@@ -90,6 +93,8 @@ def data_set_problems(sets: Sequence[DataSet]) -> list[str]:
                 f"{title} has the task {one.task!r}: a name begins with a letter or a digit and goes on with letters, "
                 "digits, spaces, dots and dashes"
             )
+        if one.delimiter is not None and len(one.delimiter) != 1:
+            problems.append(f"{title} has the delimiter {one.delimiter!r}: a delimiter is one character")
     for what, values in (("task", [one.task for one in sets]), ("path", [one.path for one in sets])):
         for value in dict.fromkeys(value for value in values if value is not None and values.count(value) > 1):
             places = [title for title, other in zip(titles, values, strict=True) if other == value]

@@ -42,6 +42,12 @@ def settings_by_name() -> dict[str, Setting]:
     return {setting.name: setting for setting in describe()}
 
 
+@cache
+def sections() -> frozenset[str]:
+    """The names that settings are grouped under: train, data, data.split ..."""
+    return frozenset(name.rpartition(".")[0] for name in settings_by_name()) - {""}
+
+
 def _walk(model: type[BaseModel], prefix: str) -> list[Setting]:
     found: list[Setting] = []
     for name, field in model.model_fields.items():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,30 +12,16 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, canonical
-from tunesmith.config.describe import Setting, settings_by_name
+from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, NOTHING, YES_OR_NO, canonical
+from tunesmith.config.describe import Setting, sections, settings_by_name
+from tunesmith.config.files import dump_yaml, key_lines, parse_yaml, read_settings
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.methods import METHODS, settings_of
 from tunesmith.config.schema import RunConfig
-from tunesmith.errors import SettingsError
+from tunesmith.errors import SettingsError, did_you_mean
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `no`, `off` and 2024-01-31 stay text, 1e-4 is a number. PyYAML knows 1.1 only."""
-
-
-_SCALARS = {
-    "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", "~nN\0"),
-    "tag:yaml.org,2002:int": (r"[-+]?[0-9]+", "-+0123456789"),
-    "tag:yaml.org,2002:float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-}
-_Loader.yaml_implicit_resolvers = {}
-for _tag, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
-
-# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B,
-# eval.checks.regex.
+ABOUT = ("description", "source")  # what a recipe says of itself in `tunesmith recipes`
+# Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B, eval.checks.regex.
 MAPPINGS = ("data.columns", "train.learning_rates", "eval.checks")
 
 
@@ -70,8 +54,8 @@ def load_config(
     values: list[_Value] = []
     kept_origins: dict[str, str] = {}
     if stored is not None:
-        content = _parse(stored)
-        kept_origins = content.pop("origins", {})
+        content = read_settings(stored)
+        kept_origins = content.pop("origins", None) or {}
         values += [value for key, item in content.items() for value in _flatten(key, item, str(stored))]
     if recipe is not None:
         path = find_recipe(recipe)
@@ -81,7 +65,7 @@ def load_config(
     for given_name, raw in (overrides or {}).items():
         value = _parse_flag(given_name, raw) if isinstance(raw, str) else raw
         values += _flatten(given_name, value, "flag" if isinstance(raw, str) else "argument")
-    config = _build(_for_the_method(values))
+    config = _build(_for_the_method(_without_idle_noes(values)))
     if stored is not None:
         new = {name: origin for name, origin in config.origins.items() if origin != str(stored)}
         config.set_origins({**kept_origins, **new})
@@ -90,8 +74,7 @@ def load_config(
 
 def dump_config(config: RunConfig) -> str:
     """Every resolved value as YAML, then the origin of each that is no default. `load_config(stored=...)` reads it."""
-    body = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    return body + yaml.safe_dump({"origins": config.origins}, sort_keys=True, allow_unicode=True)
+    return dump_yaml({**config.model_dump(mode="json"), "origins": dict(sorted(config.origins.items()))})
 
 
 def check_config(config: RunConfig) -> None:
@@ -131,84 +114,27 @@ def find_recipe(name: str) -> Path:
 
 
 def _read_file(path: Path, origin: str) -> list[_Value]:
-    content = _parse(path)
+    content = _filled(read_settings(path))
     content.pop("origins", None)  # a run's config.yaml can be used as a settings file
-    for name in ("description", "source"):  # what a recipe says of itself in `tunesmith recipes`
+    for name in ABOUT:
         content.pop(name, None)
-    lines = _key_lines(path)
+    lines = key_lines(path)
     values: list[_Value] = []
     for key, item in content.items():
         for value in _flatten(key, item, origin):
             line = lines.get(value.given_name) or lines.get(key)
-            values.append(_Value(value.name, value.given_name, value.value, f"{path}:{line}" if line else origin))
-    return [
-        _Value(
-            value.name,
-            value.given_name,
-            value.value,
-            f"{origin} ({value.origin})" if origin.startswith("recipe") else value.origin,
-        )
-        for value in values
-    ]
+            place = f"{path}:{line}" if line else str(path)
+            values.append(replace(value, origin=f"{origin} ({place})" if origin.startswith("recipe") else place))
+    return values
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read the settings file {path}", cause=error.strerror, fix="check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 text", cause=str(error), fix="save it as UTF-8") from error
-    try:
-        content = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise SettingsError(
-            f"{path} is not valid {'JSON' if path.suffix == '.json' else 'YAML'}", cause=str(error)
-        ) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path} holds a {type(content).__name__}, not settings", fix="write `name: value` lines")
-    return {str(key): value for key, value in content.items()}
-
-
-def yaml_file(path: Path) -> tuple[dict[str, Any], yaml.Node | None, list[str]]:
-    """Content, syntax tree and lines of a settings file.
-
-    Raises:
-        SettingsError: it cannot be read or is no YAML.
-    """
-    content = _parse(path)
-    text = path.read_text(encoding="utf-8-sig")
-    return content, yaml.compose(text.replace("\t", "  "), Loader=yaml.SafeLoader), text.splitlines()
-
-
-def _load_yaml(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def _key_lines(path: Path) -> dict[str, int]:
-    """Line of every key, dotted, counted from 1. JSON is read as YAML, of which it is a subset but for tabs."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig").replace("\t", "  "), Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return {}
-    lines: dict[str, int] = {}
-
-    def visit(node: yaml.Node | None, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                lines[f"{prefix}{key.value}"] = key.start_mark.line + 1
-                visit(value, f"{prefix}{key.value}.")
-
-    visit(root, "")
-    return lines
+def _filled(content: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Without the sections that have no value: all their lines are comments."""
+    return {
+        key: _filled(item, f"{prefix}{key}.") if isinstance(item, Mapping) else item
+        for key, item in content.items()
+        if item is not None or f"{prefix}{key}" not in sections()
+    }
 
 
 def _parse_flag(name: str, text: str) -> object:
@@ -222,7 +148,7 @@ def _parse_flag(name: str, text: str) -> object:
     if setting is not None and setting.type in {"text", "text | null"}:
         return None if nothing and "null" in setting.type else text
     try:
-        value = _load_yaml(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return text
     return text if value is None and not nothing else value
@@ -242,6 +168,19 @@ def _flatten(name: str, value: object, origin: str, given_prefix: str | None = N
         return
     own_name, own_value = canonical(name, value)
     yield _Value(own_name, given, own_value, origin)
+
+
+def _without_idle_noes(values: list[_Value]) -> list[_Value]:
+    """Without a no to something that is not asked for: `fp16: false` says nothing against `bf16: true` above it."""
+    kept: list[_Value] = []
+    for value in values:
+        given = value.given_name.replace("-", "_")
+        if given in YES_OR_NO and value.value == NOTHING:
+            before = next((one.value for one in reversed(kept) if one.name == value.name), None)
+            if before not in (None, canonical(given, True)[1]):
+                continue
+        kept.append(value)
+    return kept
 
 
 def _for_the_method(values: list[_Value]) -> list[_Value]:
@@ -274,7 +213,9 @@ def _build(values: list[_Value]) -> RunConfig:
         whole = _mapping_of(name)
         if whole is not None:
             part, mapping = whole.split(".")
-            nested.setdefault(part, {}).setdefault(mapping, {})[name.removeprefix(f"{whole}.")] = value.value
+            entries = nested.setdefault(part, {}).get(mapping, {})
+            if isinstance(entries, Mapping):  # anything else is told below
+                nested[part][mapping] = {**entries, name.removeprefix(f"{whole}."): value.value}
             origins[whole] = value.origin
             continue
         if name not in known:
@@ -342,8 +283,7 @@ def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:
     """The validator's sentence, or a better one where its own repeats what is allowed or shows a pattern."""
     if detail["type"] == "literal_error" and setting is not None:
         choices = [choice for choice in setting.type.split(" | ") if choice != "null"]
-        close = difflib.get_close_matches(str(detail["input"]).lower(), choices, n=1, cutoff=0.5)
-        return "there is no such choice" + (f", did you mean {close[0]!r}?" if close else "")
+        return f"there is no such choice{did_you_mean(str(detail['input']), choices, cutoff=0.5)}"
     if detail["type"] == "string_pattern_mismatch":
         return "takes letters, digits, '_', '.' and '-' only, and begins with a letter, a digit or '_'"
     return str(detail["msg"]).removeprefix("Value error, ")
@@ -373,20 +313,19 @@ def _shown(value: object) -> str:
     return "" if is_nested else f" = {value!r}"
 
 
-def _instead_of(name: str, known: Mapping[str, object]) -> str:
+def _instead_of(name: str, known: Iterable[str]) -> str:
     """': what other trainers' name comes to here', or the nearest of ours."""
     advice = NO_COUNTERPART.get(name.replace("-", "_"))
     return f": {advice}" if advice else _nearest(name, known)
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     """', did you mean ...?' by whole name, then by the part after the last dot, then by other people's names."""
     name = name.replace("-", "_")
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    if not close:
-        leaf = name.rsplit(".", 1)[-1]
-        leaves = {full.rsplit(".", 1)[-1]: full for full in known}
-        close = [leaves[found] for found in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.7)]
-    if not close:
-        close = difflib.get_close_matches(name, list(ALIASES), n=1, cutoff=0.7)
-    return f", did you mean {close[0]!r}?" if close else ""
+    leaves = {full.rpartition(".")[2]: full for full in known}
+    close = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.7)
+    return (
+        did_you_mean(name, known)
+        or (f", did you mean {leaves[close[0]]!r}?" if close else "")
+        or did_you_mean(name, ALIASES, cutoff=0.7)
+    )

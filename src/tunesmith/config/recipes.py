@@ -7,7 +7,7 @@ same line, on the lines directly above, or both. Knows nothing of how values bec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from tunesmith.config.describe import settings_by_name
-from tunesmith.config.load import find_recipe, recipe_paths, yaml_file
+from tunesmith.config.files import read_settings, settings_tree
+from tunesmith.config.load import ABOUT, find_recipe, recipe_paths
 
 _COMMENT = re.compile(r"(?:^|\s)#\s*(.*?)\s*$")
 
@@ -31,12 +32,16 @@ class RecipeValue:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A file of settings. `source` is the document that its values come from; "" when the recipe names none."""
+    """A file of settings. `source` is the document that its values come from; "" when the recipe names none.
+
+    settings: as they are nested in the file.
+    """
 
     name: str
     path: Path
     description: str
     source: str
+    settings: Mapping[str, Any]
     values: tuple[RecipeValue, ...]
 
     @property
@@ -57,10 +62,11 @@ def read_recipe(name: str) -> Recipe:
         SettingsError: there is none of that name, or it is no YAML.
     """
     path = find_recipe(name)
-    content, root, lines = yaml_file(path)
+    content = read_settings(path)
+    root, lines = settings_tree(path)
     values = tuple(_values(root, content, "", lines)) if isinstance(root, yaml.MappingNode) else ()
-    head = {key: str(content.get(key, "")) for key in ("description", "source")}
-    return Recipe(path.stem, path, head["description"], head["source"], values)
+    description, source = (str(content.pop(name, "")) for name in ABOUT)
+    return Recipe(path.stem, path, description, source, content, values)
 
 
 def _values(
@@ -69,7 +75,7 @@ def _values(
     """`end` is where the outermost {...} around these values ends: a comment can only come after it."""
     for key, value in node.value:
         name, found = f"{prefix}{key.value}", content[key.value]
-        if name in ("description", "source"):
+        if name in ABOUT:
             continue
         if isinstance(value, yaml.MappingNode) and name not in settings_by_name():
             inner = end or (value.end_mark if value.flow_style else None)

@@ -115,7 +115,7 @@ def _choice_columns(names: Sequence[str]) -> dict[str, str]:
             [str(number) for number in range(1, 100)],
             [str(number) for number in range(99)],
         ):
-            end = next(place for place, mark in enumerate(order) if mark.lower() not in by_mark)
+            end = next((place for place, mark in enumerate(order) if mark.lower() not in by_mark), len(order))
             rows.append({mark: by_mark[mark.lower()] for mark in order[:end]})
     longest = max(rows, key=len, default={})
     if len(longest) > 1:

@@ -6,7 +6,6 @@ Knows nothing of files, cleaning or training.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, PARTIAL_WEIGHT, name_weight, normalise_name
 from tunesmith.data.table import Table, cell_text, counted
-from tunesmith.errors import DataError, SettingsError
+from tunesmith.errors import DataError, SettingsError, did_you_mean
 from tunesmith.types import Finding, Record
 
 
@@ -142,12 +141,13 @@ def _check_settings(table: Table, config: DataConfig) -> None:
         if part not in parts:
             of = f"shape {config.shape}" if config.shape != "auto" else "any shape"
             raise SettingsError(
-                f"data.columns names {part!r}, which is no part of {of}{_nearest(part, parts)}",
+                f"data.columns names {part!r}, which is no part of {of}{did_you_mean(part, parts, cutoff=0.5)}",
                 fix=f"take one of: {', '.join(parts)}",
             )
         if column not in table.columns:
             raise DataError(
-                f"{table.path} has no column {column!r} (data.columns.{part}){_nearest(column, table.columns)}",
+                f"{table.path} has no column {column!r} (data.columns.{part})"
+                f"{did_you_mean(column, table.columns, cutoff=0.5)}",
                 cause=f"its columns are {', '.join(map(repr, table.columns))}",
                 fix=f"set data.columns.{part} to one of them",
             )
@@ -201,7 +201,7 @@ def _fit(name: str, facts: Mapping[str, ColumnFacts], given: Mapping[str, str], 
     order = [part for part in (*shape.required, *shape.optional) if part in columns]
     rows = max((fact.filled for fact in facts.values()), default=0)
     score = shape.weight * sum(scores[part] for part in shape.required) / len(shape.required)
-    if name not in given and "label" in columns and "label" not in given:
+    if "label" in columns and "label" not in given:
         score *= _class_likeness(facts[columns["label"]], rows)
     return _Fit(name, {part: columns[part] for part in order}, score, evidence)
 
@@ -380,9 +380,3 @@ def _first_of(table: Table, column: str) -> str:
 def _listed(columns: Sequence[str]) -> str:
     more = f" and {len(columns) - _MOST_LISTED} more" if len(columns) > _MOST_LISTED else ""
     return (", ".join(map(repr, columns[:_MOST_LISTED])) or "none") + more
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    by_lower = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
-    return f", did you mean {by_lower[close[0]]!r}?" if close else ""

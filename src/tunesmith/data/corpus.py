@@ -172,18 +172,18 @@ def _expand(patterns: Sequence[str], usual: str) -> list[Path]:
 
 
 def _texts(path: Path, digest: hashlib._Hash) -> Iterator[str]:
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
+    if path.name.lower().removesuffix(".gz").endswith(".jsonl"):
         yield from _json_lines(path, digest)
         return
     content = _read(path)
     digest.update(content)
-    yield _decoded(path, content, "utf-8-sig")
+    yield _decoded(path, content)
 
 
 def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[str]:
     content = _read(path)
     digest.update(content)
-    for number, line in enumerate(_decoded(path, content, "utf-8").split("\n"), start=1):
+    for number, line in enumerate(_decoded(path, content).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -191,7 +191,7 @@ def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[str]:
             if not isinstance(text, str):
                 raise TypeError(f"text is no text but {json.dumps(text)[:40]}")
             text.encode()  # JSON can hold halves of surrogate pairs, which are no text
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number} is not a JSON object with text",
                 cause=f"{type(error).__name__}: {error}",
@@ -202,16 +202,16 @@ def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"cannot read {path}", cause=str(error), fix="check the path; copy the file again if it is damaged"
         ) from error
 
 
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
+def _decoded(path: Path, content: bytes) -> str:
     try:
-        return content.decode(encoding)
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not text in UTF-8",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.data.report import rows_text
 from tunesmith.data.table import Table, cell_text
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, did_you_mean
 from tunesmith.types import Example, Place
 
 # words that people grade with -> where they stand among each other
@@ -43,10 +42,9 @@ def with_difficulties(
         DataError: there is no such column, or a row has no difficulty in it.
     """
     if column not in table.columns:
-        close = difflib.get_close_matches(column, table.columns, n=1, cutoff=0.5)
         raise DataError(
             f"{table.path} has no column {column!r} (train.curriculum_column)"
-            + (f", did you mean {close[0]!r}?" if close else ""),
+            f"{did_you_mean(column, table.columns, cutoff=0.5)}",
             cause=f"its columns are {', '.join(map(repr, table.columns))}",
             fix="set train.curriculum_column to one of them, or take train.curriculum_by length or loss",
         )

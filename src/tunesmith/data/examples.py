@@ -5,7 +5,6 @@ Knows nothing of files, splits or tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +100,7 @@ def _conversation(part: str) -> Callable[[Mapping[str, object], Columns], Built]
             return Unusable(EMPTY + "conversation" if is_blank([cells.get(columns[part])]) else MALFORMED)
         chosen = cells.get(columns["chosen"]) if "chosen" in columns else None
         if chosen:
-            turns = [*turns, *(chosen if isinstance(chosen, list) else [chosen])]
+            turns = [*turns, *(as_turns(chosen) or [chosen])]
         messages = [_message(turn) for turn in turns]
         if any(message is None for message in messages):
             return Unusable(f"{MALFORMED}: {_fault(turns[messages.index(None)])}")
@@ -162,9 +161,16 @@ def _content(turn: Mapping[str, Any]) -> str | None:
     content = turn[keys[0]] if keys else None
     if isinstance(content, str):
         return content
-    if content is None and turn.get("tool_calls"):
-        return json.dumps([call.get("function", call) for call in turn["tool_calls"]], ensure_ascii=False)
+    calls = turn.get("tool_calls")
+    if content is None and calls:
+        is_list = isinstance(calls, list)
+        return cell_text([_function(call) for call in calls] if is_list else _function(calls))
     if isinstance(content, list):
         texts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
         return "\n".join(texts) if len(texts) == len(content) else None
     return "" if content is None and keys else None
+
+
+def _function(call: object) -> object:
+    """What is called and with what, without the id and the type of the call."""
+    return call.get("function", call) if isinstance(call, Mapping) else call

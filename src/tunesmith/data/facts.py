@@ -99,7 +99,7 @@ def as_turns(cell: object) -> list[object] | None:
         text = cell
         try:
             cell = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             cell = _literal(text)
     return cell if isinstance(cell, list) else None
 

@@ -50,7 +50,7 @@ _FEWEST_PAIRS = 3
 
 def gather(table: Table, config: DataConfig) -> Table:
     """The table with one example a row, or as it is where its rows are examples."""
-    if not table.records or config.columns or config.shape not in ("auto", "messages", "qa"):
+    if not table.records or not table.columns or config.columns or config.shape not in ("auto", "messages", "qa"):
         return table
     return (config.shape != "qa" and _chats(table)) or (config.shape != "messages" and _pairs(table)) or table
 

@@ -5,7 +5,6 @@ The format of a file goes by content where that is unmistakable, else by the nam
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tunesmith.data.readers.saved import is_saved, read_saved
 from tunesmith.data.readers.source import Source, check_file, open_source
 from tunesmith.data.readers.workbook import read_ods, read_xls, read_xlsx
 from tunesmith.data.table import Table
-from tunesmith.errors import DataError, SettingsError
+from tunesmith.errors import DataError, SettingsError, did_you_mean
 
 READERS: Mapping[str, Callable[[Source], Table]] = {
     "xlsx": read_xlsx,
@@ -75,8 +74,11 @@ def read(config: DataConfig, path: str | Path | None = None, *, side: str = "dat
         delimiter=config.delimiter,
         encoding=config.encoding,
     )
-    format_name = _detect_format(source) if config.format == "auto" else config.format
-    return READERS[format_name](source)
+    try:
+        format_name = _detect_format(source) if config.format == "auto" else config.format
+        return READERS[format_name](source)
+    except RecursionError as error:
+        raise DataError(f"{place} nests lists and objects too deep to be read", fix="write its rows flat") from error
 
 
 def check_path(path: Path) -> None:
@@ -129,8 +131,7 @@ def _misnamed(source: Source, suffix: str, format_name: str | None) -> DataError
             cause="it holds no archive, as a workbook or a parquet file would; it may be text",
             fix="if it is a table in text, set --data.format csv; else save it again from the program that made it",
         )
-    close = difflib.get_close_matches(suffix, list(SUFFIXES), n=1, cutoff=0.7)
-    nearest = f", did you mean {close[0]}?" if close else ""
+    nearest = did_you_mean(suffix, SUFFIXES, cutoff=0.7)
     return DataError(
         f"{source.path} is of no known format: its ending is {suffix or 'missing'}{nearest}",
         cause=f"known endings are {', '.join(SUFFIXES)}",

@@ -92,8 +92,8 @@ def _number_text(value: float) -> str:
 
 def _moment_text(value: datetime | date | time | timedelta) -> str:
     if isinstance(value, timedelta):
-        minutes, seconds = divmod(round(value.total_seconds()), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        minutes, seconds = divmod(round(abs(value.total_seconds())), 60)
+        return f"{'-' if value < timedelta() else ''}{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
     if isinstance(value, datetime) and value.time() == time():
         return value.date().isoformat()
     return value.isoformat()

@@ -14,7 +14,7 @@ import string
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from tunesmith.errors import SettingsError
+from tunesmith.errors import SettingsError, did_you_mean
 from tunesmith.types import Finding
 
 if TYPE_CHECKING:
@@ -70,10 +70,8 @@ def choose_source(name: str, tokenizer: PreTrainedTokenizerBase, *, shape: str |
         return name, _own_source(tokenizer)
     if name not in TEMPLATES:
         known = ["auto", "chat", *TEMPLATES]
-        near = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError(
-            f"prompt.template: there is no template {name!r}{hint}",
+            f"prompt.template: there is no template {name!r}{did_you_mean(name, known)}",
             fix=f"take one of {', '.join(known)}, or a text with {{question}} and {{answer}} in it",
         )
     return name, _with_bos(TEMPLATES[name], tokenizer)

@@ -8,11 +8,10 @@ from tunesmith.runs.atomic import (
     recover,
     remove_folder,
     require_free,
-    without_nonfinite,
 )
 from tunesmith.runs.calibration_plot import CalibrationPoint, plot_calibration
 from tunesmith.runs.confusion_plot import plot_confusion
-from tunesmith.runs.kept import file_sha256, keep_result, kept_result, read_json
+from tunesmith.runs.kept import file_sha256, keep_result, kept_result, read_json, without_nonfinite
 from tunesmith.runs.listing import list_runs
 from tunesmith.runs.metrics import TASK_LOSS, MetricsLog
 from tunesmith.runs.plots import plot_run

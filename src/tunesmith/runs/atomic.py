@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,17 +174,6 @@ def disk_errors(target: Path, *, needed_bytes: int | None = None) -> Iterator[No
         if explained is None:
             raise
         raise explained from error
-
-
-def without_nonfinite(value: object) -> object:
-    """A copy in which NaN and infinities, which JSON does not have, are None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [without_nonfinite(item) for item in value]
-    return value
 
 
 def _explain(error: Exception, target: Path, needed_bytes: int | None) -> ResourceError | None:

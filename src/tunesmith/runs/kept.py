@@ -1,5 +1,5 @@
-"""Results that are kept as JSON and read again by those versions that mean the same by them, and the hash by which a
-file is known again. Knows none of them.
+"""Results that are kept as JSON and read again by those versions that mean the same by them; what JSON cannot hold of
+them; and the hash by which a file is known again. Knows none of them.
 
 A file that is gone, torn or of another version is no error: who finds nothing computes the result again.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def without_nonfinite(value: object) -> object:
+    """A copy in which NaN and infinities, which JSON does not have, are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nonfinite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [without_nonfinite(item) for item in value]
+    return value
 
 
 def file_sha256(path: Path) -> str:

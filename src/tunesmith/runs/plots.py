@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.runs.atomic import atomic_write, without_nonfinite
+from tunesmith.runs.atomic import atomic_write
 from tunesmith.runs.curves import (
     Series,
     column,
@@ -25,6 +25,7 @@ from tunesmith.runs.curves import (
     smooth,
     thin,
 )
+from tunesmith.runs.kept import without_nonfinite
 from tunesmith.runs.metrics import TASK_LOSS, Line, MetricsLog, best_validation, summarize
 from tunesmith.runs.store import Run
 

@@ -5,7 +5,6 @@ runs/<name>/ config.yaml  manifest.json  metrics.jsonl  model/  checkpoints/  tr
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import json
 import os
@@ -20,14 +19,16 @@ from typing import Any
 
 import yaml
 
-from tunesmith.errors import SettingsError
-from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors, without_nonfinite
+from tunesmith.errors import SettingsError, did_you_mean
+from tunesmith.runs.atomic import atomic_folder, atomic_write, disk_errors
+from tunesmith.runs.kept import without_nonfinite
 
 # There has been one format so far, so anything else is newer. A second one brings its migration to `_check_format`.
 FORMAT_VERSION = 1
 STATUSES = ("created", "running", "finished", "stopped", "failed")
 RUNS_FOLDER = Path("runs")
 NEWEST = "last"
+_LONGEST_NAME_BYTES = 200  # file systems take 255, of which a number and what an unfinished folder is called need some
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _LOCK = ".lock"
@@ -128,8 +129,8 @@ class Run:
     @staticmethod
     def free_name(stem: str) -> str:
         """`stem` made fit for a folder's name, with the first number (-2, -3, ...) that is free under runs/."""
-        plain = re.sub(r"[^\w.-]+", "-", stem)
-        plain = re.sub(r"\.{2,}", ".", plain).strip(".-") or "run"
+        plain = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "-", stem))
+        plain = plain.encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore").strip(".-") or "run"
         name, number = plain, 1
         while name == NEWEST or (RUNS_FOLDER / name).exists():
             number += 1
@@ -163,7 +164,7 @@ class Run:
         """
         try:
             content = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a 13th month
             raise SettingsError(f"cannot read the settings of the run: {self.config_path}", cause=str(error)) from error
         if not isinstance(content, dict):
             raise SettingsError(f"{self.config_path} holds no settings", fix="restore the file, or train again")
@@ -290,8 +291,7 @@ def _find(reference: str | Path) -> Path:
     if Path(reference).exists():
         raise SettingsError(f"{reference} is a file, not a run", fix=_known_runs())
     names = [folder.name for folder in run_folders(RUNS_FOLDER)]
-    close = difflib.get_close_matches(Path(reference).name, names, n=1, cutoff=0.6)
-    nearest = f", did you mean {close[0]!r}?" if close else ""
+    nearest = did_you_mean(Path(reference).name, names)
     raise SettingsError(f"there is no run {str(reference)!r}{nearest}", fix=_known_runs())
 
 

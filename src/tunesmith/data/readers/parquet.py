@@ -37,16 +37,34 @@ def table_of(table: pa.Table, path: str, format_name: str, sha256: str) -> Table
     """Rows numbered from 1. A label that the `datasets` library keeps as a number is given as its name.
 
     Raises:
-        DataError: a row lists more questions and answers than can belong together.
+        DataError: a row lists more questions and answers than can belong together, or a value cannot be read.
     """
-    names = _label_names(table)
+    labels = _label_names(table)
+    columns = [_cells(table, name, path) for name in table.column_names]
     rows = (
-        (number, {name: _named(value, names.get(name)) for name, value in row.items()})
-        for number, row in enumerate(table.to_pylist(), start=1)
+        (number, {name: _named(cell, labels.get(name)) for name, cell in zip(table.column_names, row, strict=True)})
+        for number, row in enumerate(zip(*columns, strict=True), start=1)
     )
     records, notes = records_of(path, rows)
-    columns = columns_of(records) or tuple(table.column_names)
-    return Table(path, format_name, records, columns, findings=tuple(notes), sha256=sha256)
+    names = columns_of(records) or tuple(table.column_names)
+    return Table(path, format_name, records, names, findings=tuple(notes), sha256=sha256)
+
+
+def _cells(table: pa.Table, name: str, path: str) -> list[Any]:
+    """Values of a column. Moments that Python cannot hold, of nanoseconds or far from today, as Arrow writes them."""
+    import pyarrow as pa
+
+    column = table.column(name)
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: column {name!r} cannot be read", cause=str(error), fix="write it as text, or leave it out"
+        ) from error
 
 
 def _label_names(table: pa.Table) -> dict[str, list[str]]:

@@ -220,7 +220,7 @@ def _nearest_file(path: Path) -> str:
     close = difflib.get_close_matches(path.name.lower(), list(by_lower), n=1, cutoff=0.5)
     if close:
         return f"did you mean {folder / by_lower[close[0]]}?"
-    same_stem = [name for name in names if re.split(r"\.", name)[0].lower() == path.stem.lower()]
+    same_stem = [name for name in names if name.partition(".")[0].lower() == path.stem.lower()]
     return f"did you mean {folder / same_stem[0]}?" if same_stem else f"check the path{_listing(folder)}"
 
 

@@ -5,7 +5,6 @@ Formulas are read as the values that were stored with them. Knows nothing of sha
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from tunesmith.data.readers.trial import largest_sheet
 from tunesmith.data.readers.workbook_guard import MAX_CELLS, check_workbook
 from tunesmith.data.readers.xls_percents import xls_percents
 from tunesmith.data.table import Table, cell_text, columns_of, counted
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, did_you_mean
 from tunesmith.types import Finding, Record
 
 _PERCENTS = {"xls": xls_percents, "ods": ods_percents}
@@ -156,10 +155,8 @@ def _choose_sheets(source: Source, book: calamine.CalamineWorkbook) -> tuple[lis
     names = [sheet.name for sheet in worksheets]
     if source.sheet is not None:
         if source.sheet not in names:
-            close = difflib.get_close_matches(source.sheet.lower(), [name.lower() for name in names], n=1)
-            nearest = next((f", did you mean {name!r}?" for name in names if [name.lower()] == close), "")
             raise DataError(
-                f"{source.path} has no sheet {source.sheet!r}{nearest}",
+                f"{source.path} has no sheet {source.sheet!r}{did_you_mean(source.sheet, names)}",
                 cause=f"its sheets are {', '.join(map(repr, names))}",
                 fix="set data.sheet to one of them",
             )
