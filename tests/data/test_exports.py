@@ -128,3 +128,16 @@ def test_a_card_of_anki_may_have_several_lines(tmp_path: Path) -> None:
         ("One\nor two?", "Two,\nthree.", "x"),
         ("Why?", "So.", "y"),
     ]
+
+
+@pytest.mark.parametrize(
+    "line", ["[01.02.24, 09:00:10] Anna Kunde: Hi: you", "2/1/24, 9:00 AM - Anna: Hi", "2024-02-01 09:00 Anna: Hi"]
+)
+def test_chats_of_messengers_are_told(line: str, tmp_path: Path) -> None:
+    for lines, told in (
+        ([line, "and more", line, line], True),
+        ([line, *["A line of prose: of any kind."] * 9], False),
+    ):
+        (tmp_path / "chat.txt").write_text("\n".join(lines))
+        found = read(DataConfig(), tmp_path / "chat.txt").findings
+        assert [finding.code for finding in found] == ["exported_chat"] * told
