@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tunesmith.config import DataConfig, RunConfig
-from tunesmith.data import Table, detect_columns, prepare
+from tunesmith.data import Table, detect_columns, prepare, read
 from tunesmith.data.prepare import Prepared
 from tunesmith.types import Example, Record
 
@@ -54,6 +56,23 @@ def test_answers_that_may_go_on_in_the_next_row_are_told(tmp_path: Path) -> None
         ] * told
 
 
+@pytest.mark.parametrize(
+    ("lines", "row"),
+    [
+        (["#separator:tab", "#html:false"], "{asks}\t{says}"),
+        (["#separator:Semicolon", "#notetype column:1", "#tags column:4"], 'Basic;"{asks}";{says};a b'),
+        (["#separator:tab", "#html:true", "#guid column:1", "#deck column:2"], "x{says}\tDeck\t{asks}\t{says}\textra"),
+    ],
+)
+def test_cards_of_anki_are_questions_and_answers(lines: list[str], row: str, tmp_path: Path) -> None:
+    rows = [row.format(asks=asks, says=says) for asks, says in zip(ASKED, SAID, strict=True)]
+    (tmp_path / "cards.txt").write_text("\n".join([*lines, *rows, ""]))
+    table = read(DataConfig(), tmp_path / "cards.txt")
+    assert [record.row for record in table.records] == [len(lines) + number for number in range(1, 6)]
+    assert [record.cells["question"] for record in table.records] == ASKED
+    assert [record.cells["answer"] for record in table.records] == SAID
+
+
 def prepared(folder: Path, row: dict[str, Any]) -> Prepared:
     """Of one conversation a line, all alike."""
     path = folder / "chats.jsonl"
@@ -98,3 +117,27 @@ def test_answers_of_weight_0_are_told(tmp_path: Path) -> None:
     for weight, count in ((0, 1), (1, 0)):
         found = prepared(tmp_path, {"messages": [ASKS, {**SAYS, "weight": weight}, ASKS, SAYS]}).report.findings
         assert [finding.code for finding in found].count("weights_left_out") == count
+
+
+def test_a_card_of_anki_may_have_several_lines(tmp_path: Path) -> None:
+    (tmp_path / "cards.txt").write_text(
+        '#separator:tab\n#tags column:3\n"One\nor two?"\t"Two,\nthree."\tx\nWhy?\tSo.\ty\n'
+    )
+    table = read(DataConfig(), tmp_path / "cards.txt")
+    assert [tuple(record.cells.values()) for record in table.records] == [
+        ("One\nor two?", "Two,\nthree.", "x"),
+        ("Why?", "So.", "y"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["[01.02.24, 09:00:10] Anna Kunde: Hi: you", "2/1/24, 9:00 AM - Anna: Hi", "2024-02-01 09:00 Anna: Hi"]
+)
+def test_chats_of_messengers_are_told(line: str, tmp_path: Path) -> None:
+    for lines, told in (
+        ([line, "and more", line, line], True),
+        ([line, *["A line of prose: of any kind."] * 9], False),
+    ):
+        (tmp_path / "chat.txt").write_text("\n".join(lines))
+        found = read(DataConfig(), tmp_path / "chat.txt").findings
+        assert [finding.code for finding in found] == ["exported_chat"] * told

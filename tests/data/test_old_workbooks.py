@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import io
+import struct
 import zipfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -153,16 +155,50 @@ def test_what_is_cut_off_is_one_error(cut: int, excel_97: Path) -> None:
         xls_percents(excel_97.read_bytes()[:cut])
 
 
-@given(st.binary(max_size=40), st.integers(0, 5000))
-def test_damage_is_an_error_or_finds_nothing_else(damage: bytes, place: int) -> None:
+@cache
+def a_percentage() -> bytes:
     xlwt = pytest.importorskip("xlwt")
     book = xlwt.Workbook()
     book.add_sheet("S").write(0, 0, 0.5, xlwt.easyxf(num_format_str="0%"))
     stream = io.BytesIO()
     book.save(stream)
-    whole = stream.getvalue()
+    return stream.getvalue()
+
+
+def with_short_stream(records: bytes) -> bytes:
+    """A compound file whose workbook, being short, lies in sectors of 64 bytes: table, directory, their table, them."""
+    last, free = 0xFFFFFFFE, 0xFFFFFFFF
+    held, minis = -(-len(records) // 512), -(-len(records) // 64)
+
+    def table(chains: list[int]) -> bytes:
+        return struct.pack("<128I", *chains, *[free] * (128 - len(chains)))
+
+    def entry(name: str, start: int, size: int) -> bytes:
+        raw = f"{name}\0".encode("utf-16-le")
+        return struct.pack("<64sH50xII4x", raw, len(raw), start, size)
+
+    header = bytearray(512)
+    header[:8] = bytes.fromhex("d0cf11e0a1b11ae1")
+    struct.pack_into("<H", header, 30, 9)
+    struct.pack_into("<II4xIII", header, 44, 1, 1, 4096, 2, 1)
+    struct.pack_into("<II109I", header, 68, last, 0, 0, *[free] * 108)
+    directory = entry("Root Entry", 3, held * 512) + entry("Workbook", 0, len(records))
+    chained = [0xFFFFFFFD, last, last, *range(4, 3 + held), last]
+    parts = [bytes(header), table(chained), directory.ljust(512, b"\0"), table([*range(1, minis), last])]
+    return b"".join([*parts, records.ljust(held * 512, b"\0")])
+
+
+def test_a_workbook_that_is_short_is_read_too() -> None:
+    (marks,) = xls_percents(with_short_stream(a_percentage()[512:4096].rstrip(b"\0") + bytes(2))).values()
+    assert {column: list(rows) for (column, _), rows in marks.percents.items()} == {1: [1]}
+
+
+@given(st.binary(max_size=40), st.integers(0, 600) | st.integers(0, 6000))
+def test_damage_is_an_error_or_finds_little(damage: bytes, place: int) -> None:
+    whole = a_percentage()
     with suppress(ValueError):
-        xls_percents(whole[:place] + damage + whole[place + len(damage) :])
+        found = xls_percents(whole[:place] + damage + whole[place + len(damage) :])
+        assert len(found) <= len(damage) + 1
 
 
 def percentage(value: float, shown: str, repeated: int = 1) -> str:

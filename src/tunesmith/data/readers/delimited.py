@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tunesmith.data.names import is_known_name
+from tunesmith.data.readers.anki import is_anki, with_header
 from tunesmith.data.readers.header import Header, find_header
 from tunesmith.data.readers.source import Source, decode
 from tunesmith.data.table import Table, counted
@@ -50,10 +51,8 @@ def read_tsv(source: Source) -> Table:
 
 def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     text, encoding, findings = decode(source)
-    told = _TOLD_DELIMITER.match(text)
-    if told is not None:
-        text = "\n" + text[told.end() :]  # rows keep their numbers
-    delimiter = source.delimiter or (told["delimiter"] if told else _sniff_delimiter(text, preferred))
+    text, told = with_header(text) if is_anki(text) else _without_told(text)
+    delimiter = source.delimiter or told or _sniff_delimiter(text, preferred)
     lines, quoting_findings = _parse(text, delimiter)
     while lines and not any(cell.strip() for cell in lines[-1].cells):
         lines.pop()
@@ -82,15 +81,23 @@ def _read(source: Source, format_name: str, *, preferred: str) -> Table:
     )
 
 
+def _without_told(text: str) -> tuple[str, str | None]:
+    """Without a first line that says the delimiter, which is None where none does."""
+    told = _TOLD_DELIMITER.match(text)
+    return (text, None) if told is None else ("\n" + text[told.end() :], told["delimiter"])  # rows keep their numbers
+
+
 def names_columns(source: Source) -> bool:
     """Whether the first line of a text is names of columns alone, parted by what parts the next line too.
 
-    So Excel's "Unicode Text" is a table, though it is called .txt.
+    So Excel's "Unicode Text" is a table, though it is called .txt; and so are the cards that Anki exports.
 
     Raises:
         DataError: it is no text.
     """
     text, _, _ = decode(source)
+    if is_anki(text):
+        return True
     lines = [line for line in text[:_SAMPLE_CHARACTERS].splitlines() if line.strip()][:2]
     for delimiter in _DELIMITERS:
         names, *rest = (line.split(delimiter) for line in lines)

@@ -15,6 +15,13 @@ from tunesmith.data.table import Table
 from tunesmith.types import Finding, Record
 
 _RULE = re.compile(r"\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?")  # below the headings of a table in Markdown
+# "[01.02.24, 09:00:10] Anna: Hi" and "2/1/24, 9:00 AM - Anna: Hi", as messengers export chats
+_SAID = re.compile(
+    r"\W*\d{1,4}[./-]\d{1,2}[./-]\d{1,4},? +\d{1,2}:\d\d(:\d\d)?(\s?[ap]\.?m\.?)?\]?( -)? +[^:]{1,40}: .*",
+    re.IGNORECASE,
+)
+_MOST_SAID = 0.3  # of the lines, from which on a text is such a chat: messages have several, and there are notices
+_LONGEST_SHOWN = 60  # characters of a line
 _LONGEST_WRAPPED_LINE = 200  # characters; files with longer lines hold one document a line, not wrapped prose
 
 
@@ -38,7 +45,7 @@ def read_txt(source: Source) -> Table:
 
 
 def _table_findings(lines: list[str]) -> Iterator[Finding]:
-    """Whether this looks like a table that a spreadsheet program wrote as text, or holds one of Markdown."""
+    """Whether this looks like a table written as text, holds one of Markdown, or is a chat of many messages."""
     ruled = next((line for line, below in pairwise(lines) if "|" in line and _RULE.fullmatch(below.strip())), None)
     if ruled is not None:
         yield Finding(
@@ -46,6 +53,16 @@ def _table_findings(lines: list[str]) -> Iterator[Finding]:
             "markdown_table",
             f"there is a table with the headings {ruled.strip()}, which is read as text like the rest",
             fix="to train on its rows copy it into a spreadsheet",
+        )
+    said = [line for line in lines if _SAID.fullmatch(line)]
+    if len(said) >= max(2, _MOST_SAID * len(lines)):
+        yield Finding(
+            "warning",
+            "exported_chat",
+            f"{len(said)} of {len(lines)} lines begin with a time and a name, as in the export of a chat, such as "
+            f'"{said[0][:_LONGEST_SHOWN]}"; they are learnt as they are',
+            fix="to learn answers, write the messages to a table with columns Conversation, Sender (Customer, Agent) "
+            "and Message",
         )
     tabs = {line.count("\t") for line in lines}
     if len(lines) > 1 and len(tabs) == 1 and tabs != {0}:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from tunesmith.data.readers.marks import SheetMarks
 from tunesmith.data.readers.percents import Percent, PercentStyles
 
 _FREE = 0xFFFFFFFA  # from here on a sector's number is a mark, such as the end of a chain
+_SECTOR_BYTES = (512, 4096)
 _MINI_BYTES = 64  # sectors of short streams
 _ENTRY_BYTES = 128
 _STREAMS = ("Workbook", "Book")  # of Excel 97, and of Excel 5 and 95
@@ -97,10 +99,14 @@ class _Entry(NamedTuple):
 
 def _stream(content: bytes) -> bytes:
     """The stream of the workbook's records."""
-    sector_bytes = 1 << min(struct.unpack_from("<H", content, 30)[0], 16)
+    sector_bytes = 1 << struct.unpack_from("<H", content, 30)[0]
+    if sector_bytes not in _SECTOR_BYTES:
+        raise ValueError("its sectors have a size that no workbook has")
     directory, cutoff, mini_table = (struct.unpack_from("<I", content, place)[0] for place in (48, 56, 60))
 
     def sector(number: int) -> bytes:
+        if (number + 1) * sector_bytes >= len(content):
+            raise IndexError(f"there is no sector {number}")
         return content[(number + 1) * sector_bytes : (number + 2) * sector_bytes].ljust(sector_bytes, b"\0")
 
     tables = list(struct.unpack_from("<109I", content, 76))
@@ -111,7 +117,8 @@ def _stream(content: bytes) -> bytes:
     table = [number for place in tables if place < _FREE for number in _numbers(sector(place))]
 
     def chain(start: int) -> bytes:
-        return b"".join(map(sector, _chain(table, start)))
+        # a chain that is longer than the file goes in a circle
+        return b"".join(map(sector, islice(_chain(table, start), len(content) // sector_bytes)))
 
     entries = [_entry(raw) for (raw,) in struct.iter_unpack(f"{_ENTRY_BYTES}s", chain(directory))]
     found = next((entry for name in _STREAMS for entry in entries if entry.name == name), None)
