@@ -33,7 +33,7 @@ from tunesmith.model import new_tokenizer
 from tunesmith.runs import Run
 from tunesmith.train import Event, PretrainPlan
 from tunesmith.train.corpus_blocks import document_ids
-from tunesmith.train.pretrain import _resolve
+from tunesmith.train.pretrain import _few_steps, _resolve
 
 ModelDir = Callable[[str], Path]
 
@@ -365,6 +365,15 @@ def test_a_base_has_the_rate_of_its_size_or_that_of_reading_on(tmp_path: Path) -
     assert 1e-5 < (_resolve(load_config(overrides={"pretrain.base": str(tmp_path)})).train.learning_rate or 0) < 1e-4
     assert _resolve(load_config(overrides={"pretrain.base": "builtin:nano"})).train.learning_rate == 2e-4
     assert _resolve(load_config()).train.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("steps", "changed", "is_told"),
+    [(3, {}, True), (20, {}, False), (3, {"max_steps": 3}, False), (3, {"gradient_accumulation_steps": 1}, False)],
+)
+def test_smaller_steps_are_advised_where_there_are_few(steps: int, changed: dict[str, int], is_told: bool) -> None:
+    found = _few_steps(load_config(overrides={f"train.{name}": value for name, value in changed.items()}), steps)
+    assert [finding.fix for finding in found] == (["--gradient_accumulation_steps 1"] if is_told else [])
 
 
 @pytest.mark.parametrize(("verb", "where"), [(pretrain, "to"), (train, "float")], ids=["pretrain", "train"])

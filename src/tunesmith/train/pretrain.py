@@ -42,10 +42,11 @@ from tunesmith.train.observe import Observer
 from tunesmith.train.outcome import MeanNll, PretrainPlan, stopped
 from tunesmith.train.signals import PutOff
 from tunesmith.train.trainer import Start, Trainer, started
-from tunesmith.types import Encoded
+from tunesmith.types import Encoded, Finding
 
 _LEARNING_RATE = 2e-3  # for a few million parameters at a few thousand tokens a step
 _LEARNING_RATE_OF_BASE = 2e-4  # at most; measured on a model of 15 M parameters: docs/pretraining.md
+_FEW_STEPS = 20  # below which a fourth of the blocks a step was better on two texts: docs/pretraining.md
 _OWN_MODEL = "made by this run"  # why model.path in the settings of a run is what it is
 _FREE_SETTINGS = {"documents", "qa", "base"}  # where things are, which a resumed run may change
 _PROBE_BLOCKS = 32  # blocks of held-out text measured during training; the end measures all of them
@@ -194,9 +195,18 @@ def _announced(trainer: Trainer, corpus: Corpus, rows: Sequence[Encoded], plan: 
         steps=plan.total_steps,
         device=processes.on(base.device),
         measures_base=_measures_base(trainer),
-        findings=(*corpus.findings, *slow_format(base.dtype, base.device)),
+        findings=(*corpus.findings, *slow_format(base.dtype, base.device), *_few_steps(config, plan.total_steps)),
         memory=None if processes.sharded else memory_need(base.model, config.train.optimizer, base.device),
     )
+
+
+def _few_steps(config: RunConfig, steps: int) -> list[Finding]:
+    train = config.train
+    if steps >= _FEW_STEPS or train.gradient_accumulation_steps == 1 or train.max_steps is not None:
+        return []
+    blocks = train.batch_size * train.gradient_accumulation_steps
+    message = f"the run has {steps} steps of {blocks} blocks: so little text teaches more in smaller steps"
+    return [Finding("note", "few_steps", message, fix="--gradient_accumulation_steps 1")]
 
 
 def _record(run: Run, config: RunConfig, rows: Sequence[Encoded], corpus: Corpus) -> None:
