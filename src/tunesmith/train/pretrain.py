@@ -69,7 +69,7 @@ def train_on_texts(
     *,
     destination: Run | Path,
     mean_nll: MeanNll,
-    announce: Callable[[PretrainPlan], None] = lambda corpus: None,
+    announce: Callable[[PretrainPlan], None] = lambda plan: None,
     observers: Sequence[Observer] = (),
     allow_drift: bool = False,
 ) -> PretrainResult:
