@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -179,7 +180,7 @@ def check_same(session: Session, *, criteria: Sequence[str], show_reference: boo
         problems.append(f"--scale {','.join(criteria)}: it is {was}")
     if show_reference and not session.show_reference:
         problems.append("--reference: it hides the right answers")
-    if rows is not None and min(rows, _question_count(session)) != len(session.items):
+    if rows is not None and min(rows, _most_questions(session)) != len(session.items):
         problems.append(f"--rows {rows}: it has {len(session.items)} questions")
     if problems:
         raise SettingsError(
@@ -189,10 +190,10 @@ def check_same(session: Session, *, criteria: Sequence[str], show_reference: boo
         )
 
 
-def _question_count(session: Session) -> int:
-    """Questions of the file that the rating was begun with; where it is another now, those that are rated."""
+def _most_questions(session: Session) -> int:
+    """Questions of the file that the rating was begun with; any number where it is gone or another now."""
     source = Path(session.source)
-    return len(session.items) if not source.is_file() or has_changed(session, source) else len(read_items(source))
+    return sys.maxsize if not source.is_file() or has_changed(session, source) else len(read_items(source))
 
 
 def has_changed(session: Session, source: Path) -> bool:
