@@ -75,13 +75,14 @@ def measure(job: Mapping[str, Any], data: Path) -> Found:
         file = Path(folder) / "texts.jsonl"
         lines = [json.dumps({"text": text}) for text in documents(data / TEXTS[job["text"]])]
         file.write_text("\n".join(lines), encoding="utf-8")
+        batch = min(4, job["rows"])
         config = load_config(
             overrides={
                 "pretrain.documents": [str(file)],
                 "pretrain.base": "builtin:nano",
                 "pretrain.holdout": HOLDOUT,
-                "train.batch_size": min(4, job["rows"]),
-                "train.gradient_accumulation_steps": job["rows"] // min(4, job["rows"]),
+                "train.batch_size": batch,
+                "train.gradient_accumulation_steps": job["rows"] // batch,
                 "train.learning_rate": job["rate"],
                 "output_dir": str(Path(folder) / "run"),
             }

@@ -37,9 +37,8 @@ class Ollama:
 
     def __init__(self, host: str | None = None) -> None:
         text = host or os.environ.get("OLLAMA_HOST") or ADDRESS
-        text = (
-            f"{urlsplit(ADDRESS).hostname}{text}" if text.startswith(":") else text
-        )  # a port alone, as Ollama reads it
+        if text.startswith(":"):  # a port alone, as Ollama reads it
+            text = f"{urlsplit(ADDRESS).hostname}{text}"
         self.url = (text if "://" in text else f"http://{text}").rstrip("/")
         try:
             parts = urlsplit(self.url)

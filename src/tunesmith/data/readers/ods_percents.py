@@ -6,6 +6,7 @@ Knows nothing of the other cells.
 from __future__ import annotations
 
 import io
+import math
 import re
 import zipfile
 from array import array
@@ -77,7 +78,7 @@ class _Walk:
         if local == "annotation":
             self._notes -= 1
         elif local in _CELLS:
-            if self._number is not None and self._number == self._number:
+            if self._number is not None and not math.isnan(self._number):
                 percent = _as_shown("".join(self._shown), self._number)
                 for column in range(self._column, self._column + self._columns_repeated):
                     rows = self._percents.setdefault((column + 1, percent), array("L"))
