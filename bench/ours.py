@@ -30,7 +30,7 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
     watch.notes.append(base.dtype_reason)
     plan = resolve.plan_steps(config, rows)
     parameters, mean_length = count_parameters(model)[1], sum(map(len, rows)) / len(rows)
-    config = resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=mean_length)
+    config = resolve.resolve_loop(config, plan, base.device, base.dtype, parameters=parameters, mean_length=mean_length)
 
     def compute() -> AbstractContextManager[object]:
         return autocast(base.device, base.dtype)
@@ -43,7 +43,8 @@ def train_ours(job: Job, folder: Path, watch: Watch) -> None:
             watch.losses.append(float(event.values["loss"] or 0.0))
 
     settings = resolve.loop_settings(config, plan, model, autocast=compute, loss_scale=loss_scale(base.dtype))
-    fast = accelerated(model, compiled=config.train.compile == "on", lanes=settings.lanes)
+    compiled, native = config.train.compile == "on", config.train.native == "on"
+    fast = accelerated(model, compiled=compiled, native=native, lanes=settings.lanes)
     with TemporaryDirectory() as checkpoints, fast:
         fit(
             model,

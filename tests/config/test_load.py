@@ -187,6 +187,21 @@ def test_stored_settings_come_back_with_their_origins(tmp_path: Path) -> None:
     assert again.origin("train.learning_rate") == "detected: small model"
 
 
+def test_an_older_run_goes_on_without_what_was_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    content = yaml.safe_load(dump_config(load_config()))
+    for native in ("auto", "on", "off"):
+        content["train"]["native"] = native
+        path.write_text(yaml.safe_dump(content))
+        assert load_config(stored=path).train.native == native
+    del content["train"]["native"]
+    path.write_text(yaml.safe_dump(content))
+    old = load_config(stored=path)
+    assert (old.train.native, old.origin("train.native")) == ("off", "detected: the run is older than this setting")
+    assert load_config(stored=path, overrides={"train.native": "on"}).train.native == "on"
+    assert load_config(file=path).train.native == "auto"  # a new run with its settings
+
+
 @pytest.mark.parametrize("text", ["1e-4", "7e12", "08", "010", "no", "null", "2024-01-31", "~", "1:30", "=", "é: - #"])
 def test_stored_text_comes_back_as_text(tmp_path: Path, text: str) -> None:
     config = RunConfig()

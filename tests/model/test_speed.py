@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,19 @@ from torch import Tensor, nn
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import batches
-from tunesmith.model import Lanes, accelerated, apply_method, choose_compile, load_base, seeded_dropout, token_nll
+from tunesmith.errors import ResourceError
+from tunesmith.kernels import why_not_native
+from tunesmith.model import (
+    Lanes,
+    accelerated,
+    apply_method,
+    choose_compile,
+    choose_native,
+    load_base,
+    seeded_dropout,
+    speed,
+    token_nll,
+)
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.types import Batch, Encoded
 
@@ -61,7 +74,7 @@ def test_same_gradients_and_the_model_is_as_before(
     model = adapted(tiny_model_dir(arch))
     names = list(model.state_dict())
     wanted = gradients(model, three_batches)
-    with accelerated(model, compiled=False, lanes=Lanes()):
+    with accelerated(model, compiled=False, native=False, lanes=Lanes()):
         assert list(model.state_dict()) == names
         expect_close(gradients(model, three_batches), wanted)
     again = gradients(model, three_batches)
@@ -84,15 +97,53 @@ def test_compiled_layers_give_the_same_gradients(
     wanted = gradients(model, three_batches)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    with accelerated(model, compiled=True, lanes=Lanes()):
+    with accelerated(model, compiled=True, native=False, lanes=Lanes()):
         expect_close(gradients(model, three_batches), wanted)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2  # one code for all layers and lengths
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    with accelerated(model, compiled=True, lanes=Lanes()):  # as the next run does
+    with accelerated(model, compiled=True, native=False, lanes=Lanes()):  # as the next run does
         expect_close(gradients(model, three_batches), wanted)
     assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_hit"] > 0
     assert torch._dynamo.utils.counters["inductor"]["fxgraph_cache_miss"] == 0
+
+
+def test_what_is_computed_again_drops_the_same_in_cpp(
+    tiny_model_dir: Callable[[str], Path], three_batches: list[Batch]
+) -> None:
+    if problem := why_not_native():
+        pytest.skip(problem)
+    plain = adapted(tiny_model_dir("llama"), dropout=0.3, dtype="bfloat16")
+    base = load_base(str(tiny_model_dir("llama")), dtype="bfloat16")
+    method = MethodConfig(name="lora", dropout=0.3)
+    again = apply_method(base.model, method, dtype=base.dtype, gradient_checkpointing=True)
+    again.load_state_dict(plain.state_dict())
+    found = []
+    for model in (plain, again):
+        with accelerated(model, compiled=False, native=True, lanes=Lanes()), seeded_dropout(3):
+            found.append(gradients(model.train(), three_batches))
+    for name, gradient in found[0].items():
+        assert torch.equal(found[1][name], gradient), name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend
+def test_compiled_layers_around_kernels_in_cpp_are_one_code_for_all_lengths(
+    tiny_model_dir: Callable[[str], Path], three_batches: list[Batch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if problem := why_not_native():
+        pytest.skip(problem)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = adapted(tiny_model_dir("llama"), dtype="bfloat16")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with accelerated(model, compiled=True, native=True, lanes=Lanes()):
+        compiled = gradients(model, three_batches)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    with accelerated(model, compiled=False, native=True, lanes=Lanes()):
+        plain = gradients(model, three_batches)
+    for name, gradient in plain.items():
+        assert (compiled[name] - gradient).norm() < 0.05 * gradient.norm()
 
 
 @pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend
@@ -105,7 +156,7 @@ def test_the_folder_of_compiled_code_is_named_only_inside(
     monkeypatch.delenv(name, raising=False)
     if own is not None:
         monkeypatch.setenv(name, own)
-    with accelerated(adapted(tiny_model_dir("llama")), compiled=True, lanes=Lanes()):
+    with accelerated(adapted(tiny_model_dir("llama")), compiled=True, native=False, lanes=Lanes()):
         assert os.environ[name] == (own or str(tmp_path / "tunesmith" / "compiled"))
     assert os.environ.get(name) == own
 
@@ -157,7 +208,7 @@ def test_what_is_computed_again_drops_the_same(
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.1)
-        with accelerated(model, compiled=False, lanes=Lanes()):
+        with accelerated(model, compiled=False, native=False, lanes=Lanes()):
             for number, batch in enumerate(three_batches):
                 with seeded_dropout(number):
                     loss = token_nll(model, batch).sum()
@@ -185,3 +236,66 @@ def test_compiling_needs_a_compiler_unless_it_is_asked_for(monkeypatch: pytest.M
     assert "compiler" in reason
     assert choose_compile("on", CPU, parameters=1, tokens=1)[0]
     assert not choose_compile("off", CPU, parameters=10**9, tokens=10**9)[0]
+
+
+BF16, NO_COMPILER = torch.bfloat16, "there is no C++ compiler on this machine"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """made(why): a CPU with bfloat16 and a compiler, where kernels in C++ can be made, or cannot for that reason."""
+
+    def be(why: str | None = None, *, computes_bfloat16: bool = True, compiler: bool = True) -> None:
+        monkeypatch.setattr(speed, "why_not_native", lambda: why)
+        monkeypatch.setattr(speed, "computes_bfloat16", lambda device: computes_bfloat16)
+        monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if compiler else None)
+
+    return be
+
+
+def test_kernels_in_cpp_are_chosen_where_they_can_be_had(made: Callable[..., None]) -> None:
+    made()
+    assert choose_native("auto", CPU, BF16) == (True, "this CPU has avx512_bf16, and there is a C++ compiler")
+    assert choose_native("on", CPU, BF16) == (True, "as set")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "machine", "why", "fix"),
+    [
+        ("cuda", BF16, {}, "they are for CPUs, and the model is on cuda", "set train.native to auto"),
+        ("mps", torch.float32, {}, "they are for CPUs, and the model is on mps", "set train.native to auto"),
+        ("cpu", torch.float32, {}, "the model computes in float32", "set train.native to auto"),
+        ("cpu", BF16, {"compiler": False}, NO_COMPILER, "install g++, or set train.native to auto"),
+        (
+            *("cpu", BF16, {"why": "this CPU has no avx512_bf16", "computes_bfloat16": False, "compiler": False}),
+            *("this CPU has no avx512_bf16", "set train.native to auto"),
+        ),
+        (
+            "cpu",
+            BF16,
+            {"why": "they do not compile: x.h: error"},
+            "they do not compile: x.h: error",
+            "set train.native",
+        ),
+    ],
+)
+def test_why_there_are_no_kernels_in_cpp(
+    made: Callable[..., None], device: str, dtype: torch.dtype, machine: dict[str, Any], why: str, fix: str
+) -> None:
+    made(**machine)
+    native, reason = choose_native("auto", torch.device(device), dtype)
+    assert not native
+    assert reason.removesuffix("; with g++ this CPU would train faster") == why
+    assert reason.endswith("faster") is (why == NO_COMPILER)
+    with pytest.raises(ResourceError, match="and there are no kernels in") as refused:
+        choose_native("on", torch.device(device), dtype)
+    assert refused.value.message.endswith(f"here: {why}")
+    assert str(refused.value.fix).startswith(fix)
+    assert str(refused.value.fix).endswith("to resume a run that has them: --train.native off --allow-drift")
+
+
+def test_nothing_is_compiled_where_kernels_in_cpp_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "why_not_native", lambda: pytest.fail("it compiles"))
+    assert choose_native("off", CPU, BF16) == (False, "as set")
+    assert not choose_native("auto", CPU, torch.float32)[0]
+    assert not choose_native("auto", torch.device("cuda"), BF16)[0]

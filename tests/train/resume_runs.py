@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 
 from tunesmith.config import RunConfig, load_config, quantize_of
 from tunesmith.data import ReplayPlan, RowPlan
-from tunesmith.model import Lanes, accelerated, apply_method, load_base
+from tunesmith.kernels.native import why_not_native
+from tunesmith.model import Lanes, accelerated, apply_method, autocast, load_base
 from tunesmith.runs import MetricsLog, Run
 from tunesmith.train import fit, health, loop, resolve
 from tunesmith.train.budget import MicroBatches
@@ -123,15 +125,19 @@ MODES: dict[str, dict[str, Any]] = {
     # rows are padded: all of them, and only those longer than the window
     "no packing": {"arch": "gpt_neo", "method.dropout": 0.3},
     "a sliding window": {"arch": "mistral, window 8", "method.dropout": 0.3},
+    "native": {"native": True, "method.dropout": 0.3},
+    "native, all weights": {"native": True, "method.name": "full", "train.learning_rate": 1e-3},
+    "native side by side": {"native": True, "train.tokens_per_batch": 40, "method.dropout": 0.3, "lanes": 2},
 }
 # These take too long to be stopped at every step.
 COMPILED_MODES: dict[str, dict[str, Any]] = {
     "compiled": {"compiled": True, "method.dropout": 0.3},
     "compiled GPT-2 side by side": {**MODES["GPT-2 side by side"], "compiled": True},
     "compiled, a sliding window": {**MODES["a sliding window"], "compiled": True},
+    "compiled native": {**MODES["native"], "compiled": True},
 }
 # what the harness itself understands, besides settings
-OWN = ("arch", "lanes", "replay", "ewc", "bad_steps", "compiled", "loss_scale")
+OWN = ("arch", "lanes", "replay", "ewc", "bad_steps", "compiled", "native", "loss_scale")
 TIMING = ("seconds", "tokens_per_second")
 
 
@@ -154,17 +160,20 @@ class Harness:
         share, self.strength = overrides.pop("replay", 0.0), overrides.pop("ewc", 0.0)
         self.bad_steps: tuple[int, ...] = overrides.pop("bad_steps", ())
         self.compiled: bool = overrides.pop("compiled", False)
+        self.native: bool = overrides.pop("native", False)
+        if self.native and (reason := why_not_native()):
+            pytest.skip(f"no kernels in C++: {reason}")
         self.loss_scale: float = overrides.pop("loss_scale", 1.0)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
         if quantize != "none":
             pytest.importorskip("bitsandbytes")
-        base = load_base(str(folder), dtype="float32", device="cpu", quantize=quantize)
+        dtype = "bfloat16" if self.native else "float32"
+        base = load_base(str(folder), dtype=dtype, device="cpu", quantize=quantize)
+        self.autocast = partial(autocast, base.device, base.dtype)
         torch.manual_seed(0)
         recomputed = self.config.train.gradient_checkpointing
-        self.model = apply_method(
-            base.model, self.config.method, dtype=torch.float32, gradient_checkpointing=recomputed
-        )
+        self.model = apply_method(base.model, self.config.method, dtype=base.dtype, gradient_checkpointing=recomputed)
         self.first = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
         self.config = resolve.with_curriculum_settings(self.config)
         self.rows, self.held_out = make_rows(3), make_rows(4, 5)
@@ -191,7 +200,7 @@ class Harness:
         def measure() -> list[float]:
             self.scored += 1
             sizes = MicroBatches(40, longest=20)
-            return row_losses(self.model, self.rows, sizes=sizes, autocast=nullcontext, processes=ALONE)
+            return row_losses(self.model, self.rows, sizes=sizes, autocast=self.autocast, processes=ALONE)
 
         def losses() -> list[float]:
             return stored_losses(Run(folder), self.rows, measure, base="b", processes=ALONE)
@@ -236,7 +245,7 @@ class Harness:
         if self.compiled:
             torch._dynamo.reset()  # a process begins without compiled code
         with (
-            accelerated(self.model, compiled=self.compiled, lanes=self.lanes),
+            accelerated(self.model, compiled=self.compiled, native=self.native, lanes=self.lanes),
             bad_at_the_full_rate(self.bad_steps, seen),
             scale_raised_often(self.loss_scale),
         ):
@@ -245,7 +254,7 @@ class Harness:
     def fit(self, folder: Path, stop: StopRequest, validate: Callable[[], float], observe: Observer) -> TrainingState:
         plan = self.plan(folder)
         settings = resolve.loop_settings(
-            self.config, plan, self.model, autocast=nullcontext, loss_scale=self.loss_scale, penalty=self.penalty
+            self.config, plan, self.model, autocast=self.autocast, loss_scale=self.loss_scale, penalty=self.penalty
         )
         return fit(
             self.model,

@@ -187,6 +187,7 @@ def test_the_run_keeps_what_was_resolved(config: RunConfig) -> None:
     kept = load_config(stored=run.config_path)
     assert kept.model.path == str(run.model_dir.absolute())
     assert (kept.train.compile, kept.train.eval_steps, kept.train.save_steps) == ("off", 1, 1)
+    assert kept.train.native == "off"  # it computes in float32
     assert kept.train.tokens_per_batch
     assert kept.model.dtype in ("float32", "bfloat16")
     assert kept.origin("model.dtype").startswith(f"detected: {kept.model.dtype}: ")

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import stop_at
 from tunesmith import api
 from tunesmith.config import RunConfig, dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError, Stopped
+from tunesmith.kernels.native import is_native, why_not_native
+from tunesmith.model import speed
 from tunesmith.runs import Run
-from tunesmith.train import continual, difficulty
+from tunesmith.train import Event, continual, difficulty
 
 
 @pytest.fixture
@@ -92,3 +95,36 @@ def test_memory_that_the_fisher_information_does_not_have_is_told(
     assert refused.value.fix
     assert "continual.replay_share" in refused.value.fix
     assert not (tmp_path / "further").exists()
+
+
+def test_a_run_with_kernels_in_cpp_is_not_resumed_without_them_unasked(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = why_not_native()
+    if reason:
+        pytest.skip(f"no kernels in C++: {reason}")
+    folder, used = str(tmp_path / "run"), set[bool]()
+
+    def watch(event: Event) -> None:
+        used.add(is_native(torch.zeros(1, dtype=torch.bfloat16)))
+
+    with pytest.raises(Stopped):
+        api.train(config.replaced("model.dtype", "bfloat16", "flag"), observers=[stop_at(1), watch])
+    assert used == {True}
+    stored = api.run_config(folder)
+    assert stored.train.native == "on"
+    assert stored.origin("train.native") == "detected: this CPU has avx512_bf16, and there is a C++ compiler"
+
+    monkeypatch.setattr(speed, "why_not_native", lambda: "this CPU has no avx512_bf16")
+    with pytest.raises(ResourceError, match="here: this CPU has no avx512_bf16") as refused:
+        api.train(stored, resume=folder)
+    assert str(refused.value.fix).endswith("--train.native off --allow-drift")
+    without = api.run_config(folder, {"train.native": "off"})
+    with pytest.raises(SettingsError, match="cannot be resumed") as drifted:
+        api.train(without, resume=folder)
+    assert drifted.value.problems == ('train.native was "on", is "off"',)
+    used.clear()
+    api.train(without, resume=folder, allow_drift=True, observers=[watch])
+    assert used == {False}
+    ended = api.run_config(folder)
+    assert (ended.train.native, ended.origin("train.native")) == ("off", "flag")

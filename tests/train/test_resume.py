@@ -24,6 +24,7 @@ from resume_runs import (
 )
 from tunesmith.config import METHODS, RunConfig, load_config
 from tunesmith.errors import ResourceError, SettingsError
+from tunesmith.kernels import attention
 from tunesmith.model.packing import base_of, packing, packs
 from tunesmith.train import resolve
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
@@ -155,6 +156,21 @@ def test_modes_whose_rows_are_padded(tiny_model_dir: Callable[[str], Path]) -> N
     assert is_packed("no packing") == is_packed("prefix") == [False, False]
 
 
+def test_native_modes_attend_in_cpp(
+    harness: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = harness("native")
+    real, calls = attention.native_attention, list[int]()
+
+    def counted(*tensors: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*tensors)
+
+    monkeypatch.setattr(attention, "native_attention", counted)
+    one.start(tmp_path, stop_after=1)
+    assert calls
+
+
 def test_killed_before_its_next_checkpoint(harness: Callable[[str], Any], tmp_path: Path) -> None:
     """Lines of steps that no checkpoint knows, and a validation that it does not know of, are made again once."""
     one, whole = harness("dropout")
@@ -178,7 +194,7 @@ def config_of(**changes: object) -> RunConfig:
     return load_config(overrides={**COMMON, **changes})
 
 
-def identity(config: RunConfig, **changes: Any) -> dict[str, object]:
+def identity(config: RunConfig, **changes: Any) -> dict[str, Any]:
     facts = {"data": "d1", "ids": "i1", "base": "b1", "device": "cpu", "rows": 21, **changes}
     plan = resolve.plan_steps(config, make_rows(0, facts.pop("rows")))
     return resolve.identity_of(config, plan, **facts)
@@ -208,6 +224,18 @@ def test_all_differences_are_named_together(tmp_path: Path, monkeypatch: pytest.
     accepting = Checkpoints(tmp_path, identity=now, keep=1, allow_drift=True)
     assert accepting.restore(*parts) == TrainingState(step=1)
     assert accepting.messages == [f"resuming although {problem}" for problem in refused.value.problems]
+
+
+def test_a_run_from_before_kernels_in_cpp_has_none(tmp_path: Path) -> None:
+    stored = identity(config_of(**{"train.native": "off"}))
+    del stored["train"]["native"]
+    parts = saved_as(tmp_path, stored)
+    same = Checkpoints(tmp_path, identity=identity(config_of(**{"train.native": "off"})), keep=1)
+    assert same.restore(*parts) == TrainingState(step=1)
+    assert same.messages == []
+    with pytest.raises(SettingsError, match="--allow-drift") as refused:
+        Checkpoints(tmp_path, identity=identity(config_of(**{"train.native": "on"})), keep=1).check(parts[0])
+    assert refused.value.problems == ('train.native was "off", is "on"',)
 
 
 @pytest.mark.parametrize("model", [torch.nn.Linear(3, 2), torch.nn.Linear(2, 2, bias=False)], ids=["shape", "name"])

@@ -8,7 +8,7 @@ from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.exporting import ExportConfig
 from tunesmith.config.group_rates import rate_factor
-from tunesmith.config.load import MAPPINGS, check_config, dump_config, load_config, recipe_paths
+from tunesmith.config.load import MAPPINGS, OF_OLDER_RUNS, check_config, dump_config, load_config, recipe_paths
 from tunesmith.config.method_config import MethodConfig, quantize_of, unread_settings
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
 from tunesmith.config.phases import Phase, highest_rate
@@ -28,6 +28,7 @@ __all__ = [
     "BUILTIN_PREFIX",
     "MAPPINGS",
     "METHODS",
+    "OF_OLDER_RUNS",
     "YES_OR_NO",
     "ContinualConfig",
     "DataConfig",

@@ -23,6 +23,10 @@ from tunesmith.errors import SettingsError, did_you_mean
 ABOUT = ("description", "source")  # what a recipe says of itself in `tunesmith recipes`
 # Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B, eval.checks.regex.
 MAPPINGS = ("data.columns", "train.learning_rates", "eval.checks")
+# Settings that older runs do not have -> what those runs do, whatever the default is.
+OF_OLDER_RUNS: dict[str, object] = {"train.native": "off"}
+
+_OLDER = "detected: the run is older than this setting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ def load_config(
     """Resolve the settings of a run.
 
     Args:
-        stored: config.yaml of an existing run, the start instead of the defaults; its origins are kept.
+        stored: config.yaml of an existing run, the start instead of the defaults; its origins are kept. What an older
+            run does not have is as it was then.
         recipe: name of a recipe that ships with the package, or a path to one.
         file: the user's YAML or JSON file, nested, dotted or with other people's names.
         overrides: flags or keyword arguments, dotted or other people's names; text values are parsed as YAML.
@@ -56,6 +61,7 @@ def load_config(
     if stored is not None:
         content = read_settings(stored)
         kept_origins = content.pop("origins", None) or {}
+        values += [_Value(name, name, value, _OLDER) for name, value in OF_OLDER_RUNS.items()]
         values += [value for key, item in content.items() for value in _flatten(key, item, str(stored))]
     if recipe is not None:
         path = find_recipe(recipe)

@@ -137,6 +137,11 @@ class TrainConfig(_Section):
     compile: Literal["auto", "on", "off"] = _setting(
         "auto", "Compile the decoder layers; auto does when the run is long enough to repay it."
     )
+    native: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "Compute with kernels in C++, compiled on this machine at their first use; auto does in bfloat16 on a CPU with "
+        "avx512_bf16.",
+    )
     gradient_checkpointing: bool = _setting(
         False, "Recompute activations in the backward pass: less memory, more time."
     )

@@ -100,12 +100,17 @@ def _(like: Tensor, share: float) -> Tensor:
 )
 def draw_seed(like: Tensor) -> Tensor:
     """(1,) int64: the seed of a generator, for who has to draw the same numbers twice. `like` only has to be there."""
-    return torch.randint(1 << 62, (1,), generator=_generator())
+    return torch.tensor([drawn_seed()])
 
 
 @draw_seed.register_fake
 def _(like: Tensor) -> Tensor:
     return torch.empty(1, dtype=torch.int64)
+
+
+def drawn_seed() -> int:
+    """A seed by the generator of `draws_from`, below 2^62; not for code that a compiler sees."""
+    return int(torch.randint(1 << 62, (), generator=_generator()))
 
 
 def _generator() -> torch.Generator | None:

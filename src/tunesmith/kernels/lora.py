@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tunesmith.kernels import native
 from tunesmith.kernels.dropout import chosen_to_drop, without
 from tunesmith.kernels.linear import quick_linear
+from tunesmith.kernels.native.lora import LoraLinear as NativeLoraLinear
 
 
 def lora_linear(
@@ -39,6 +41,9 @@ def lora_linear(
     bias = None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
         flat = inputs.reshape(-1, inputs.shape[-1])  # (N, I)
+        if native.is_native(flat, weight, down, up):
+            added: Tensor = NativeLoraLinear.apply(flat, weight, bias, down, up, dropout, scale / (1 - dropout))  # type: ignore[no-untyped-call]
+            return added.view(*inputs.shape[:-1], -1)
         dropped = chosen_to_drop(flat, dropout) if dropout else None
         scale /= 1 - dropout
         out: Tensor = _LoraLinear.apply(flat, weight, bias, down, up, dropped, scale)  # type: ignore[no-untyped-call]

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunesmith.kernels import native
 from tunesmith.kernels.linear import quick_linear
+from tunesmith.kernels.native.pointwise import softmax_errors as native_softmax_errors
 from tunesmith.kernels.sizes import recurring_size
 
 # Logits alive at once: large enough that a chunk's matmul is still efficient. On a CPU a chunk in bfloat16 stays below
@@ -124,6 +126,9 @@ def _to_errors_(logits: Tensor, targets: Tensor, nll: Tensor, *, only_nll: bool 
 
     Computed in float32, whatever the format of the logits, which are returned.
     """
+    if native.is_native(logits):
+        native_softmax_errors(logits, targets, nll, only_nll=only_nll)
+        return logits
     on_cpu = logits.device.type == "cpu"
     rows = max(1, _LOGITS_IN_CACHE // logits.shape[1]) if on_cpu else len(logits)
     for part in _chunks(len(logits), rows):

@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tunesmith.kernels import native
+from tunesmith.kernels.native.pointwise import RmsNorm as NativeRmsNorm
+from tunesmith.kernels.native.pointwise import SiluProduct as NativeSiluProduct
+
 
 def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     """inputs / sqrt(mean(inputs^2) + eps) in float32 at least, in the format of `inputs` times `weight` (Zhang &
@@ -25,13 +29,15 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:
     Returns:
         (..., H).
     """
-    out: Tensor = _RmsNorm.apply(inputs, weight, eps)  # type: ignore[no-untyped-call]
+    quick = native.is_native(inputs, weight) and not weight.requires_grad
+    out: Tensor = (NativeRmsNorm if quick else _RmsNorm).apply(inputs, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
 
 def silu_product(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, both of one shape and format (SwiGLU: Shazeer 2020, arXiv:2002.05202)."""
-    out: Tensor = _SiluProduct.apply(gate, up)  # type: ignore[no-untyped-call]
+    quick = native.is_native(gate, up)
+    out: Tensor = (NativeSiluProduct if quick else _SiluProduct).apply(gate, up)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -32,7 +32,7 @@ from tunesmith.model.size import (
 )
 from tunesmith.model.soft import begun_cache, virtual_tokens
 from tunesmith.model.source import find_source
-from tunesmith.model.speed import accelerated, choose_compile, decoder_layers
+from tunesmith.model.speed import accelerated, choose_compile, choose_native, decoder_layers
 from tunesmith.model.stream import TrainedTensors, base_folder, open_trained
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "choose_lanes",
+    "choose_native",
     "computes_bfloat16",
     "context_tokens",
     "count_parameters",

@@ -7,17 +7,23 @@ run on a GPU yet: what is tested, on a CPU, is when it is chosen and the wiring 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from tunesmith.kernels import rms_norm, silu_product
+from tunesmith.kernels import is_native, rms_norm, rotate, silu_product
+from tunesmith.model.packing import base_of
 from tunesmith.optional import need
+
+# Architectures whose module has `apply_rotary_pos_emb` as Llama's: halves of a head are rotated, in the inputs' format.
+_ROTARY = ("llama", "mistral", "qwen2", "qwen3", "phi", "gemma", "smollm3", "starcoder2")
 
 
 @contextmanager
@@ -30,15 +36,46 @@ def joined_layers(model: nn.Module, *, compiled: bool) -> Iterator[None]:
     device = next(model.parameters()).device
     by_liger = layers_for_liger(model, device, compiled=compiled)
     layers = by_liger or (_known_layers(model) if device.type == "cpu" and not compiled else [])
+    rotary = nullcontext() if compiled else _joined_rotary(base_of(model))
     try:
         for layer in layers:
             forwards = _FORWARDS[type(layer).__name__]
             joined = forwards.by_liger if by_liger else None
             layer.forward = MethodType(joined or forwards.ours, layer)
-        yield
+        with rotary:
+            yield
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
+
+
+@contextmanager
+def _joined_rotary(base: PreTrainedModel) -> Iterator[None]:
+    """Inside, the rotary positions of rows laid end to end are one operation where kernels in C++ are switched on.
+
+    The function belongs to the module of the architecture, so other models of it compute by it meanwhile, to the same
+    result.
+    """
+    if base.config.model_type not in _ROTARY:
+        yield
+        return
+    module: Any = sys.modules[type(base).__module__]
+    plain = module.apply_rotary_pos_emb
+
+    def apply_rotary_pos_emb(
+        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        if len(q) > 1 or unsqueeze_dim != 1 or not is_native(q, k, cos, sin):
+            both: tuple[Tensor, Tensor] = plain(q, k, cos, sin, unsqueeze_dim)
+            return both
+        query, key = (rotate(tensor[0].transpose(0, 1), cos[0], sin[0]).transpose(0, 1)[None] for tensor in (q, k))
+        return query, key
+
+    module.apply_rotary_pos_emb = apply_rotary_pos_emb
+    try:
+        yield
+    finally:
+        module.apply_rotary_pos_emb = plain
 
 
 def layers_for_liger(model: nn.Module, device: torch.device, *, compiled: bool) -> list[nn.Module]:

@@ -14,25 +14,30 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tunesmith.errors import ResourceError
+from tunesmith.kernels import native_kernels, why_not_native
 from tunesmith.model.dropout import seeded_layers
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.joined import joined_layers
 from tunesmith.model.lanes import Lanes
 from tunesmith.model.packing import base_of, packing
+from tunesmith.model.precision import computes_bfloat16
 
 # Operations from which compiling repays itself. On one core with avx512_bf16 it took 10 s for 30 layers and gained
 # about 4 % of a step with LoRA on 135 M parameters. The number for CUDA is not measured: faster work repays it later.
 _WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
 
 _COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+_NO_COMPILER = "there is no C++ compiler on this machine"
 
 
 @contextmanager
-def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[None]:
+def accelerated(model: nn.Module, *, compiled: bool, native: bool, lanes: Lanes) -> Iterator[None]:
     """Inside, `model` trains as fast as is known to be exact.
 
     Args:
         compiled: each decoder layer by torch.compile, once for every length; kept on disk for the next run.
+        native: by kernels in C++ where they compute what is asked, as `choose_native` decided.
         lanes: open inside.
     """
     layers = decoder_layers(model) if compiled else []
@@ -40,7 +45,16 @@ def accelerated(model: nn.Module, *, compiled: bool, lanes: Lanes) -> Iterator[N
     # the backward pass is compiled with the forward pass, under the compiler's lock: passes run side by side
     eager_backward = torch._functorch.config.patch(force_non_lazy_backward_lowering=True)
     one_operation = joined_layers(model, compiled=compiled)
-    with packing(model), fused_adapters(model), seeded_layers(model), one_operation, eager_backward, on_disk, lanes:
+    with (
+        native_kernels(wanted=native),
+        packing(model),
+        fused_adapters(model),
+        seeded_layers(model),
+        one_operation,
+        eager_backward,
+        on_disk,
+        lanes,
+    ):
         for layer in layers:
             layer.compile(dynamic=True)
         try:
@@ -71,8 +85,8 @@ def choose_compile(requested: str, device: torch.device, *, parameters: int, tok
     """
     if requested != "auto":
         return requested == "on", "as set"
-    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
-        return False, "there is no C++ compiler on this machine"
+    if not _has_compiler():
+        return False, _NO_COMPILER
     cost = 6.0 * parameters * tokens
     worth = _WORTH_COMPILING.get(device.type)
     if worth is None:
@@ -80,6 +94,40 @@ def choose_compile(requested: str, device: torch.device, *, parameters: int, tok
     if cost < worth:
         return False, f"the run is too short to repay it ({cost:.1e} of {worth:.0e} operations)"
     return True, f"the run is long enough to repay it ({cost:.1e} operations)"
+
+
+def choose_native(requested: str, device: torch.device, dtype: torch.dtype) -> tuple[bool, str]:
+    """Resolve auto, on or off for a model that computes in `dtype`, with a sentence that says why.
+
+    Where the answer is yes the kernels are compiled, which takes seconds once on a machine.
+
+    Raises:
+        ResourceError: they are asked for and cannot be had.
+    """
+    if requested == "off":
+        return False, "as set"
+    why = _why_not_native(device, dtype)
+    if why is None:
+        return True, "as set" if requested == "on" else "this CPU has avx512_bf16, and there is a C++ compiler"
+    if requested == "on":
+        install = "install g++, or " if why == _NO_COMPILER else ""
+        raise ResourceError(
+            f"train.native is on, and there are no kernels in C++ here: {why}",
+            fix=f"{install}set train.native to auto; to resume a run that has them: --train.native off --allow-drift",
+        )
+    return False, f"{why}; with g++ this CPU would train faster" if why == _NO_COMPILER else why
+
+
+def _why_not_native(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"they are for CPUs, and the model is on {device.type}"
+    if dtype != torch.bfloat16:
+        return f"the model computes in {str(dtype).removeprefix('torch.')}"
+    return _NO_COMPILER if computes_bfloat16(device) and not _has_compiler() else why_not_native()
+
+
+def _has_compiler() -> bool:
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

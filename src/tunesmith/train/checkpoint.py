@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tunesmith.config import OF_OLDER_RUNS
 from tunesmith.errors import ResourceError, SettingsError, TrainingError
 from tunesmith.runs import (
     atomic_folder,
@@ -373,7 +374,8 @@ def _differences(stored: object, current: object, name: str = "") -> Iterator[st
     """`train.epochs was 3, is 5` for every leaf of two nested mappings that is not the same."""
     if isinstance(stored, Mapping) and isinstance(current, Mapping):
         for key in [*current, *(key for key in stored if key not in current)]:
-            yield from _differences(stored.get(key), current.get(key), f"{name}.{key}" if name else str(key))
+            inner = f"{name}.{key}" if name else str(key)
+            yield from _differences(stored.get(key, OF_OLDER_RUNS.get(inner)), current.get(key), inner)
     elif stored != current:
         yield f"{name} was {json.dumps(stored)}, is {json.dumps(current)}"
 

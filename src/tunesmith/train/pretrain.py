@@ -181,7 +181,8 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], base: _Base) -> tuple[R
         config = config.resolved("model.dtype", str(base.dtype).removeprefix("torch."), base.dtype_reason)
     plan = resolve.plan_steps(config, rows).after(config.pretrain.epochs_before)
     parameters, length = count_parameters(base.model)[1], config.pretrain.context
-    return resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=length), plan
+    config = resolve.resolve_loop(config, plan, base.device, base.dtype, parameters=parameters, mean_length=length)
+    return config, plan
 
 
 def _announced(trainer: Trainer, corpus: Corpus, rows: Sequence[Encoded], plan: StepPlan, base: _Base) -> PretrainPlan:

@@ -181,7 +181,7 @@ def _ready(config: RunConfig, processes: Processes) -> _Ready:
     trainable, parameters = count_parameters(model)
     plan = resolve.plan_steps(config, ids.rows)
     mean_length = sum(map(len, ids.rows)) / len(ids.rows)
-    config = resolve.resolve_loop(config, plan, base.device, parameters=parameters, mean_length=mean_length)
+    config = resolve.resolve_loop(config, plan, base.device, base.dtype, parameters=parameters, mean_length=mean_length)
     speed = _speed_findings(config, base, model, longest=max(map(len, [*ids.rows, *ids.old])))
     findings = (*filter(None, [padding]), *template.findings, *speed, *limits, *rates)
     return _Ready(config, prepared, past, base, model, ids, plan, trainable, parameters, findings)

@@ -138,7 +138,8 @@ class Trainer:
         Raises:
             Stopped, SettingsError: as `recorded` does.
         """
-        fast = accelerated(self.model, compiled=self.config.train.compile == "on", lanes=self.settings.lanes)
+        compiled, native = self.config.train.compile == "on", self.config.train.native == "on"
+        fast = accelerated(self.model, compiled=compiled, native=native, lanes=self.settings.lanes)
         with listen_for_stop() as self.stop, recorded(self.run, self.stop, self.processes, begin=begin), fast:
             yield
 

@@ -1,0 +1,127 @@
+"""Kernels in C++ for CPUs with bfloat16, compiled by the machine that uses them and kept on its disk.
+
+They compute in bfloat16 what the kernels beside this folder compute with PyTorch's operations, which stay where there
+is no compiler, no such CPU or another number format.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent
+_SOURCES = ("attention.cpp", "lora.cpp", "pointwise.cpp")
+# Flags of the CPU, by torch's names, and those of the compiler. AMX is compiled in and used where there is some.
+_NEEDED = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "fma3")
+_FLAGS = (
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno"),
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-mamx-tile", "-mamx-bf16"),
+)
+
+_SWITCH = SimpleNamespace(library=None)  # ctypes.CDLL inside `native_kernels`
+
+
+@contextmanager
+def native_kernels(*, wanted: bool) -> Iterator[None]:
+    """Inside, in every thread, kernels are those in C++ wherever they can compute what is asked, or not wanted.
+
+    Raises:
+        RuntimeError: they are wanted and `why_not_native` says why not.
+    """
+    before = _SWITCH.library
+    _SWITCH.library = _load() if wanted else None
+    try:
+        yield
+    finally:
+        _SWITCH.library = before
+
+
+def why_not_native() -> str | None:
+    """Why this machine has no kernels in C++, or None where it has. Compiles them at its first call."""
+    try:
+        _load()
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def is_native(*tensors: Tensor) -> bool:
+    """Whether kernels in C++ are switched on and take these tensors."""
+    return _SWITCH.library is not None and all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors)
+
+
+def call(name: str, *arguments: Tensor | int | float | Sequence[int]) -> None:
+    """Call a function of the library: tensors as addresses, numbers as int64 or float, sequences as arrays of int64.
+
+    Other Python threads run meanwhile. Its last arguments are told here: how many threads it may use, and whether it
+    may use AMX.
+    """
+    _SWITCH.library[name](*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()), ctypes.c_int(_has_amx()))
+
+
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    return ctypes.c_int64(argument) if isinstance(argument, int) else (ctypes.c_int64 * len(argument))(*argument)
+
+
+@lru_cache(maxsize=1)
+def _has_amx() -> bool:
+    """Asks the kernel, once for the process, for leave to use it."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16")) and bool(torch.cpu._init_amx())
+
+
+@lru_cache(maxsize=1)
+def _load() -> ctypes.CDLL:
+    """Raises: RuntimeError, with a reason in a line."""
+    if sys.platform != "linux":
+        raise RuntimeError(f"not tried on {sys.platform}")
+    capabilities = torch.cpu.get_capabilities()
+    if not all(capabilities.get(flag) for flag in _NEEDED):
+        raise RuntimeError("this CPU has no avx512_bf16")
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
+    if compiler is None:
+        raise RuntimeError("there is no C++ compiler on this machine")
+    try:
+        return ctypes.CDLL(str(_compiled(compiler)))
+    except OSError as error:  # the cache cannot be read or written, or programs there may not run
+        raise RuntimeError(f"they cannot be compiled or loaded: {error}") from None
+
+
+def _compiled(compiler: str) -> Path:
+    """The library, made anew when a source, a flag or the compiler is another one."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    contents = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in (".cpp", ".h")]
+    digest = hashlib.sha256(b"\0".join([version, " ".join(_FLAGS).encode(), *contents])).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "native"
+    library = cache / f"{digest[:24]}.so"
+    if library.exists():
+        return library
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # code is loaded from it
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        made = Path(folder) / library.name
+        command = [compiler, *_FLAGS, *(str(_FOLDER / source) for source in _SOURCES), "-o", str(made)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            lines = [line for line in result.stderr.splitlines() if "error" in line] or [f"{compiler} failed"]
+            raise RuntimeError(f"they do not compile: {lines[0]}")
+        with made.open("rb") as file:  # whole on the disk before it has its name
+            os.fsync(file.fileno())
+        made.replace(library)
+    return library
