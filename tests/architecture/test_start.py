@@ -57,14 +57,19 @@ def start(program: str) -> tuple[float, list[str]]:
     return usage.ru_utime + usage.ru_stime, list(json.loads(errors.strip().splitlines()[-1]))
 
 
-def problems(program: str, budget: float) -> list[str]:
-    """Heavy modules, and the time when the fastest of five starts is over budget: other work can only add to it."""
-    seconds, heavy = start(program)
-    for _ in range(RUNS - 1):
-        if seconds < budget:
-            break
-        seconds = min(seconds, start(program)[0])
-    return [*heavy, *([f"{seconds:.2f} s, {budget:.2f} s are allowed"] if seconds >= budget else [])]
+def allowed() -> float:
+    """Processor seconds of one budget on this machine now: some machines change their speed from minute to minute."""
+    return BUDGET_SECONDS * max(1.0, start(YARDSTICK)[0] / YARDSTICK_SECONDS)
+
+
+def problems(program: str, budgets: float) -> list[str]:
+    """Heavy modules, and the time when none of five starts is within so many budgets, each measured just before."""
+    for _ in range(RUNS):
+        limit = budgets * allowed()
+        seconds, heavy = start(program)
+        if seconds < limit:
+            return heavy
+    return [*heavy, f"{seconds:.2f} s, {limit:.2f} s are allowed"]
 
 
 @cache
@@ -78,46 +83,40 @@ def pages() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def budget() -> float:
-    yardstick = min(start(YARDSTICK)[0] for _ in range(RUNS))
-    return BUDGET_SECONDS * max(1.0, yardstick / YARDSTICK_SECONDS)
-
-
 def test_the_check_sees_a_heavy_import() -> None:
-    assert problems("import python_calamine", 60.0) == ["python_calamine"]
+    assert problems("import python_calamine", 200) == ["python_calamine"]
 
 
-def test_the_check_sees_a_slow_start(budget: float) -> None:
+def test_the_check_sees_a_slow_start() -> None:
     busy = "import time\nwhile time.process_time() < {}: pass"
-    assert problems(busy.format(budget * 1.1), budget) != []
-    assert problems(busy.format(budget * 0.5), budget) == []
+    assert problems(busy.format(allowed() * 3), 1) != []
+    assert problems(busy.format(allowed() * 0.3), 1) == []
 
 
-def test_import_is_light(budget: float) -> None:
-    assert problems(IMPORT, budget) == []
+def test_import_is_light() -> None:
+    assert problems(IMPORT, 1) == []
 
 
 @pytest.mark.parametrize("words", [(), ("train",), ("export",)], ids=["tunesmith", "train", "export"])
-def test_a_help_is_light(words: tuple[str, ...], budget: float) -> None:
+def test_a_help_is_light(words: tuple[str, ...]) -> None:
     """Of all commands what is imported is watched by tests/cli/test_contract.py, in one process."""
-    assert problems(HELP.format(words=words), budget) == []
+    assert problems(HELP.format(words=words), 1) == []
 
 
 @pytest.mark.slow
-def test_every_help_is_light(budget: float) -> None:
+def test_every_help_is_light() -> None:
     commands = list(pages().commands())
     assert {("train",), ("data", "inspect")} <= set(commands)
-    found = {words: problems(HELP.format(words=words), budget) for words in commands}
+    found = {words: problems(HELP.format(words=words), 1) for words in commands}
     assert {words: listed for words, listed in found.items() if listed} == {}
 
 
 @pytest.mark.parametrize("words", QUICK, ids=" ".join)
 def test_a_command_that_only_looks_things_up_is_light(
-    words: tuple[str, ...], budget: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where there are no runs
-    assert problems(RUN.format(words=words), LOOKING * budget) == []
+    assert problems(RUN.format(words=words), LOOKING) == []
 
 
 @pytest.mark.parametrize("words", [INSPECT, (*INSPECT, "--json")], ids=["rendered rows", "json"])
