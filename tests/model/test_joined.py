@@ -18,8 +18,10 @@ import transformers as tf
 
 from tunesmith.config import MethodConfig
 from tunesmith.data import collate
+from tunesmith.kernels import native_kernels, why_not_native
 from tunesmith.model import apply_method, joined, load_base, token_nll
 from tunesmith.model.joined import joined_layers, layers_for_liger
+from tunesmith.model.packing import packing
 from tunesmith.types import Encoded
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -113,6 +115,31 @@ def test_ours_give_the_same_and_keep_less(arch: str, dtype: torch.dtype, method:
     for name, gradient in wanted.items():
         assert (found[name] - gradient).norm() <= tolerance * gradient.norm() + 1e-12, name
     assert gradients()[:2] == (most, plain)
+
+
+@pytest.mark.parametrize("arch", joined._ROTARY)
+def test_rotary_positions_in_cpp_give_the_same(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if problem := why_not_native():
+        pytest.skip(problem)
+    torch.manual_seed(0)
+    config = tf.AutoConfig.for_model(arch, **SHAPE, **HEADS)
+    model = tf.AutoModelForCausalLM.from_config(config).bfloat16().eval()
+    module: Any = sys.modules[type(model).__module__]
+    plain, real, calls = module.apply_rotary_pos_emb, joined.rotate, list[int]()
+
+    def counted(*tensors: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return real(*tensors)
+
+    monkeypatch.setattr(joined, "rotate", counted)
+    rows = [Encoded(np.arange(4, 4 + n), np.ones(n, bool), row=n) for n in (9, 30)]
+    found = []
+    for native in (False, True):
+        with native_kernels(wanted=native), packing(model), joined_layers(model, compiled=False), torch.no_grad():
+            found.append(token_nll(model, collate(rows)))
+    assert calls
+    assert module.apply_rotary_pos_emb is plain
+    assert (found[0] - found[1]).norm() < 0.01 * found[0].norm()
 
 
 def test_ours_leave_what_a_compiler_joins(tiny_model_dir: Callable[[str], Path]) -> None:

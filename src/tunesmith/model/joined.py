@@ -59,7 +59,9 @@ def _joined_rotary(base: PreTrainedModel) -> Iterator[None]:
     if base.config.model_type not in _ROTARY:
         yield
         return
-    module: Any = sys.modules[type(base).__module__]
+    # of any class that it inherits from: dividing the weights gives the model one of its own
+    modules: list[Any] = [sys.modules[kind.__module__] for kind in type(base).__mro__]
+    module = next(module for module in modules if hasattr(module, "apply_rotary_pos_emb"))
     plain = module.apply_rotary_pos_emb
 
     def apply_rotary_pos_emb(

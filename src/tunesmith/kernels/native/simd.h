@@ -28,7 +28,7 @@ inline __m256i narrow(__m512 wide) { return (__m256i)_mm512_cvtneps_pbh(wide); }
 inline void store(bf16* to, __m512 wide) { _mm256_storeu_si256((__m256i*)to, narrow(wide)); }
 inline void store(bf16* to, __m512 wide, __mmask16 lanes) { _mm256_mask_storeu_epi16(to, lanes, narrow(wide)); }
 
-// exp within 2 units in the last place; 0 below -87.3. Cody and Waite 1980, Software Manual for the Elementary
+// exp within 3 units in the last place; 0 below -87.3. Cody and Waite 1980, Software Manual for the Elementary
 // Functions, chapter 6: x = n ln 2 + r, and a Taylor polynomial for exp(r).
 inline __m512 exp(__m512 x) {
   const __mmask16 tiny = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_LT_OQ);
