@@ -6,7 +6,6 @@ None of it changes a result beyond rounding, and all of it is undone afterwards.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ResourceError
-from tunesmith.kernels import native_kernels, why_not_native
+from tunesmith.kernels import NO_COMPILER, find_compiler, native_kernels, why_not_native
 from tunesmith.model.dropout import seeded_layers
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.joined import joined_layers
@@ -28,7 +27,6 @@ from tunesmith.model.precision import computes_bfloat16
 _WORTH_COMPILING = {"cpu": 1e15, "cuda": 1e17}
 
 _COMPILED = "TORCHINDUCTOR_CACHE_DIR"
-_NO_COMPILER = "there is no C++ compiler on this machine"
 
 
 @contextmanager
@@ -85,8 +83,8 @@ def choose_compile(requested: str, device: torch.device, *, parameters: int, tok
     """
     if requested != "auto":
         return requested == "on", "as set"
-    if not _has_compiler():
-        return False, _NO_COMPILER
+    if find_compiler() is None:
+        return False, NO_COMPILER
     cost = 6.0 * parameters * tokens
     worth = _WORTH_COMPILING.get(device.type)
     if worth is None:
@@ -110,12 +108,12 @@ def choose_native(requested: str, device: torch.device, dtype: torch.dtype) -> t
     if why is None:
         return True, "as set" if requested == "on" else "this CPU has avx512_bf16, and there is a C++ compiler"
     if requested == "on":
-        install = "install g++, or " if why == _NO_COMPILER else ""
+        install = "install g++, or " if why == NO_COMPILER else ""
         raise ResourceError(
             f"train.native is on, and there are no kernels in C++ here: {why}",
             fix=f"{install}set train.native to auto; to resume a run that has them: --train.native off --allow-drift",
         )
-    return False, f"{why}; with g++ this CPU would train faster" if why == _NO_COMPILER else why
+    return False, f"{why}; with g++ this CPU would train faster" if why == NO_COMPILER else why
 
 
 def _why_not_native(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -123,11 +121,7 @@ def _why_not_native(device: torch.device, dtype: torch.dtype) -> str | None:
         return f"they are for CPUs, and the model is on {device.type}"
     if dtype != torch.bfloat16:
         return f"the model computes in {str(dtype).removeprefix('torch.')}"
-    return _NO_COMPILER if computes_bfloat16(device) and not _has_compiler() else why_not_native()
-
-
-def _has_compiler() -> bool:
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
+    return NO_COMPILER if computes_bfloat16(device) and find_compiler() is None else why_not_native()
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -32,6 +32,8 @@ _FLAGS = (
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-mamx-tile", "-mamx-bf16"),
 )
 
+NO_COMPILER = "there is no C++ compiler on this machine"  # one of the reasons of `why_not_native`
+
 _SWITCH = SimpleNamespace(library=None)  # ctypes.CDLL inside `native_kernels`
 
 
@@ -57,6 +59,11 @@ def why_not_native() -> str | None:
     except RuntimeError as error:
         return str(error)
     return None
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler of this machine: $CXX, g++ or clang++, the first that there is."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
 
 
 def is_native(*tensors: Tensor) -> bool:
@@ -95,9 +102,9 @@ def _load() -> ctypes.CDLL:
     capabilities = torch.cpu.get_capabilities()
     if not all(capabilities.get(flag) for flag in _NEEDED):
         raise RuntimeError("this CPU has no avx512_bf16")
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
+    compiler = find_compiler()
     if compiler is None:
-        raise RuntimeError("there is no C++ compiler on this machine")
+        raise RuntimeError(NO_COMPILER)
     try:
         return ctypes.CDLL(str(_compiled(compiler)))
     except OSError as error:  # the cache cannot be read or written, or programs there may not run
