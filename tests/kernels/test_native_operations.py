@@ -1,4 +1,4 @@
-"""LoRA, norms, gates, rotary positions and losses in C++ against the formulas in float64."""
+"""LoRA, norms, gates, GELU, rotary positions and losses in C++ against the formulas in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith.kernels import draws_from, lora_linear, native, rms_norm, selected_nll, silu_product
+from tunesmith.kernels import draws_from, gelu, lora_linear, native, rms_norm, selected_nll, silu_product
 from tunesmith.kernels.native import native_kernels, why_not_native
 from tunesmith.kernels.native.lora import add_adapter
 from tunesmith.kernels.native.pointwise import rotate
@@ -156,6 +156,20 @@ def test_a_gate_far_from_zero_is_open_or_shut() -> None:
     assert out.tolist() == pytest.approx([0, 0, 0, 90, 200], abs=1e-30)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (2, 5, 40), (3, 1003)])
+def test_gelu(shape: tuple[int, ...]) -> None:
+    assert_computes(gelu, lambda x: F.gelu(x, approximate="tanh"), normal(*shape, gradient=True))
+
+
+def test_gelu_far_from_zero_is_open_or_shut() -> None:
+    x = torch.tensor([-200.0, -90.0, 0.0, 90.0, 200.0]).bfloat16().requires_grad_()
+    out = gelu(x)
+    out.sum().backward()
+    assert x.grad is not None
+    assert out.tolist() == pytest.approx([0, 0, 0, 90, 200], abs=1e-30)
+    assert x.grad.tolist() == pytest.approx([0, 0, 0.5, 1, 1], abs=1e-30)
+
+
 @pytest.mark.parametrize("width", [8, 20, 64])
 @pytest.mark.parametrize("by_head", [True, False])
 def test_rotary_positions(width: int, by_head: bool) -> None:
@@ -199,5 +213,6 @@ def test_a_number_that_is_none_stays_one() -> None:
     for out in (rms_norm(nan, normal(64), 1e-5), lora, selected_nll(nan, weight, None, targets)[:, None]):
         assert torch.equal(out.isnan().any(1), rows)
     assert torch.equal(silu_product(nan, nan).isnan(), nan.isnan())
+    assert torch.equal(gelu(nan).isnan(), nan.isnan())
     with torch.no_grad():
         assert selected_nll(nan, weight, None, targets)[3].isnan()

@@ -142,6 +142,28 @@ def test_rotary_positions_in_cpp_give_the_same(arch: str, monkeypatch: pytest.Mo
     assert (found[0] - found[1]).norm() < 0.01 * found[0].norm()
 
 
+@pytest.mark.parametrize("arch", ["gemma", "starcoder2"])
+def test_gelu_in_cpp_gives_the_same(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if problem := why_not_native():
+        pytest.skip(problem)
+    torch.manual_seed(0)
+    model = tf.AutoModelForCausalLM.from_config(tf.AutoConfig.for_model(arch, **SHAPE, **HEADS)).bfloat16().eval()
+    real, calls = joined.gelu, list[int]()
+
+    def counted(inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return real(inputs)
+
+    monkeypatch.setattr(joined, "gelu", counted)
+    rows = [Encoded(np.arange(4, 34), np.ones(30, bool), row=1)]
+    found = []
+    for native in (False, True):
+        with native_kernels(wanted=native), joined_layers(model, compiled=False), torch.no_grad():
+            found.append(token_nll(model, collate(rows)))
+    assert len(calls) == 2 * 2  # two layers, twice
+    assert (found[0] - found[1]).norm() < 0.01 * found[0].norm()
+
+
 def test_ours_leave_what_a_compiler_joins(tiny_model_dir: Callable[[str], Path]) -> None:
     model = load_base(str(tiny_model_dir("llama")), dtype="float32").model
     with joined_layers(model, compiled=True):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.kernels import native
+from tunesmith.kernels.native.pointwise import Gelu as NativeGelu
 from tunesmith.kernels.native.pointwise import RmsNorm as NativeRmsNorm
 from tunesmith.kernels.native.pointwise import SiluProduct as NativeSiluProduct
 
@@ -38,6 +39,15 @@ def silu_product(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, both of one shape and format (SwiGLU: Shazeer 2020, arXiv:2002.05202)."""
     quick = native.is_native(gate, up)
     out: Tensor = (NativeSiluProduct if quick else _SiluProduct).apply(gate, up)  # type: ignore[no-untyped-call]
+    return out
+
+
+def gelu(inputs: Tensor) -> Tensor:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))), rounded once (Hendrycks & Gimpel 2016,
+    arXiv:1606.08415)."""
+    if not native.is_native(inputs):
+        return F.gelu(inputs, approximate="tanh")
+    out: Tensor = NativeGelu.apply(inputs)  # type: ignore[no-untyped-call]
     return out
 
 

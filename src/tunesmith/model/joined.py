@@ -14,11 +14,10 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tunesmith.kernels import is_native, rms_norm, rotate, silu_product
+from tunesmith.kernels import gelu, is_native, rms_norm, rotate, silu_product
 from tunesmith.model.packing import base_of
 from tunesmith.optional import need
 
@@ -134,7 +133,7 @@ def _gated_by_liger(self: Any, x: Tensor) -> Tensor:
 
 def _gelu(self: Any, input: Tensor) -> Tensor:  # as it is called there
     """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))), without rounding between the operations."""
-    return F.gelu(input, approximate="tanh")
+    return gelu(input)
 
 
 # Classes of transformers whose forward is the formula above, by name: tests/model/test_joined.py runs each.
@@ -144,6 +143,7 @@ _FORWARDS: Mapping[str, _Forwards] = {
         _Forwards(_norm, _norm_by_liger),
     ),
     "NewGELUActivation": _Forwards(_gelu),  # of GPT-2, GPT-Neo and Phi
+    "GELUTanh": _Forwards(_gelu),  # of Gemma and StarCoder2
     **dict.fromkeys(
         ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP", "SmolLM3MLP"), _Forwards(_gated, _gated_by_liger)
     ),

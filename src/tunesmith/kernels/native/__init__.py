@@ -66,6 +66,11 @@ def find_compiler() -> str | None:
     return next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
 
 
+def code_cache(kind: str) -> Path:
+    """The folder of this user's cache where compiled code of a kind is kept for the next process."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / kind
+
+
 def is_native(*tensors: Tensor) -> bool:
     """Whether kernels in C++ are switched on and take these tensors."""
     return _SWITCH.library is not None and all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors)
@@ -116,7 +121,7 @@ def _compiled(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     contents = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in (".cpp", ".h")]
     digest = hashlib.sha256(b"\0".join([version, " ".join(_FLAGS).encode(), *contents])).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "native"
+    cache = code_cache("native")
     library = cache / f"{digest[:24]}.so"
     if library.exists():
         return library

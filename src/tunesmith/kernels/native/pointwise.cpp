@@ -1,4 +1,4 @@
-// Norms, gates, rotary positions and the softmax of a loss in one pass each: bfloat16 in memory, float32 in registers,
+// Norms, gates, GELU, rotary positions and the softmax of a loss in one pass each: bfloat16 in memory, float32 in registers,
 // rounded where the formulas in transformers round.
 
 #include <cmath>
@@ -15,6 +15,17 @@ inline __m512 rounded(__m512 wide) { return widen(narrow(wide)); }
 inline __m512 sigmoid(__m512 x) {
   const __m512 one = _mm512_set1_ps(1);
   return _mm512_div_ps(one, _mm512_add_ps(one, tunesmith::exp(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+// Of the approximation of GELU: Hendrycks & Gimpel 2016, arXiv:1606.08415.
+constexpr float kRoot = 0.7978845608f;  // sqrt(2 / pi)
+constexpr float kCubic = 0.044715f;
+
+// sigmoid(2 u) with u = sqrt(2 / pi) * (x + 0.044715 x^3)
+inline __m512 gelu_share(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1);
+  const __m512 cubic = _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(kCubic), one);
+  return sigmoid(_mm512_mul_ps(_mm512_mul_ps(x, cubic), _mm512_set1_ps(2 * kRoot)));
 }
 
 }  // namespace
@@ -85,6 +96,32 @@ extern "C" void silu_product_backward(const bf16* of_out, const bf16* gate, cons
     const __m512 slope = _mm512_mul_ps(s, _mm512_fmadd_ps(x, _mm512_sub_ps(one, s), one));
     store(of_gate + i, _mm512_mul_ps(rounded(_mm512_mul_ps(error, load(up + i, lanes))), slope), lanes);
     store(of_up + i, _mm512_mul_ps(error, rounded(_mm512_mul_ps(x, s))), lanes);
+  }
+}
+
+// out = gelu(inputs), `count` numbers, by its approximation with tanh: x / 2 * (1 + tanh(u)) = x * sigmoid(2 u) with
+// u = sqrt(2 / pi) * (x + 0.044715 x^3).
+extern "C" void gelu(const bf16* inputs, int64_t count, bf16* out, int threads, int) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 lanes = first_lanes(count - i);
+    const __m512 x = load(inputs + i, lanes);
+    store(out + i, _mm512_mul_ps(x, gelu_share(x)), lanes);
+  }
+}
+
+// of_inputs = of_out * (s + x * s * (1 - s) * 2 u') with s = sigmoid(2 u).
+extern "C" void gelu_backward(const bf16* of_out, const bf16* inputs, int64_t count, bf16* of_inputs, int threads,
+                              int) {
+  const __m512 one = _mm512_set1_ps(1);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 lanes = first_lanes(count - i);
+    const __m512 x = load(inputs + i, lanes), s = gelu_share(x);
+    const __m512 steepness = _mm512_mul_ps(
+        _mm512_set1_ps(2 * kRoot), _mm512_fmadd_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(3 * kCubic), one));
+    const __m512 curve = _mm512_mul_ps(_mm512_mul_ps(x, s), _mm512_mul_ps(_mm512_sub_ps(one, s), steepness));
+    store(of_inputs + i, _mm512_mul_ps(load(of_out + i, lanes), _mm512_add_ps(s, curve)), lanes);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Norms, gates, rotary positions and the softmax of a loss by kernels in C++ (pointwise.cpp), all in bfloat16 on a CPU.
+"""Norms, gates, GELU, rotary positions and the softmax of a loss by kernels in C++, all in bfloat16 on a CPU.
 
 Called outside of compiled code only: a compiler joins such operations with their neighbours itself.
 """
@@ -53,6 +53,26 @@ class SiluProduct(torch.autograd.Function):
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
         call("silu_product_backward", of_out.contiguous(), gate, up, gate.numel(), of_gate, of_up)
         return of_gate, of_up
+
+
+class Gelu(torch.autograd.Function):
+    """inputs -> gelu(inputs), by its approximation with tanh."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        inputs = inputs.contiguous()
+        ctx.save_for_backward(inputs)
+        out = torch.empty_like(inputs)
+        call("gelu", inputs, inputs.numel(), out)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_out: Tensor) -> Tensor:
+        (inputs,) = ctx.saved_tensors
+        of_inputs = torch.empty_like(inputs)
+        call("gelu_backward", of_out.contiguous(), inputs, inputs.numel(), of_inputs)
+        return of_inputs
 
 
 def rotate(inputs: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
