@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"--seeds takes two or more, and not {TUNING_SEED}, on which the strength is chosen")
     options.data = options.data.absolute()
     torch.set_num_threads(options.threads)
-    folder = WORK / "continual" / code_digest(PACKAGE, "bench/continual.py")
+    folder = WORK / "continual" / code_digest(*PACKAGE, "bench/continual.py")
     tuning = tune(folder, options)
     strength = chosen_strength(tuning)
     runs = []

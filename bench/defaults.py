@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     ledger = Ledger(
         WORK / "defaults.jsonl",
-        code_digest(PACKAGE, "bench/tuning.py", "bench/watch.py", "src/tunesmith/**/*.safetensors"),
+        code_digest(*PACKAGE, "bench/tuning.py", "bench/watch.py", "src/tunesmith/**/*.safetensors"),
     )
     runs = [measured(job, options.data.absolute(), ledger, options.threads) for job in jobs(options)]
     words = ["FOLDER" if word == str(options.data) else word for word in arguments]

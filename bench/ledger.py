@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "bench"
 # what every measurement depends on
-PACKAGE = "src/tunesmith/**/*.py"
+PACKAGE = ("src/tunesmith/**/*.py", "src/tunesmith/**/*.cpp", "src/tunesmith/**/*.h")
 
 Found = dict[str, Any]
 

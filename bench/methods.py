@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in sorted({*options.methods} - {*methods}):
         print(f"{name} is left out: bitsandbytes is not installed", file=sys.stderr)
     ledger = Ledger(
-        WORK / "methods.jsonl", code_digest(PACKAGE, "bench/methods.py", "bench/tuning.py", "bench/watch.py")
+        WORK / "methods.jsonl", code_digest(*PACKAGE, "bench/methods.py", "bench/tuning.py", "bench/watch.py")
     )
     data = options.data.absolute()
     runs = [measured(job, data, ledger, options.threads) for job in jobs(methods, options.seeds)]

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of a run (2)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    code = code_digest(PACKAGE, "bench/pretraining.py", "src/tunesmith/**/*.safetensors")
+    code = code_digest(*PACKAGE, "bench/pretraining.py", "src/tunesmith/**/*.safetensors")
     ledger = Ledger(WORK / "pretraining.jsonl", code)
     runs = [measured(job, options.data, ledger) for job in jobs(options)]
     words = ["FOLDER" if word == str(options.data) else word for word in arguments]

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"--seeds takes {FEWEST_SEEDS} or more, and not {TUNING_SEED}, on which the peaks are chosen")
     torch.set_num_threads(options.threads)
     data = options.data.absolute()
-    ledger = Ledger(WORK / "schedules.jsonl", code_digest(PACKAGE, "bench/schedules.py", "bench/tuning.py"))
+    ledger = Ledger(WORK / "schedules.jsonl", code_digest(*PACKAGE, "bench/schedules.py", "bench/tuning.py"))
 
     def all_of(chosen: Mapping[str, Mapping[str, Sequence[float]]], seed: int, *, answers: bool) -> list[Any]:
         return [measured(job, data, ledger) for job in jobs(chosen, seed, answers=answers)]

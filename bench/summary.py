@@ -73,6 +73,17 @@ def with_agreement(
     return {**summary, "sizes": sizes}
 
 
+def with_earlier_agreement(summary: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`summary` with the losses of earlier results, and when and how those were measured."""
+    measured = {"command": earlier["command"], "date": earlier["date"]}
+    sizes = dict(summary["sizes"])
+    for size, found in sizes.items():
+        agreement = earlier["sizes"].get(size, {}).get("agreement")
+        if agreement:
+            sizes[size] = {**found, "agreement": {**measured, **agreement}}
+    return {**summary, "sizes": sizes}
+
+
 def useful_flops(facts: Mapping[str, int], found: Mapping[str, Any]) -> float:
     """Floating-point operations that training once on the rows of a run cannot do without.
 

@@ -20,10 +20,10 @@ from typing import Any
 from bench.job import CONTENDERS, QUICK_SIZE, SIZES, Job
 from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
 from bench.report import RESULTS, tables, write_pages
-from bench.summary import Measurement, summarize, with_agreement
+from bench.summary import Measurement, summarize, with_agreement, with_earlier_agreement
 
 # What a measurement depends on; the files that only describe it are left out.
-MEASURED_CODE = (PACKAGE, "bench/job.py", "bench/o*.py", "bench/peers.py", "bench/w*.py")
+MEASURED_CODE = (*PACKAGE, "bench/job.py", "bench/o*.py", "bench/peers.py", "bench/w*.py")
 AGREEMENT_ROWS_PER_STEP = 4
 GROWTH_CONTENDERS = ("ours", "trl-best")
 GROWTH_ROW_TOKENS = (64, 192, 448)
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         summary = with_agreement(earlier, measurements, command=command, date=date)
     else:
         summary = summarize(measurements, warmup=options.warmup, command=command, date=date)
+        if not options.agreement_steps and results.is_file():
+            summary = with_earlier_agreement(summary, json.loads(results.read_text(encoding="utf-8")))
     if not summary["sizes"]:
         print("nothing to write: no size could be measured here", file=sys.stderr)
         return 4
@@ -63,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, help="steps at its start that are not timed (3)")
     parser.add_argument("--rounds", type=int, help="rounds around all contenders (3)")
     parser.add_argument(
-        "--agreement-steps", type=int, help="steps of the float32 comparison of losses, 0 for none (30)"
+        "--agreement-steps", type=int, help="steps of the float32 comparison of losses; 0: what was found before (30)"
     )
     parser.add_argument(
         "--agreement-only", action="store_true", help="measure that alone, and put it into the results that are there"

@@ -82,6 +82,15 @@ def test_agreement_alone_leaves_the_speeds_as_they_are(processes: list[Job], tmp
     assert after == before
 
 
+def test_speeds_alone_leave_the_agreement_and_say_when_it_was_measured(processes: list[Job], tmp_path: Path) -> None:
+    _, before = run(tmp_path, "--contenders", "ours,script", "--rounds", "1", "--agreement-steps", "3")
+    for rounds in ("2", "3"):  # the second keeps what the first has kept
+        _, after = run(tmp_path, "--contenders", "ours,script", "--rounds", rounds, "--agreement-steps", "0")
+        wanted = {**before["sizes"]["llama-135m"]["agreement"], "command": before["command"], "date": before["date"]}
+        assert after["sizes"]["llama-135m"]["agreement"] == wanted
+        assert after["command"] != before["command"]
+
+
 def test_agreement_alone_needs_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.parse(["--agreement-only", "--results", str(tmp_path / "none.json")])

@@ -226,6 +226,19 @@ def test_the_commented_file_holds_the_defaults(tmp_path: Path) -> None:
     assert all(setting.sentence in commented_yaml() for setting in describe())
 
 
+@pytest.mark.parametrize("name", ["pretrain.documents", "pretrain.qa", "eval.suites", "generate.stop"])
+def test_one_text_is_a_list_of_one(tmp_path: Path, name: str) -> None:
+    section, leaf = name.split(".")
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{section}:\n  {leaf}: one, two.txt\n")
+    config = load_config(file=file)
+    assert getattr(getattr(config, section), leaf) == ["one, two.txt"]
+    setattr(getattr(config, section), leaf, "three")
+    assert getattr(getattr(config, section), leaf) == ["three"]
+    with pytest.raises(SettingsError, match=r"= 3"):
+        load_config(overrides={name: 3})
+
+
 def test_text_stays_text() -> None:
     config = load_config(overrides={"data.sheet": "2024-01-31", "name": "007", "data.columns": "{question: no}"})
     assert load_config(overrides={"data.columns.answer": "2024"}).data.columns == {"answer": "2024"}

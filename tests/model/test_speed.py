@@ -224,18 +224,16 @@ def test_compiling_is_chosen_by_the_length_of_the_run(
     monkeypatch: pytest.MonkeyPatch, tokens: int, expected: bool
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    compiled, reason = choose_compile("auto", CPU, parameters=10**6, tokens=tokens)
+    compiled, reason = choose_compile(CPU, parameters=10**6, tokens=tokens)
     assert compiled is expected
     assert "repay" in reason
 
 
-def test_compiling_needs_a_compiler_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    compiled, reason = choose_compile("auto", CPU, parameters=10**9, tokens=10**9)
+    compiled, reason = choose_compile(CPU, parameters=10**9, tokens=10**9)
     assert not compiled
     assert "compiler" in reason
-    assert choose_compile("on", CPU, parameters=1, tokens=1)[0]
-    assert not choose_compile("off", CPU, parameters=10**9, tokens=10**9)[0]
 
 
 BF16, NO_COMPILER = torch.bfloat16, "there is no C++ compiler on this machine"

@@ -13,7 +13,7 @@ from tunesmith.api import train
 from tunesmith.config import RunConfig, commented_yaml, load_config
 from tunesmith.data import EncodeReport
 from tunesmith.errors import SettingsError
-from tunesmith.train.resolve import default_epochs, nothing_fits, plan_steps, resolve_settings
+from tunesmith.train.resolve import default_epochs, nothing_fits, plan_steps, resolve_loop, resolve_settings
 
 NANO, LARGE = 15_300_000, 1_100_000_000
 
@@ -95,6 +95,19 @@ def test_a_setting_that_only_lora_has_asks_for_lora(tmp_path: Path) -> None:
 def test_a_number_format_that_was_given_or_stored_keeps_its_origin() -> None:
     assert resolved({}).origin("model.dtype") == "detected: bfloat16: this CPU is fast at it"
     assert resolved({"dtype": "bfloat16"}).origin("model.dtype") == "flag"
+
+
+@pytest.mark.parametrize("name", ["train.compile", "train.native"])
+def test_how_a_step_is_computed_is_chosen_only_where_it_is_open(name: str) -> None:
+    plan: Any = SimpleNamespace(total_steps=3, rows_per_step=2)
+    sizes = {"parameters": 10**6, "mean_length": 50.0}
+    found = []
+    for overrides in ({}, {name: "off"}):
+        config = load_config(overrides={"method.name": "full", **overrides})
+        config = resolve_loop(config, plan, torch.device("cpu"), torch.float32, **sizes)
+        section, leaf = name.split(".")
+        found.append((getattr(getattr(config, section), leaf), config.origin(name).split(":")[0]))
+    assert found == [("off", "detected"), ("off", "flag")]
 
 
 def test_a_plan_without_passes_is_a_mistake_of_the_program() -> None:

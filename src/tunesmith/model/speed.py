@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from tunesmith.errors import ResourceError
-from tunesmith.kernels import NO_COMPILER, find_compiler, native_kernels, why_not_native
+from tunesmith.kernels import NO_COMPILER, code_cache, find_compiler, native_kernels, why_not_native
 from tunesmith.model.dropout import seeded_layers
 from tunesmith.model.fusion import fused_adapters
 from tunesmith.model.joined import joined_layers
@@ -66,8 +65,7 @@ def accelerated(model: nn.Module, *, compiled: bool, native: bool, lanes: Lanes)
 def _kept_on_disk() -> Iterator[None]:
     """Inside, what is compiled is kept for the next run; torch's own default is a folder in /tmp."""
     own = os.environ.get(_COMPILED)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "tunesmith" / "compiled"
-    os.environ[_COMPILED] = own or str(cache)
+    os.environ[_COMPILED] = own or str(code_cache("compiled"))
     try:
         yield
     finally:
@@ -76,13 +74,11 @@ def _kept_on_disk() -> Iterator[None]:
             os.environ[_COMPILED] = own
 
 
-def choose_compile(requested: str, device: torch.device, *, parameters: int, tokens: int) -> tuple[bool, str]:
-    """Resolve auto, on or off for a run over `tokens` tokens, with a sentence that says why.
+def choose_compile(device: torch.device, *, parameters: int, tokens: int) -> tuple[bool, str]:
+    """Whether to compile the layers for a run over `tokens` tokens, with a sentence that says why.
 
     The cost of a run is taken as 6 operations for each parameter and token (Kaplan et al. 2020, arXiv:2001.08361).
     """
-    if requested != "auto":
-        return requested == "on", "as set"
     if find_compiler() is None:
         return False, NO_COMPILER
     cost = 6.0 * parameters * tokens

@@ -191,10 +191,9 @@ def resolve_loop(
     native, reason = choose_native(config.train.native, device, dtype)
     if config.train.native == "auto":
         config = config.resolved("train.native", "on" if native else "off", reason)
-    if config.train.compile == "auto" and (why := _not_compiled(config)):
-        config = config.resolved("train.compile", "off", why)
-    else:
-        compiled, reason = choose_compile(config.train.compile, device, parameters=parameters, tokens=tokens)
+    if config.train.compile == "auto":
+        why = _not_compiled(config)
+        compiled, reason = (False, why) if why else choose_compile(device, parameters=parameters, tokens=tokens)
         config = config.resolved("train.compile", "on" if compiled else "off", reason)
     if config.train.tokens_per_batch is None:
         tokens, reason = default_tokens_per_batch(device)
