@@ -1,6 +1,7 @@
 """results.json -> docs/performance.md and the README's section: `python -m bench.report [--check]`.
 
-Pure text from one file: a number on those pages is a number in results.json, and tests/bench compares the two.
+Pure text: a number on those pages is a number in results.json or, of another machine, in a results-NAME.json beside it,
+and tests/bench compares them.
 """
 
 from __future__ import annotations
@@ -41,11 +42,17 @@ def read_results() -> dict[str, Any] | None:
     return results
 
 
+def other_results() -> list[dict[str, Any]]:
+    """What was measured on other machines."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.parent.glob("results-*.json"))]
+
+
 def pages(summary: Mapping[str, Any] | None) -> dict[Path, str]:
     """What the two pages should hold."""
     readme = README.read_text(encoding="utf-8")
     section = f"{BEGIN}\n{readme_section(summary)}\n{END}"
-    return {PAGE: performance_page(summary), README: _SECTION.sub(lambda _: section, readme)}
+    page = performance_page(summary) + "".join(map(_other_machine, other_results()))
+    return {PAGE: page, README: _SECTION.sub(lambda _: section, readme)}
 
 
 def write_pages(summary: Mapping[str, Any] | None) -> None:
@@ -95,24 +102,40 @@ def readme_section(summary: Mapping[str, Any] | None) -> str:
 
 def tables(summary: Mapping[str, Any]) -> str:
     """Everything in results.json but the curves, as Markdown that reads well in a terminal too."""
-    ceiling = summary["ceiling_flops_per_second"]
     lines = [
         f"Measured {summary['date']} on {_machine(summary)} with `{_command(summary)}`.",
         "",
         "Packages: " + ", ".join(f"{name} {version}" for name, version in summary["machine"]["versions"].items()) + ".",
-        "Matrix products measured in the same run, the ceiling: "
-        + "; ".join(
-            f"{device} {rates['float32'] / 1e9:,.0f} GFLOP/s float32, {rates['bfloat16'] / 1e9:,.0f} bfloat16"
-            for device, rates in ceiling.items()
-        )
-        + ".",
+        _ceiling(summary),
     ]
     for size, found in summary["sizes"].items():
         facts = found["facts"]
         lines += ["", f"## {size}: {facts['parameters'] / 1e6:.0f} M parameters, {found['device']}", ""]
-        lines += _speed(found) + _goals(found) + _agreement(found) + _growth(found)
+        lines += [*_speed(found), "", *(f"- {name}: {_about(one)}" for name, one in found["contenders"].items())]
+        lines += _goals(found) + _agreement(found) + _growth(found)
         lines += [f"- failed: {what}: {error}" for what, error in found["failed"].items()]
     return "\n".join(lines)
+
+
+def _other_machine(summary: Mapping[str, Any]) -> str:
+    """Speed, memory and goals there."""
+    lines = [
+        *("", f"## On {_machine(summary)}", ""),
+        f"Measured {summary['date']} with `{_command(summary)}`.",
+        _ceiling(summary),
+    ]
+    for size, found in summary["sizes"].items():
+        lines += ["", f"### {size}", "", *_speed(found), *_goals(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _ceiling(summary: Mapping[str, Any]) -> str:
+    rates = summary["ceiling_flops_per_second"].items()
+    found = "; ".join(
+        f"{device} {rate['float32'] / 1e9:,.0f} GFLOP/s float32, {rate['bfloat16'] / 1e9:,.0f} bfloat16"
+        for device, rate in rates
+    )
+    return f"Matrix products measured in the same run, the ceiling: {found}."
 
 
 def _speed(found: Mapping[str, Any]) -> list[str]:
@@ -134,9 +157,7 @@ def _speed(found: Mapping[str, Any]) -> list[str]:
             ]
         )
     columns = ["contender", "tokens/s", "rounds", "rows/s", "peak GiB", "of the ceiling", "warm-up s"]
-    lines = _table([*columns, "ours: speed", "ours: memory"], rows)
-    lines += ["", *(f"- {name}: {_about(one)}" for name, one in found["contenders"].items())]
-    return lines
+    return _table([*columns, "ours: speed", "ours: memory"], rows)
 
 
 def _goals(found: Mapping[str, Any]) -> list[str]:

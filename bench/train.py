@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.job import CONTENDERS, QUICK_SIZE, SIZES, Job
 from bench.ledger import PACKAGE, WORK, Ledger, code_digest, measured_apart
-from bench.report import RESULTS, tables, write_pages
+from bench.report import RESULTS, read_results, tables, write_pages
 from bench.summary import Measurement, summarize, with_agreement, with_earlier_agreement
 
 # What a measurement depends on; the files that only describe it are left out.
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(tables(summary))
-    if results == RESULTS:
-        write_pages(summary)
+    if results.resolve().parent == RESULTS.parent:
+        write_pages(read_results())
     sizes = summary["sizes"].values()
     agreed = all(one["agrees"] for size in sizes for one in size["agreement"].get("deviations", {}).values())
     return 0 if agreed and not any(size["failed"] for size in sizes) else 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from bench import report
@@ -31,6 +34,22 @@ def test_what_is_said(measurements: list[Measurement]) -> None:
     assert "| trl-best | 2.50e-02 | 2 | 0.00e+00 | NO |" in page
     assert "| ours | 24 | 64 | 500 | 2.00 |" in page
     assert "cpu 400 GFLOP/s float32, 2,000 bfloat16" in page
+
+
+def test_other_machines_follow_with_their_own_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measurements: list[Measurement]
+) -> None:
+    summary = summarize(measurements, warmup=1, command="python -m bench.train", date="2026-01-01")
+    other = json.loads(json.dumps(summary))
+    other["machine"]["cpu"] = "Some CPU"
+    other["sizes"]["llama-135m"]["contenders"]["ours"]["tokens_per_second"] = 1234
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "results-some.json").write_text(json.dumps(other))
+    page = report.pages(summary)[report.PAGE]
+    first, _, second = page.partition("\n## On Some CPU, ")
+    assert first == report.performance_page(summary)
+    assert "| 1,234 " in second
+    assert "| met" in second
 
 
 def test_a_changed_number_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path, measurements, capsys) -> None:
