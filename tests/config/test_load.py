@@ -105,6 +105,13 @@ def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path: Path) ->
     file.write_text("train:\n  epochs: 3\nseed: 1\ntrain:\n  batch_size: 2\n")
     with pytest.raises(SettingsError, match="'train' is there twice, in lines 1 and 4"):
         load_config(file=file)
+    file.write_text("train: {epochs: 3, epochs: 4}\n")
+    with pytest.raises(SettingsError, match="'epochs' is there twice, in lines 1 and 1"):
+        load_config(file=file)
+    file = tmp_path / "a.json"
+    file.write_text('{"train": {"epochs": 3}, "seed": 1, "train": {"batch_size": 2}}')
+    with pytest.raises(SettingsError, match="'train' is there twice"):
+        load_config(file=file)
 
 
 @pytest.mark.parametrize("split", [{"validation": 0.5, "test": 0.6}, {"train": 0.8, "validation": 0.3}])

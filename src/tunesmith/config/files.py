@@ -25,9 +25,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
-            first = lines.setdefault(str(key.value), key.start_mark.line + 1)
-            if first != key.start_mark.line + 1:
-                raise yaml.YAMLError(f"{key.value!r} is there twice, in lines {first} and {key.start_mark.line + 1}")
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise yaml.YAMLError(f"{name!r} is there twice, in lines {lines[name]} and {line}")
+            lines[name] = line
         return super().construct_mapping(node, deep)
 
 
@@ -79,7 +80,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     text = _text(path)
     kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        content = json.loads(text) if kind == "JSON" else parse_yaml(text)
+        content = json.loads(text, object_pairs_hook=_mapping) if kind == "JSON" else parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid {kind}", cause=str(error), fix="correct it there") from error
     if content is None:
@@ -87,6 +88,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError(f"{path} holds a {type(content).__name__}, not settings", fix="write `name: value` lines")
     return {str(key): value for key, value in content.items()}
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises: ValueError, a key is there twice."""
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is there twice")
+    return dict(pairs)
 
 
 def settings_tree(path: Path) -> tuple[yaml.Node | None, list[str]]:
