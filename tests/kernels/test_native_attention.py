@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tunesmith.kernels import packed_attention
+from tunesmith.kernels import native, packed_attention
 from tunesmith.kernels.native import is_native, native_kernels, why_not_native
 
 WIDTHS = [16, 20, 48, 64, 80, 128]
@@ -95,6 +95,21 @@ def test_a_number_that_is_none_comes_out_as_one(which: str, bad: float) -> None:
     assert not all(gradient[:70].isfinite().all() for gradient in gradients)
     for name, found, plain in zip(NAMES, (out, *gradients), wanted, strict=True):
         assert torch.equal(found[70:], plain[70:]), name
+
+
+def test_memory_that_runs_out_in_a_kernel_is_an_error_and_no_end() -> None:
+    """A sequence, or a rank, for which no machine has memory; nothing of it is read before."""
+    tensor, endless = torch.zeros(1, 1, 16).bfloat16(), 1 << 43
+    tensors, strides = [tensor] * 6, [16] * 8
+    sizes = (torch.tensor([0, endless]), 1, 1, 1, 16, 1.0)
+    with pytest.raises(MemoryError, match=r"for the kernel attend$"):
+        native.call("attend", *tensors[:3], strides, *sizes, tensor, tensor)
+    with pytest.raises(MemoryError, match="for the kernel attend_backward"):
+        native.call("attend_backward", *tensors, strides, *sizes, *tensors[:3])
+    with pytest.raises(MemoryError, match=r"for the kernel lora$"):
+        native.call("lora", *tensors[:3], 1, 16, 16, endless, 1.0, 0.0, 0, tensor, tensor, 0)
+    with pytest.raises(MemoryError, match="for the kernel lora_backward"):
+        native.call("lora_backward", *tensors[:5], 0, 1, 16, 16, endless, 1.0, *tensors[:3])
 
 
 def test_is_a_well_formed_operator() -> None:

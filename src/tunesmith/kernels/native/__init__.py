@@ -32,6 +32,8 @@ _FLAGS = (
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-mamx-tile", "-mamx-bf16"),
 )
 
+_TAKE_MEMORY = ("attend", "attend_backward", "lora", "lora_backward")  # and return 0 where there is too little
+
 NO_COMPILER = "there is no C++ compiler on this machine"  # one of the reasons of `why_not_native`
 
 _SWITCH = SimpleNamespace(library=None)  # ctypes.CDLL inside `native_kernels`
@@ -81,8 +83,16 @@ def call(name: str, *arguments: Tensor | int | float | Sequence[int]) -> None:
 
     Other Python threads run meanwhile. Its last arguments are told here: how many threads it may use, and whether it
     may use AMX.
+
+    Raises:
+        MemoryError: it is one that takes memory of its own, and there was not enough.
     """
-    _SWITCH.library[name](*map(_as_c, arguments), ctypes.c_int(torch.get_num_threads()), ctypes.c_int(_has_amx()))
+    function = _SWITCH.library[name]
+    if name not in _TAKE_MEMORY:
+        function.restype = None
+    numbers = ctypes.c_int(torch.get_num_threads()), ctypes.c_int(_has_amx())
+    if function(*map(_as_c, arguments), *numbers) == 0:
+        raise MemoryError(f"not enough memory for the kernel {name}")
 
 
 def _as_c(argument: Any) -> Any:

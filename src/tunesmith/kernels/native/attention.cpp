@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "matrices.h"
 
@@ -222,9 +223,11 @@ void Backward::run(const Piece& p, Heads<const bf16> of_out, Heads<const bf16> o
   write_rows(of_value, p.key_head, p.start, p.length, of_values, width, p.width, 1);
 }
 
+// Returns whether there was memory for all of them: no exception may leave a thread.
 template <typename Pass, typename Run>
-void for_each_piece(const int64_t* boundaries, int64_t sequences, int64_t heads, int64_t key_heads, int64_t width,
+bool for_each_piece(const int64_t* boundaries, int64_t sequences, int64_t heads, int64_t key_heads, int64_t width,
                     int threads, bool amx, Run run) {
+  bool fits = true;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     thread_local Pass pass;
@@ -232,9 +235,15 @@ void for_each_piece(const int64_t* boundaries, int64_t sequences, int64_t heads,
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < sequences * key_heads; ++i) {
       const int64_t s = i / key_heads, length = boundaries[s + 1] - boundaries[s];
-      run(pass, Piece{boundaries[s], length, i % key_heads, heads / key_heads, width});
+      try {
+        run(pass, Piece{boundaries[s], length, i % key_heads, heads / key_heads, width});
+      } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+        fits = false;
+      }
     }
   }
+  return fits;
 }
 
 }  // namespace
@@ -243,33 +252,34 @@ void for_each_piece(const int64_t* boundaries, int64_t sequences, int64_t heads,
 using namespace tunesmith;
 
 // Strides come as pairs, from token to token and from head to head. out and of_*: (T, heads, D) without gaps.
-// log_sums: (H, T) float32. amx: whether the processor has it and the kernel lets this process use it.
-extern "C" void attend(const bf16* query, const bf16* key, const bf16* value, const int64_t* strides,
+// log_sums: (H, T) float32. amx: whether the processor has it and the kernel lets this process use it. Both return 0
+// where memory ran out.
+extern "C" int attend(const bf16* query, const bf16* key, const bf16* value, const int64_t* strides,
                        const int64_t* boundaries, int64_t sequences, int64_t heads, int64_t key_heads, int64_t width,
                        float scale, bf16* out, float* log_sums, int threads, int amx) {
   const Heads<const bf16> q{query, strides[0], strides[1]}, k{key, strides[2], strides[3]},
       v{value, strides[4], strides[5]};
   const Heads<bf16> o{out, heads * width, width};
   const int64_t tokens = boundaries[sequences];
-  for_each_piece<Forward>(boundaries, sequences, heads, key_heads, width, threads, amx,
-                          [&](Forward& pass, const Piece& piece) {
-                            amx ? pass.run<true>(piece, q, k, v, o, log_sums, tokens, scale)
-                                : pass.run<false>(piece, q, k, v, o, log_sums, tokens, scale);
-                          });
+  return for_each_piece<Forward>(boundaries, sequences, heads, key_heads, width, threads, amx,
+                                 [&](Forward& pass, const Piece& piece) {
+                                   amx ? pass.run<true>(piece, q, k, v, o, log_sums, tokens, scale)
+                                       : pass.run<false>(piece, q, k, v, o, log_sums, tokens, scale);
+                                 });
 }
 
-extern "C" void attend_backward(const bf16* of_out, const bf16* out, const float* log_sums, const bf16* query,
-                                const bf16* key, const bf16* value, const int64_t* strides, const int64_t* boundaries,
-                                int64_t sequences, int64_t heads, int64_t key_heads, int64_t width, float scale,
-                                bf16* of_query, bf16* of_key, bf16* of_value, int threads, int amx) {
+extern "C" int attend_backward(const bf16* of_out, const bf16* out, const float* log_sums, const bf16* query,
+                               const bf16* key, const bf16* value, const int64_t* strides, const int64_t* boundaries,
+                               int64_t sequences, int64_t heads, int64_t key_heads, int64_t width, float scale,
+                               bf16* of_query, bf16* of_key, bf16* of_value, int threads, int amx) {
   const Heads<const bf16> e{of_out, strides[6], strides[7]}, o{out, heads * width, width},
       q{query, strides[0], strides[1]}, k{key, strides[2], strides[3]}, v{value, strides[4], strides[5]};
   const Heads<bf16> of_q{of_query, heads * width, width}, of_k{of_key, key_heads * width, width},
       of_v{of_value, key_heads * width, width};
   const int64_t tokens = boundaries[sequences];
-  for_each_piece<Backward>(boundaries, sequences, heads, key_heads, width, threads, amx,
-                           [&](Backward& pass, const Piece& piece) {
-                             amx ? pass.run<true>(piece, e, o, log_sums, q, k, v, of_q, of_k, of_v, tokens, scale)
-                                 : pass.run<false>(piece, e, o, log_sums, q, k, v, of_q, of_k, of_v, tokens, scale);
-                           });
+  return for_each_piece<Backward>(
+      boundaries, sequences, heads, key_heads, width, threads, amx, [&](Backward& pass, const Piece& piece) {
+        amx ? pass.run<true>(piece, e, o, log_sums, q, k, v, of_q, of_k, of_v, tokens, scale)
+            : pass.run<false>(piece, e, o, log_sums, q, k, v, of_q, of_k, of_v, tokens, scale);
+      });
 }

@@ -10,6 +10,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <new>
 
 #include "matrices.h"
 
@@ -133,7 +134,7 @@ void forward(const Sizes& s, const bf16* inputs, const bf16* down, const bf16* u
   interleave_transpose(down_right, padded_copy(shared.plain, down, s.rank, s.inputs, s.tiles(), ins), s.tiles(), ins);
   bf16* up_right = reuse(shared.up, s.depth() * outs);  // (depth / 2, outs, 2)
   interleave_transpose(up_right, padded_copy(shared.plain, up, s.outputs, s.rank, outs, s.depth()), outs, s.depth());
-  const __m512i threshold = _mm512_set1_epi16((short)(share * 65536 + 0.5f));
+  const __m512i threshold = _mm512_set1_epi16((short)(int)(share * 65536 + 0.5f));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     thread_local Memory own;
@@ -239,20 +240,27 @@ void backward(const Sizes& s, const bf16* of_out, const bf16* inputs, const bf16
 using namespace tunesmith;
 
 // inputs (N, I), down (r, I), up (O, r), out (N, O) is added to, middle (N, r), dropped (N, ceil(I / 32)) or null: bit
-// j of word w says that number 32 w + j is dropped. All without gaps. share: of the numbers to drop, to a 65,536th.
-extern "C" void lora(const bf16* inputs, const bf16* down, const bf16* up, int64_t positions, int64_t ins, int64_t outs,
-                     int64_t rank, float scale, float share, int64_t seed, bf16* out, bf16* middle, uint32_t* dropped,
-                     int threads, int amx) {
+// j of word w says that number 32 w + j is dropped. All without gaps. share: of the numbers to drop, to a 65,536th. Both
+// return 0 where memory ran out; what a thread takes for itself, below a megabyte, is not watched.
+extern "C" int lora(const bf16* inputs, const bf16* down, const bf16* up, int64_t positions, int64_t ins, int64_t outs,
+                    int64_t rank, float scale, float share, int64_t seed, bf16* out, bf16* middle, uint32_t* dropped,
+                    int threads, int amx) try {
   const Sizes sizes{positions, ins, outs, rank};
   (amx ? forward<true> : forward<false>)(sizes, inputs, down, up, scale, share, seed, out, middle, dropped, threads);
+  return 1;
+} catch (const std::bad_alloc&) {
+  return 0;
 }
 
 // of_inputs (N, I) is added to, or null; of_down (r, I) and of_up (O, r) are written.
-extern "C" void lora_backward(const bf16* of_out, const bf16* inputs, const bf16* down, const bf16* up,
-                              const bf16* middle, const uint32_t* dropped, int64_t positions, int64_t ins, int64_t outs,
-                              int64_t rank, float scale, bf16* of_inputs, bf16* of_down, bf16* of_up, int threads,
-                              int amx) {
+extern "C" int lora_backward(const bf16* of_out, const bf16* inputs, const bf16* down, const bf16* up,
+                             const bf16* middle, const uint32_t* dropped, int64_t positions, int64_t ins, int64_t outs,
+                             int64_t rank, float scale, bf16* of_inputs, bf16* of_down, bf16* of_up, int threads,
+                             int amx) try {
   const Sizes sizes{positions, ins, outs, rank};
   (amx ? backward<true> : backward<false>)(sizes, of_out, inputs, down, up, middle, dropped, scale, of_inputs, of_down,
                                            of_up, threads);
+  return 1;
+} catch (const std::bad_alloc&) {
+  return 0;
 }
