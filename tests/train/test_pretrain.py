@@ -67,6 +67,7 @@ def test_it_learns_and_leaves_a_plain_model(config: RunConfig, capfd: pytest.Cap
     result = pretrain(config, announce=plans.append, observers=[lambda event: losses.extend(_loss(event))])
     (plan,) = plans
     assert (len(plan.corpus.pairs), plan.steps, plan.measures_base) == (5, result.steps, False)
+    assert "padded" not in {finding.code for finding in plan.findings}
     assert plan.tokens == result.run.manifest["train_tokens"]
     assert capfd.readouterr().err == ""  # no progress bar but the program's own
     assert losses[-1] < losses[0] - 0.5
@@ -313,7 +314,10 @@ def test_a_base_that_pads_with_its_stop_token_learns_pairs(config: RunConfig, ti
 def test_a_base_whose_context_has_no_end(config: RunConfig, base: Path) -> None:
     bloom = BloomConfig(vocab_size=400, hidden_size=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
     BloomForCausalLM(bloom).save_pretrained(base)
-    assert pretrain(_further(config, base).replaced("pretrain.qa", [], "test")).steps == 12
+    plans: list[PretrainPlan] = []
+    assert pretrain(_further(config, base).replaced("pretrain.qa", [], "test"), announce=plans.append).steps == 12
+    (told,) = (finding.message for finding in plans[0].findings if finding.code == "padded")
+    assert told.startswith("rows are padded to equal length: packing is not proven for the architecture 'bloom'")
 
 
 @pytest.mark.parametrize(

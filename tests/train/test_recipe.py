@@ -18,7 +18,7 @@ from tunesmith.errors import ResourceError, SettingsError, Stopped
 from tunesmith.kernels.native import is_native, why_not_native
 from tunesmith.model import speed
 from tunesmith.runs import Run
-from tunesmith.train import Event, continual, difficulty
+from tunesmith.train import Event, Plan, continual, difficulty
 
 
 @pytest.fixture
@@ -95,6 +95,27 @@ def test_memory_that_the_fisher_information_does_not_have_is_told(
     assert refused.value.fix
     assert "continual.replay_share" in refused.value.fix
     assert not (tmp_path / "further").exists()
+
+
+@pytest.mark.parametrize(
+    ("arch", "method", "reason"),
+    [
+        ("llama", "lora", None),
+        ("gpt_neo", "lora", "packing is not proven for the architecture 'gpt_neo'"),
+        ("mistral, window 8", "lora", "tokens are longer than the model's sliding window"),
+        ("llama", "prefix", "the keys and values of a prefix stand before each"),
+    ],
+)
+def test_rows_that_are_padded_are_told_and_why(
+    config: RunConfig, tiny_model_dir: Callable[[str], Path], arch: str, method: str, reason: str | None
+) -> None:
+    plans: list[Plan] = []
+    changed = config.replaced("model.path", str(tiny_model_dir(arch)), "test").replaced("method.name", method, "test")
+    api.train(changed, announce=plans.append)
+    told = [finding.message for finding in plans[0].findings if finding.code == "padded"]
+    assert len(told) == (reason is not None)
+    assert all(message.startswith("rows are padded to equal length: ") for message in told)
+    assert all(message.endswith(reason or "") for message in told)
 
 
 def test_a_run_with_kernels_in_cpp_is_not_resumed_without_them_unasked(

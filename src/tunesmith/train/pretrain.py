@@ -187,6 +187,8 @@ def _planned(config: RunConfig, rows: Sequence[Encoded], base: _Base) -> tuple[R
 
 def _announced(trainer: Trainer, corpus: Corpus, rows: Sequence[Encoded], plan: StepPlan, base: _Base) -> PretrainPlan:
     config, processes = trainer.config, trainer.processes
+    speed = resolve.speed_findings(config, base.model, base.device, longest=max(map(len, rows)))
+    limits = [*slow_format(base.dtype, base.device), *_few_steps(config, plan.total_steps)]
     return PretrainPlan(
         run=trainer.run,
         config=config,
@@ -196,7 +198,7 @@ def _announced(trainer: Trainer, corpus: Corpus, rows: Sequence[Encoded], plan: 
         steps=plan.total_steps,
         device=processes.on(base.device),
         measures_base=_measures_base(trainer),
-        findings=(*corpus.findings, *slow_format(base.dtype, base.device), *_few_steps(config, plan.total_steps)),
+        findings=(*corpus.findings, *speed, *limits),
         memory=None if processes.sharded else memory_need(base.model, config.train.optimizer, base.device),
     )
 

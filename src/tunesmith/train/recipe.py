@@ -21,11 +21,9 @@ from tunesmith.model import (
     check_method,
     context_tokens,
     count_parameters,
-    layers_for_liger,
     load_base,
     save_adapter,
     slow_format,
-    why_padded,
 )
 from tunesmith.prompts import Template, check_template, prepare_tokenizer
 from tunesmith.runs import Run, atomic_folder, plot_run
@@ -182,7 +180,7 @@ def _ready(config: RunConfig, processes: Processes) -> _Ready:
     plan = resolve.plan_steps(config, ids.rows)
     mean_length = sum(map(len, ids.rows)) / len(ids.rows)
     config = resolve.resolve_loop(config, plan, base.device, base.dtype, parameters=parameters, mean_length=mean_length)
-    speed = _speed_findings(config, base, model, longest=max(map(len, [*ids.rows, *ids.old])))
+    speed = resolve.speed_findings(config, model, base.device, longest=max(map(len, [*ids.rows, *ids.old])))
     findings = (*filter(None, [padding]), *template.findings, *speed, *limits, *rates)
     return _Ready(config, prepared, past, base, model, ids, plan, trainable, parameters, findings)
 
@@ -217,17 +215,6 @@ def _with_method(config: RunConfig, base: LoadedModel) -> PreTrainedModel | Peft
         gradient_checkpointing=config.train.gradient_checkpointing,
         prompt_ids=base.tokenizer(config.method.init_text)["input_ids"] if config.method.init_text else None,
     )
-
-
-def _speed_findings(
-    config: RunConfig, base: LoadedModel, model: PreTrainedModel | PeftModel, *, longest: int
-) -> list[Finding]:
-    """What is told of how rows of up to `longest` tokens are computed."""
-    reason = why_padded(model, longest)
-    padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
-    by_liger = layers_for_liger(model, base.device, compiled=config.train.compile == "on")
-    joined = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
-    return [*padded, *joined]
 
 
 def _create(run: Run, ready: _Ready) -> None:

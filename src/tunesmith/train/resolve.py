@@ -26,6 +26,8 @@ from tunesmith.model import (
     default_method,
     default_tokens_per_batch,
     format_count,
+    layers_for_liger,
+    why_padded,
 )
 from tunesmith.train.device import ALONE, Processes
 from tunesmith.train.ewc import Ewc
@@ -215,6 +217,15 @@ def _not_compiled(config: RunConfig) -> str | None:
     if config.train.native == "on" and METHODS[config.method.name].is_adapter:
         return "kernels in C++ join the same operations"
     return "not tried with a prefix" if config.method.name == "prefix" else None
+
+
+def speed_findings(config: RunConfig, model: nn.Module, device: torch.device, *, longest: int) -> list[Finding]:
+    """What is told of how rows of up to `longest` tokens are computed. `resolve_loop` comes first."""
+    reason = why_padded(model, longest)
+    padded = [Finding("note", "padded", f"rows are padded to equal length: {reason}")] if reason else []
+    by_liger = layers_for_liger(model, device, compiled=config.train.compile == "on")
+    joined = [Finding("note", "liger", f"{len(by_liger)} layers are computed by Liger")] if by_liger else []
+    return [*padded, *joined]
 
 
 def rate_factors(config: RunConfig) -> dict[str, float]:
