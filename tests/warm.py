@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _ERRORS = {"memory": MemoryError(), "disk": OSError(errno.ENOSPC, os.strerror(er
 
 def main() -> None:
     """Serve until standard input ends."""
+    import faults.fault_defects
     import matplotlib.figure
     import peft
     import torch
@@ -44,7 +46,7 @@ def main() -> None:
     from tunesmith.runs import plots
 
     plots.render, os.fsync = draw_only, stay_in_memory
-    _ = matplotlib.figure, peft, transformers.models.llama.modeling_llama, tunesmith.api
+    _ = faults.fault_defects, matplotlib.figure, peft, transformers.models.llama.modeling_llama, tunesmith.api
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # else every child would look through all that was imported
@@ -105,20 +107,25 @@ def run(request: dict[str, Any], rank: int) -> int:
 def plant(
     module: str,
     name: str,
-    call: int,
+    call: int = 0,
     *,
+    becomes: str | None = None,
     signals: Sequence[int] = (),
     fill: str | None = None,
     raises: str | None = None,
     sets: Mapping[str, object] | None = None,
     nan: bool = False,
 ) -> None:
-    """At the `call`-th call of a function.
+    """At the `call`-th call of a function, or at every one where it `becomes` another, of faults/fault_defects.py.
 
     Before it this process gets `signals`, or a disk is filled by the file `fill`; instead of it an error of _ERRORS is
     raised; or it is given other arguments, by their places, as `sets` has them; or what it returns is made NaN.
     """
-    holder = importlib.import_module(module)
+    *path, name = name.split(".")
+    holder = reduce(getattr, path, importlib.import_module(module))
+    if becomes:
+        setattr(holder, name, getattr(importlib.import_module("faults.fault_defects"), becomes))
+        return
     real = getattr(holder, name)
     calls = 0
 

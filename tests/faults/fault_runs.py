@@ -55,10 +55,14 @@ class Signal:
 
 @dataclass
 class Project:
-    """A folder with data and a model; `start` begins or resumes the run of a name in it."""
+    """A folder with data and a model; `start` begins or resumes the run of a name in it.
+
+    defect: what warm.plant is told of every process that is started.
+    """
 
     folder: Path
     crew: Crew
+    defect: dict[str, object] | None = None
 
     def start(self, name: str, *, at: Path | None = None, **options: Any) -> tuple[int, str]:
         run = (at or self.folder / "runs") / name
@@ -78,7 +82,7 @@ class Project:
         (code,) = self.crew.run(
             self.folder,
             *arguments,
-            faults=[hook] if hook else [],
+            faults=[fault for fault in (self.defect, hook) if fault],
             file_bytes=file_bytes,
             meanwhile=signal_after.send if signal_after else lambda pid: None,
         )

@@ -196,18 +196,6 @@ def test_files_may_not_grow(project: Project, reference: Reference) -> None:
     assert result_of(run) == reference.result
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 8 MB."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not allowed here: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
-
-
 def test_a_disk_that_fills_up_and_is_freed(project: Project, reference: Reference, small_disk: Path) -> None:
     filler = small_disk / "filler"
     hook = {"module": "tunesmith.train.checkpoint", "name": "save_file", "call": 7, "fill": str(filler)}
