@@ -179,6 +179,8 @@ def test_a_cell_may_be_longer_than_the_limit_of_the_csv_module() -> None:
         ),
         ("Question,2023,2024\nWhat is paper?,12,13\nWhat is ink?,1999,8\n", ("Question", "2023", "2024")),
         ("Item,2024,2022,2020\npaper,twelve,ten,nine\n", ("Item", "2024", "2022", "2020")),
+        ("Comment,Is it spam?\n" + "Win a car,TRUE\nSee you,FALSE\nBye now,TRUE\n", ("Comment", "Is it spam?")),
+        ("Parking,Only if it is dry!\n" + "Pool,yes\nGarden,no\nLift,yes\n", ("column1", "column2")),
         ("Titanic,1997,1998\nAlien,1979,1980\n", ("column1", "column2", "column3")),
         ("paper,2005,1912,2001\nink,17,3,4\n", ("column1", "column2", "column3", "column4")),
         ("n/a,Who is it?,It is me.\n" + "12,How do I pay?,Click Pay.\n" * 3, ("column1", "column2", "column3")),

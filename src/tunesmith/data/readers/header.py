@@ -24,6 +24,7 @@ _DIGIT = re.compile(r"\d")
 _YEAR = re.compile(r"(19|20)\d\d")
 _FEWEST_EXAMPLES = 3  # rows above a header, from which on they may be another table
 _FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
+_YES_OR_NO = frozenset({"true", "false", "yes", "no", "y", "n", "0", "1", "ja", "nein", "oui", "non"})
 # words for a missing value
 _NOTHING = frozenset({"n/a", "na", "none", "null", "nil", "nan", "unknown", "unbekannt", "tbd", "k.a."})
 
@@ -159,8 +160,13 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     }
     if any(heading.casefold() in {cell.casefold() for cell in below[column]} for column, heading in headings.items()):
         return False
-    # "ok?" is a heading among several; among few columns it is more likely a question
-    asks = {heading for heading in headings.values() if len(headings) > 2 and re.fullmatch(r"\w+\?", heading)}
+    # "ok?" is a heading among several; among few columns it is more likely a question, unless yes or no stands below it
+    asks = {
+        heading
+        for column, heading in headings.items()
+        if heading.endswith("?")
+        and (_is_answered(below[column]) or (len(headings) > 2 and re.fullmatch(r"\w+\?", heading)))
+    }
     other = asks | _years(headings, below)
     is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in other)
     if not is_short and not _stand_over_values(headings, below):
@@ -169,6 +175,11 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
         ((column, heading),) = headings.items()
         return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
     return True
+
+
+def _is_answered(below: Sequence[str]) -> bool:
+    """Whether every cell under a heading is yes or no."""
+    return len(below) >= _FEWEST_VALUES and all(cell.casefold() in _YES_OR_NO for cell in below)
 
 
 def _years(headings: Mapping[int, str], below: Mapping[int, Sequence[str]]) -> set[str]:
