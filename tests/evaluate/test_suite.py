@@ -96,6 +96,40 @@ def test_yaml_json_and_jsonl_are_read_alike(write):
         assert found.is_right("6 + 6 = 12")
 
 
+@pytest.mark.parametrize(
+    "answer", ["007", "12:30", "1.10", "1_000", "0x1F", "2026-01-31", "+49", "1e5", ".50", "-2", "0"]
+)
+def test_a_number_in_an_answer_stays_as_it_was_written(write, answer):
+    check = f"check: {{equals: {answer}}}"
+    for read in (read_suite, read_cases):
+        (found,) = read(write(f"- {{question: a, answer: {answer}, {check}}}", "a.yaml"))
+        assert found.answer == answer
+
+
+def test_a_decimal_number_is_text_and_number(write, tmp_path):
+    yaml = "- {question: a, answer: 1.10, wrong: [1.1], check: {number: 1.10}}"
+    json_line = '{"question": "?", "answer": 1.10, "wrong": [1.1]}'
+    (tmp_path / "b.jsonl").write_text(json_line)
+    for path in (write(yaml, "a.yaml"), write(f"[{json_line}]", "a.json"), str(tmp_path / "b.jsonl")):
+        (found,) = read_suite(path)
+        assert (found.answer, found.wrong) == ("1.10", ("1.1",))
+    for least in ("0.5", ".5", "5e-1"):
+        (case,) = read_cases(write(f"- {{question: a, answer: b c, check: {{f1>=: {least}}}}}", "a.yaml"))
+        assert case.checks[0].failure("b") is None
+        assert case.checks[0].failure("d") == f"f1>= {least}, found 0.000"
+
+
+def test_questions_that_are_lines_or_a_table_are_told_what_to_do(write, tmp_path):
+    for read in (read_suite, read_cases):
+        with pytest.raises(DataError, match="holds no list of items") as caught:
+            read(write("What is a press?\nWhere is it?\n", "a.txt"))
+        assert caught.value.fix.startswith('begin each question with "- "')
+        (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04\xc7\xff")
+        with pytest.raises(DataError, match="cannot read") as caught:
+            read(str(tmp_path / "a.xlsx"))
+        assert "or the rows of a table with --data" in caught.value.fix
+
+
 def test_null_is_as_left_out(write):
     """As data frames write empty cells. A group called None would stand in the report."""
     (found,) = read_suite(write([{"question": "Q?", "answer": "A", "wrong": None, "check": None, "kind": None}]))

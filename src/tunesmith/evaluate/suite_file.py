@@ -8,11 +8,15 @@ wrong      wrong answers, to be told from the right one by their likelihood; may
 check      how a written answer is judged, by one of `checks.CHECKS`: {contains: TEXT or a list of which one is enough},
            {number: NUMBER} ...; left out, it contains the right answer
 kind       a word by which results are grouped; may be left out
+
+Numbers are those of JSON, and as a text what was written: the answer 1.10 is "1.10". What else YAML reads as a number
+or a time (007, 12:30, 2026-01-31) is text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -28,6 +32,35 @@ SUITES = {"general": "general.jsonl"}  # those that ship
 Built = TypeVar("Built")
 
 _KEYS = ("question", "answer", "wrong", "check", "kind")
+_INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+
+
+class _Decimal(float):
+    """A number that is as a text what was written."""
+
+    def __new__(cls, written: str) -> _Decimal:
+        number = super().__new__(cls, written)
+        number._written = written
+        return number
+
+    def __str__(self) -> str:
+        return self._written
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are those of JSON, and .5."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+        first: [(tag, form) for tag, form in known if tag not in (_INT, _FLOAT, _TIME)]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(_INT, re.compile(r"-?(0|[1-9]\d*)$"), list("-0123456789"))
+_Loader.add_implicit_resolver(
+    _FLOAT, re.compile(r"-?(0|[1-9]\d*)?(\.\d+([eE][-+]?\d+)?|(?<=\d)[eE][-+]?\d+)$"), list("-.0123456789")
+)
+_Loader.add_constructor(_FLOAT, lambda loader, node: _Decimal(loader.construct_scalar(node)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +102,7 @@ def read_items(path: str, build: Callable[[object], Built], *, keys: str) -> lis
         raise DataError(
             f"cannot read the file of questions {path}",
             cause=str(error),
-            fix=f"give a YAML, JSON or JSONL file in UTF-8; {keys}",
+            fix=f"give a YAML, JSON or JSONL file in UTF-8, or the rows of a table with --data; {keys}",
         ) from error
     return _build(path, _parse(path, text), build, keys)
 
@@ -81,8 +114,8 @@ def _parse(name: str, text: str) -> tuple[object, list[int]]:
             lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
             return [_json_line(number, line) for number, line in lines], [number for number, _ in lines]
         if Path(name).suffix == ".json":
-            return json.loads(text), []
-        loader = yaml.SafeLoader(text)
+            return json.loads(text, parse_float=_Decimal), []
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, []
@@ -95,7 +128,7 @@ def _parse(name: str, text: str) -> tuple[object, list[int]]:
 
 def _json_line(number: int, line: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_float=_Decimal)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
 
@@ -124,7 +157,8 @@ def _build(name: str, parsed: tuple[object, list[int]], build: Callable[[object]
 
 def _no_list(name: str, content: object, keys: str) -> DataError:
     if not isinstance(content, dict) or not content:
-        return DataError(f"the file of questions {name} holds no list of items", fix=keys)
+        fix = f'begin each question with "- ", on a line of its own; {keys}' if isinstance(content, str) else keys
+        return DataError(f"the file of questions {name} holds no list of items", fix=fix)
     key = str(next((key for key, value in content.items() if isinstance(value, list)), next(iter(content))))
     return DataError(
         f"the file of questions {name} has no list of items at its top, where the key {key!r} was found",
