@@ -34,7 +34,7 @@ def mail(api):
 def test_ask_prints_label_and_probability(cli, mail) -> None:
     outcome = cli("ask", "mail", "win a car")
     assert (outcome.code, outcome.out) == (0, "spam  0.900\n")
-    assert outcome.err == "then ham 0.100\n"
+    assert outcome.err == "then ham (0.100)\n"
     assert cli("ask", "mail", "see you", "--base").out == "spam  0.750\n"
 
 
@@ -52,6 +52,15 @@ def test_chat_classifies_each_line_on_its_own(cli, mail, api, monkeypatch: pytes
     for text in ("win!", "see you"):
         talk.ask(text, lambda piece: None)
     assert [message.content for message in talk.turns] == ["see you", "ham"]
+
+
+def test_a_correction_that_is_no_label_is_told(cli, mail, api) -> None:
+    talk = Conversation(api.session, "mail", base=False, show_both=lambda base, tuned: None)
+    talk.ask("win!", lambda piece: None)
+    told = talk.command("/bad Ham")
+    assert told is not None
+    assert told.endswith("; Ham is none of the labels that the run knows: ham, spam")
+    assert "none of the labels" not in str(talk.command("/bad ham"))
 
 
 def test_eval_shows_labels_confusions_and_the_baseline(cli, mail, api, monkeypatch: pytest.MonkeyPatch) -> None:

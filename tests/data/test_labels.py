@@ -37,7 +37,13 @@ def test_the_labels_are_those_of_the_training_rows(tmp_path: Path) -> None:
     assert prepared.report.labels == {"ham": counts["ham"], "spam": counts["spam"]}
     assert list(prepared.report.labels) == ["ham", "spam"]
     assert prepared.report.to_json()["labels"] == prepared.report.labels
-    assert f"labels   2, with training rows: ham {counts['ham']}, spam {counts['spam']}" in prepared.report.to_text()
+    told = f"labels   2, with training rows: ham ({counts['ham']}), spam ({counts['spam']})"
+    assert told in prepared.report.to_text()
+
+
+def test_labels_that_are_numbers_are_told_apart_from_their_rows(tmp_path: Path) -> None:
+    text = read(write(tmp_path, "stars.csv", mail(60, "4", "3.5"))).report.to_text()
+    assert "2, with training rows: 4 (24), 3.5 (24)" in text or "2, with training rows: 3.5 (24), 4 (24)" in text
 
 
 def test_other_shapes_have_none(tmp_path: Path) -> None:

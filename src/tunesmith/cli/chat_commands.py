@@ -240,6 +240,8 @@ class Conversation:
         from tunesmith.types import Message
 
         told = self._keep(right=correction or None, is_right=False)
+        if correction and self.session.labels and correction not in self.session.labels:
+            told += f"; {correction} is none of the labels that the run knows: {', '.join(self.session.labels)}"
         if correction and self.turns:
             self.turns[-1] = Message("assistant", correction)
         return told

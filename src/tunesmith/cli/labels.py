@@ -27,7 +27,7 @@ def choice_line(choice: Choice) -> str:
 def tell_others(choice: Choice) -> None:
     """The labels that come next, as a message."""
     others = choice.ranked[1 : 1 + _OTHERS]
-    tell("then " + ", ".join(f"{plain(label)} {probability:.3f}" for label, probability in others))
+    tell("then " + ", ".join(f"{plain(label)} ({probability:.3f})" for label, probability in others))
 
 
 def show_labels(comparison: Comparison) -> None:

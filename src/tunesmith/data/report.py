@@ -150,10 +150,10 @@ def measure(examples: Iterable[tuple[Example, Place]]) -> dict[str, LengthReport
 
 
 def _labels_clause(labels: Mapping[str, int]) -> str:
-    """'2: ham 3862 and spam 513 training rows', or of many the rarest and the most frequent."""
+    """'2, with training rows: ham (3862), spam (513)', or of many the rarest and the most frequent."""
     ordered = sorted(labels, key=lambda label: labels[label])
     if len(labels) <= _LABELS_SHOWN:
-        counts = ", ".join(f"{label} {labels[label]}" for label in reversed(ordered))
+        counts = ", ".join(f"{label} ({labels[label]})" for label in reversed(ordered))
         return f"{len(labels)}, with training rows: {counts}"
     rare, frequent = ordered[0], ordered[-1]
     return f"{len(labels)}, with {labels[rare]} ({rare}) to {labels[frequent]} ({frequent}) training rows each"

@@ -46,6 +46,8 @@ class _Decimal(float):
     def __str__(self) -> str:
         return self._written
 
+    __repr__ = __str__
+
 
 class _Loader(yaml.SafeLoader):
     """YAML whose numbers are those of JSON, and .5."""
