@@ -13,7 +13,15 @@ from tunesmith.api import train
 from tunesmith.config import RunConfig, commented_yaml, load_config
 from tunesmith.data import EncodeReport
 from tunesmith.errors import SettingsError
-from tunesmith.train.resolve import default_epochs, nothing_fits, plan_steps, resolve_loop, resolve_settings
+from tunesmith.train.resolve import (
+    default_epochs,
+    nothing_fits,
+    plan_steps,
+    resolve_loop,
+    resolve_settings,
+    resolve_system,
+)
+from tunesmith.types import Example, Message
 
 NANO, LARGE = 15_300_000, 1_100_000_000
 
@@ -47,6 +55,32 @@ def test_a_small_model_is_trained_whole_and_says_why() -> None:
     assert (config.method.name, config.train.epochs, config.train.learning_rate) == ("full", 18, 2e-3)
     assert config.origin("method.name") == "detected: a model of 15.3M parameters is cheap to train whole"
     assert config.origin("train.epochs") == "detected: 18 passes: 392 rows, small model"
+
+
+@pytest.mark.parametrize(
+    ("systems", "given", "taken"),
+    [
+        (["Be brief.", "Be brief.", "Be brief."], None, "Be brief."),
+        (["Be brief.", "Be brief.", "Be kind."], None, None),
+        (["Be brief.", "Be brief.", None], None, None),
+        ([None, None, None], None, None),
+        (["Be brief.", "Be brief.", "Be brief."], "Mine.", "Mine."),
+    ],
+)
+def test_the_system_prompt_of_all_rows_is_asked_with(
+    systems: list[str | None], given: str | None, taken: str | None
+) -> None:
+    rows = [
+        Example((*([Message("system", text)] if text else []), Message("user", "a?"), Message("assistant", "b")))
+        for text in systems
+    ]
+    prepared: Any = SimpleNamespace(train=rows[:1], validation=rows[1:2], test=rows[2:])
+    config = resolve_system(load_config(overrides={"prompt.system": given} if given else {}), prepared)
+    assert config.prompt.system == taken
+    if taken and not given:
+        assert config.origin("prompt.system") == "detected: every row begins with it"
+    texts: Any = SimpleNamespace(train=[Example(text="plain")], validation=[], test=[])
+    assert resolve_system(load_config(), texts).prompt.system is None
 
 
 def test_a_run_with_settings_made_in_python_begins_with_the_checks_of_a_file(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tunesmith.cli.terminal import (
     plain,
     seconds_text,
     shell,
+    shorten,
     show,
     show_json,
     size_text,
@@ -33,6 +34,7 @@ from tunesmith.runs import Run
 if TYPE_CHECKING:
     from tunesmith.types import Finding
 
+_LONGEST_TEXT = 300  # characters of a setting
 _FILES = (
     ("model", "model"),
     ("model card", "model/README.md"),
@@ -250,6 +252,8 @@ def _not_defaults(config: RunConfig) -> list[tuple[str, Text]]:
         for part in name.split("."):
             value = value[part]
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if len(shown) > _LONGEST_TEXT or "\n" in shown:  # a system prompt
+            shown = shorten(shown, _LONGEST_TEXT)
         source = origin.split(" (")[0] if origin.startswith("recipe ") else origin
         rows.append((name, Text(plain(shown)).append(f"  {plain(source)}", style="dim")))
     return rows

@@ -149,6 +149,7 @@ def _ready(config: RunConfig, processes: Processes) -> _Ready:
 
     # the data: read, cleaned, split; and what the run goes on from, if from anything
     prepared, past = prepare(config), Past.of(config)
+    config = resolve.resolve_system(config, prepared)
 
     # the model, its tokenizer, and the template that every later step will use
     base = load_base(

@@ -13,7 +13,7 @@ from torch import nn
 
 from tunesmith import __version__
 from tunesmith.config import METHODS, MethodConfig, RunConfig, highest_rate, quantize_of, rate_factor
-from tunesmith.data import DataReport, EncodeReport, Mixture, RowPlan, StepPlan
+from tunesmith.data import DataReport, EncodeReport, Mixture, Prepared, RowPlan, StepPlan
 from tunesmith.errors import DataError
 from tunesmith.model import (
     SMALL_MODEL_PARAMETERS,
@@ -49,6 +49,15 @@ def resolve_base(config: RunConfig) -> RunConfig:
     if quantize in ("none", config.model.quantize):
         return config
     return config.resolved("model.quantize", quantize, f"{config.method.name} trains beside a quantised base")
+
+
+def resolve_system(config: RunConfig, prepared: Prepared) -> RunConfig:
+    """Fill in the system prompt that every row brings along, so that later questions are asked as in training."""
+    rows = (*prepared.train, *prepared.validation, *prepared.test)
+    begins = {message.content if message.role == "system" else "" for row in rows for message in row.messages[:1]}
+    if config.prompt.system is not None or len(begins) != 1 or not (shared := begins.pop()):
+        return config
+    return config.resolved("prompt.system", shared, "every row begins with it")
 
 
 def resolve_settings(
