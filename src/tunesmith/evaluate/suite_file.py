@@ -38,6 +38,8 @@ _INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", 
 class _Decimal(float):
     """A number that is as a text what was written."""
 
+    _written: str
+
     def __new__(cls, written: str) -> _Decimal:
         number = super().__new__(cls, written)
         number._written = written
@@ -58,11 +60,15 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+def _decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> _Decimal:
+    return _Decimal(loader.construct_scalar(node))
+
+
 _Loader.add_implicit_resolver(_INT, re.compile(r"-?(0|[1-9]\d*)$"), list("-0123456789"))
 _Loader.add_implicit_resolver(
     _FLOAT, re.compile(r"-?(0|[1-9]\d*)?(\.\d+([eE][-+]?\d+)?|(?<=\d)[eE][-+]?\d+)$"), list("-.0123456789")
 )
-_Loader.add_constructor(_FLOAT, lambda loader, node: _Decimal(loader.construct_scalar(node)))
+_Loader.add_constructor(_FLOAT, _decimal)
 
 
 @dataclass(frozen=True, slots=True)
