@@ -36,6 +36,17 @@ def config(tiny_model_dir: Callable[[str], Path], tmp_path: Path) -> RunConfig:
     )
 
 
+def test_a_system_prompt_of_every_row_is_kept_by_the_run_and_asked_with(config: RunConfig, tmp_path: Path) -> None:
+    rows = [f"Be brief.,What is the code of colour {n}?,The code is {n * 7}.\n" for n in range(20)]
+    (tmp_path / "faq.csv").write_text("system,question,answer\n" + "".join(rows))
+    api.train(config)
+    session = api.open_session(config.output_dir)
+    assert [(turn.role, turn.content) for turn in session.conversation("Why?")] == [
+        ("system", "Be brief."),
+        ("user", "Why?"),
+    ]
+
+
 def test_a_run_that_another_process_trains_is_left_as_it_is(config: RunConfig, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", config_text=dump_config(config), manifest={"kind": "finetune"})
     with run.claimed():
