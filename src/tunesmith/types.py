@@ -61,6 +61,11 @@ class Example:
     difficulty: float | None = None
 
     @property
+    def system(self) -> str | None:
+        """The system prompt that it begins with."""
+        return self.messages[0].content if self.messages and self.messages[0].role == "system" else None
+
+    @property
     def question(self) -> str:
         """The last user turn, context included: what duplicates are recognised by."""
         for message in reversed(self.messages):

@@ -147,6 +147,7 @@ FAQ = "question,answer\n" + "".join(f"Question {n}?,Answer {n}.\n" for n in rang
         (2, ["eval"], "tunesmith eval needs RUN"),
         (2, ["ask", "nope", "Who?"], "there is no run 'nope'"),
         (2, ["ask", "nope"], "tunesmith ask needs QUESTION"),
+        (2, ["ask", "nope", "who", "is"], "put words that belong together into quotation marks"),
         (2, ["ask", "nope", " "], "the question is empty"),
         (2, ["chat", "nope"], "there is no run 'nope'"),
         (2, ["pretrain"], "there are no texts"),

@@ -320,6 +320,25 @@ def test_oddities_are_told_with_their_sheet_where_there_are_several() -> None:
     assert found == {"placeholders": ("One!2", "Two!2"), "several_answers": ("One!2", "Two!7")}
 
 
+@pytest.mark.parametrize(
+    ("systems", "told"),
+    [
+        (["Be brief.", "Be kind.", "Be kind."], "2 system prompts:"),
+        (["Be brief.", None, None], "1 system prompt, and 2 of 3 have none:"),
+        (["Be brief."] * 3, None),
+        ([None] * 3, None),
+    ],
+)
+def test_system_prompts_that_not_all_rows_share_are_told(systems: list[str | None], told: str | None) -> None:
+    rows = [
+        Example(messages=(*([Message("system", text)] if text else []), *qa(f"{row}?", f"{row}.").messages), row=row)
+        for row, text in enumerate(systems)
+    ]
+    found = list(notices([*rows, Example(text="plain", row=9)]))
+    assert [finding.code for finding in found] == (["system_prompts"] if told else [])
+    assert not told or f"the rows have {told}" in found[0].message
+
+
 def test_different_answers_to_one_question_are_told() -> None:
     examples = [qa("Who?", "Me", 2), qa("who", "You", 3), qa("When?", "Now", 4)]
     assert [(finding.code, finding.rows) for finding in notices(examples)] == [("several_answers", (2, 3))]

@@ -47,6 +47,14 @@ def test_a_system_prompt_of_every_row_is_kept_by_the_run_and_asked_with(config: 
     ]
 
 
+def test_a_finished_run_comes_back_with_the_settings_that_it_had(config: RunConfig) -> None:
+    asked = config.replaced("method.name", "auto", "test")
+    first = api.train(asked)
+    again = api.train(asked.replaced("train.max_steps", 9, "test"), resume=config.output_dir)
+    assert first.config.method.name == again.config.method.name == "full"
+    assert (again.config.train.max_steps, again.state) == (2, first.state)
+
+
 def test_a_run_that_another_process_trains_is_left_as_it_is(config: RunConfig, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", config_text=dump_config(config), manifest={"kind": "finetune"})
     with run.claimed():

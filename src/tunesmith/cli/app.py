@@ -238,6 +238,7 @@ def _options(app: App, words: Sequence[str]) -> tuple[dict[str, bool], bool]:
 
 def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
     name = " ".join(["tunesmith", *words])
+    fix = f"{name} --help shows how it is written"
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         wanted = error.argument.name
         unknown = [token for token in error.unused_tokens or [] if token.startswith("--")]
@@ -245,11 +246,14 @@ def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
         if error.keyword is not None:  # it is there, and nothing after it
             message = f"{wanted} needs a value"
     elif isinstance(error, UnusedCliTokensError):
-        message = f"unexpected: {' '.join(error.unused_tokens or [])}"
+        unused = error.unused_tokens or []
+        message = f"unexpected: {' '.join(unused)}"
+        if not any(token.startswith("-") for token in unused):
+            fix = f"put words that belong together into quotation marks; {fix}"
     else:
         message = str(error).strip().rstrip(".")
         message = message[:1].lower() + message[1:]
-    return SettingsError(message, fix=f"{name} --help shows how it is written")
+    return SettingsError(message, fix=fix)
 
 
 def _quiet_libraries() -> None:

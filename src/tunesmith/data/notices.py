@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.data.clean import question_key
+from tunesmith.data.table import counted
 from tunesmith.types import Example, Finding, Place, Record
 
 # UTF-8 that was once read as cp1252: the letter of a lead byte, then what the bytes after it look like ("â€™" for "’")
@@ -144,6 +145,7 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
             yield Finding(check.level, code, message, check.fix, rows)
     yield from _same_answer(examples)
     yield from _contradictions(examples, several_sheets)
+    yield from _system_prompts(examples)
 
 
 def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
@@ -185,6 +187,22 @@ def _contradictions(examples: Sequence[Example], several_sheets: bool) -> Iterat
             f"{have} several different answers; they stay on the same side of the split",
             rows=tuple(dict.fromkeys(example_place(example, several_sheets=several_sheets) for example in found)),
         )
+
+
+def _system_prompts(examples: Sequence[Example]) -> Iterator[Finding]:
+    """System prompts that some rows have: later questions are asked with one that all share, or with none."""
+    systems = [example.system for example in examples if example.text is None]
+    several, missing = {*systems} - {None}, systems.count(None)
+    if not several or (len(several) == 1 and not missing):
+        return
+    without = f", and {missing} of {len(systems)} have none" if missing else ""
+    yield Finding(
+        "note",
+        "system_prompts",
+        f"the rows have {counted(len(several), 'system prompt')}{without}: eval asks each row with its own, "
+        "but ask, chat and exports have one for all questions, prompt.system, or none",
+        fix="choose it with --prompt.system TEXT",
+    )
 
 
 def _cut(text: str) -> str:

@@ -255,7 +255,7 @@ def _limit(part: _Part, max_rows: int | None, seed: int) -> None:
 
 
 def _with_system(example: Example, system: str | None) -> Example:
-    if not system or example.text is not None or example.messages[0].role == "system":
+    if not system or example.text is not None or example.system is not None:
         return example
     return replace(example, messages=(Message("system", system), *example.messages))
 

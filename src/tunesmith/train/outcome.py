@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import nn
 
-from tunesmith.config import RunConfig
+from tunesmith.config import RunConfig, load_config
 from tunesmith.data import Corpus, DataReport, EncodeReport, groups
 from tunesmith.errors import ResourceError, Stopped, TunesmithError
 from tunesmith.runs import Run, plot_run
@@ -103,8 +103,9 @@ class TrainResult:
     total_steps: int
 
     @classmethod
-    def of_finished(cls, run: Run, config: RunConfig) -> TrainResult:
-        """What a run that ended earlier came to, by its manifest."""
+    def of_finished(cls, run: Run) -> TrainResult:
+        """What a run that ended earlier came to, by its manifest, with the settings it had."""
+        config = load_config(stored=run.config_path)
         return cls(run, config, TrainingState(**run.manifest["training"]), run.manifest["total_steps"])
 
 

@@ -68,7 +68,7 @@ def train(
         SettingsError: a setting does not fit. Stopped: a signal asked for it; the run can be resumed.
     """
     if isinstance(destination, Run) and destination.manifest["status"] == "finished":
-        return TrainResult.of_finished(destination, config)
+        return TrainResult.of_finished(destination)
     with started(config, destination, mean_nll=mean_nll, observers=observers, allow_drift=allow_drift) as start:
         return _train(config, start, announce)
 

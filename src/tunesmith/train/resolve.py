@@ -53,9 +53,8 @@ def resolve_base(config: RunConfig) -> RunConfig:
 
 def resolve_system(config: RunConfig, prepared: Prepared) -> RunConfig:
     """Fill in the system prompt that every row brings along, so that later questions are asked as in training."""
-    rows = (*prepared.train, *prepared.validation, *prepared.test)
-    begins = {message.content if message.role == "system" else "" for row in rows for message in row.messages[:1]}
-    if config.prompt.system is not None or len(begins) != 1 or not (shared := begins.pop()):
+    systems = {row.system for row in (*prepared.train, *prepared.validation, *prepared.test)}
+    if config.prompt.system is not None or len(systems) != 1 or not (shared := systems.pop()):
         return config
     return config.resolved("prompt.system", shared, "every row begins with it")
 
