@@ -89,6 +89,7 @@ MODES: dict[str, dict[str, Any]] = {
         ],
     },
     "muon": {"method.name": "full", "train.optimizer": "muon", "train.learning_rate": 1e-3},
+    "8 bit": {"method.name": "full", "train.optimizer": "adamw_8bit", "train.learning_rate": 1e-3},
     "bucketed": {"train.order": "bucketed"},
     "mixture": {"data.sets": [{"path": "a", "weight": 3}, "b", "c"], "data.temperature": 3},
     "bucketed mixture": {"train.order": "bucketed", "data.sets": ["a", {"path": "b", "weight": 5}]},
@@ -166,7 +167,7 @@ class Harness:
         self.loss_scale: float = overrides.pop("loss_scale", 1.0)
         self.config: RunConfig = load_config(overrides=overrides)
         quantize = quantize_of(self.config.method.name, self.config.model.quantize)
-        if quantize != "none":
+        if quantize != "none" or self.config.train.optimizer == "adamw_8bit":
             pytest.importorskip("bitsandbytes")
         dtype = "bfloat16" if self.native else "float32"
         base = load_base(str(folder), dtype=dtype, device="cpu", quantize=quantize)
