@@ -75,9 +75,15 @@ def performance_page(summary: Mapping[str, Any] | None) -> str:
 
 
 def readme_section(summary: Mapping[str, Any] | None) -> str:
-    """One sentence for each model: how many times faster, with how much memory."""
+    """One sentence for each machine and model: how many times faster, with how much memory."""
     if not summary:
         return _NOT_YET
+    lines = [line for one in [summary, *other_results()] for line in (*_sentences(one), "")]
+    lines.append("How, against whom, with which goals missed: [docs/performance.md](docs/performance.md).")
+    return "\n".join(lines)
+
+
+def _sentences(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"Measured {summary['date']} on {_machine(summary)}:", ""]
     for size, found in summary["sizes"].items():
         ratios = found["ratios"].get("ours", {})
@@ -96,8 +102,7 @@ def readme_section(summary: Mapping[str, Any] | None) -> str:
         best = ratios.get(found["best_trl"])
         memory = f", with {best['memory']:.0%} of the memory of the last" if best else ""
         lines.append(f"- {size}: {rate:,.0f} tokens/s, {', '.join(against)}{memory}")
-    lines += ["", "How, against whom, with which goals missed: [docs/performance.md](docs/performance.md)."]
-    return "\n".join(lines)
+    return lines
 
 
 def tables(summary: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ def test_other_machines_follow_with_their_own_numbers(
     assert first == report.performance_page(summary)
     assert "| 1,234 " in second
     assert "| met" in second
+    assert "- llama-135m: 1,234 tokens/s" in report.readme_section(summary)
 
 
 def test_a_changed_number_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path, measurements, capsys) -> None:
