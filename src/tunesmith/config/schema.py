@@ -48,7 +48,9 @@ class PromptConfig(_Section):
     template: str = _setting(
         "auto", "auto, chat (the tokenizer's own), qa, alpaca, plain, or text with {question} and {answer} in it."
     )
-    system: str | None = _setting(None, "System prompt put before conversations that have none.")
+    system: str | None = _setting(
+        None, "System prompt put before conversations that have none; unset, the one that every row of the data has."
+    )
     train_on: Literal["answers", "all"] = _setting("answers", "Tokens that carry loss: the answers, or every token.")
 
 
