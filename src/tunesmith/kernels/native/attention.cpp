@@ -255,8 +255,8 @@ using namespace tunesmith;
 // log_sums: (H, T) float32. amx: whether the processor has it and the kernel lets this process use it. Both return 0
 // where memory ran out.
 extern "C" int attend(const bf16* query, const bf16* key, const bf16* value, const int64_t* strides,
-                       const int64_t* boundaries, int64_t sequences, int64_t heads, int64_t key_heads, int64_t width,
-                       float scale, bf16* out, float* log_sums, int threads, int amx) {
+                      const int64_t* boundaries, int64_t sequences, int64_t heads, int64_t key_heads, int64_t width,
+                      float scale, bf16* out, float* log_sums, int threads, int amx) {
   const Heads<const bf16> q{query, strides[0], strides[1]}, k{key, strides[2], strides[3]},
       v{value, strides[4], strides[5]};
   const Heads<bf16> o{out, heads * width, width};
