@@ -106,10 +106,11 @@ def test_memory_that_runs_out_in_a_kernel_is_an_error_and_no_end() -> None:
         native.call("attend", *tensors[:3], strides, *sizes, tensor, tensor)
     with pytest.raises(MemoryError, match="for the kernel attend_backward"):
         native.call("attend_backward", *tensors, strides, *sizes, *tensors[:3])
+    layers = (1, 16, 1, [16], [endless], [tensor], [tensor], [1.0])
     with pytest.raises(MemoryError, match=r"for the kernel lora$"):
-        native.call("lora", *tensors[:3], 1, 16, 16, endless, 1.0, 0.0, 0, tensor, tensor, 0)
+        native.call("lora", tensor, *layers, 0.0, [0], *[[tensor]] * 2, [tensor[:0]])
     with pytest.raises(MemoryError, match="for the kernel lora_backward"):
-        native.call("lora_backward", *tensors[:5], 0, 1, 16, 16, endless, 1.0, *tensors[:3])
+        native.call("lora_backward", tensor, *layers, *[[tensor]] * 2, [tensor[:0]], tensor, *[[tensor]] * 2)
 
 
 def test_is_a_well_formed_operator() -> None:

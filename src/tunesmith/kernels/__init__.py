@@ -3,7 +3,7 @@
 from tunesmith.kernels.attention import packed_attention
 from tunesmith.kernels.dropout import draws_again, draws_from, drop
 from tunesmith.kernels.linear import quick_linear
-from tunesmith.kernels.lora import lora_linear
+from tunesmith.kernels.lora import LoraLayer, lora_linear
 from tunesmith.kernels.native import NO_COMPILER, code_cache, find_compiler, is_native, native_kernels, why_not_native
 from tunesmith.kernels.native.pointwise import rotate
 from tunesmith.kernels.nll import selected_nll
@@ -12,6 +12,7 @@ from tunesmith.kernels.sizes import recurring_size
 
 __all__ = [
     "NO_COMPILER",
+    "LoraLayer",
     "code_cache",
     "draws_again",
     "draws_from",

@@ -59,8 +59,10 @@ def chosen_to_drop(like: Tensor, share: float) -> Tensor:
     return positions
 
 
-def without(tensor: Tensor, dropped: Tensor) -> Tensor:
-    """A contiguous copy of `tensor` with zeros where `chosen_to_drop` says."""
+def without(tensor: Tensor, dropped: Tensor | None) -> Tensor:
+    """A contiguous copy of `tensor` with zeros where `chosen_to_drop` says; itself where nothing is dropped (None)."""
+    if dropped is None:
+        return tensor
     if dropped.dtype == torch.bool:
         return tensor.masked_fill(dropped, 0)
     count = tensor.numel()

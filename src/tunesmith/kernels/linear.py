@@ -41,10 +41,19 @@ def quick_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     Returns:
         (..., O).
     """
-    is_large = inputs.numel() >= _LEAST_ROWS * inputs.shape[-1] and min(weight.shape) >= _LEAST_FEATURES
-    is_float32 = inputs.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    is_recorded = torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad)
-    if is_recorded or not (is_large and is_float32 and inputs.device.type == "cpu" and _MKL_IS_SLOW):
+    if not _is_slow_in_mkl(inputs, weight):
         return F.linear(inputs, weight, bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return out
+
+
+def add_product(to: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`to.addmm_(left, right)`, by the library of `quick_linear`. to: (N, O). left: (N, I). right: (I, O)."""
+    return to.add_(quick_linear(left, right.T)) if _is_slow_in_mkl(left, right.T) else to.addmm_(left, right)
+
+
+def _is_slow_in_mkl(inputs: Tensor, weight: Tensor) -> bool:
+    is_large = inputs.numel() >= _LEAST_ROWS * inputs.shape[-1] and min(weight.shape) >= _LEAST_FEATURES
+    is_float32 = inputs.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    is_recorded = torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad)
+    return is_large and is_float32 and inputs.device.type == "cpu" and _MKL_IS_SLOW and not is_recorded

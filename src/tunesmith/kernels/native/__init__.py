@@ -36,6 +36,8 @@ _TAKE_MEMORY = ("attend", "attend_backward", "lora", "lora_backward")  # and ret
 
 NO_COMPILER = "there is no C++ compiler on this machine"  # one of the reasons of `why_not_native`
 
+_Argument = Tensor | int | float
+
 _SWITCH = SimpleNamespace(library=None)  # ctypes.CDLL inside `native_kernels`
 
 
@@ -78,8 +80,8 @@ def is_native(*tensors: Tensor) -> bool:
     return _SWITCH.library is not None and all(t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in tensors)
 
 
-def call(name: str, *arguments: Tensor | int | float | Sequence[int]) -> None:
-    """Call a function of the library: tensors as addresses, numbers as int64 or float, sequences as arrays of int64.
+def call(name: str, *arguments: _Argument | Sequence[_Argument]) -> None:
+    """Call a function of the library: tensors as addresses, numbers as int64 or float, sequences as arrays of these.
 
     Other Python threads run meanwhile. Its last arguments are told here: how many threads it may use, and whether it
     may use AMX.
@@ -100,7 +102,10 @@ def _as_c(argument: Any) -> Any:
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, float):
         return ctypes.c_float(argument)
-    return ctypes.c_int64(argument) if isinstance(argument, int) else (ctypes.c_int64 * len(argument))(*argument)
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    items = [_as_c(item) for item in argument]
+    return (type(items[0]) * len(items))(*items)
 
 
 @lru_cache(maxsize=1)

@@ -1,11 +1,12 @@
-// The adapter's part of a linear layer with LoRA, in bfloat16 with sums in float32: what is added to the frozen layer's
-// product, its gradients, and dropout on the way.
+// The adapters' part of linear layers with LoRA that read the same inputs, in bfloat16 with sums in float32: what is
+// added to the frozen layers' products, their gradients, and dropout on the way.
 //
 // N positions, I inputs, O outputs, r rank. With x the inputs, M what dropout leaves of them, A (r, I) and B (O, r):
 //   out += scale * middle B.T          middle = (M * x) A.T
 //   of_B = scale * of_out.T middle     of_middle = scale * of_out B
 //   of_A = of_middle.T (M * x)         of_x += M * (of_middle A)
-// Each pass goes through the positions once, in blocks that stay in the caches.
+// All but x are those of each layer, and of_x is their sum. Each pass goes through the positions once, in blocks that
+// stay in the caches: those of x and of_x are read and written once for all layers.
 
 #include <omp.h>
 
@@ -53,13 +54,48 @@ class Random {
   __m512i state_[4];
 };
 
-struct Sizes {
-  int64_t positions, inputs, outputs, rank;
+struct Layer {
+  int64_t outputs, rank;
+  const bf16 *down, *up;
+  float scale;
+  int64_t tile, deep, start;  // how many tiles(), depth() and room() the layers before it have
   int64_t tiles() const { return round_up(rank, 16); }  // the rank as rows or columns of a product,
   int64_t depth() const { return round_up(rank, 32); }  // and as what it sums over
-  int64_t words() const { return (inputs + 31) / 32; }  // of 32 bits in a row of `dropped`
+  int64_t outs() const { return round_up(outputs, kPanel); }
+  int64_t room() const { return outs() * depth(); }  // for `up`, however it is laid
+};
+
+struct Layers {
+  int64_t positions, inputs, tiles = 0, depth = 0, room = 0;
+  std::vector<Layer> each;
+  Layers(int64_t positions, int64_t inputs, int64_t count, const int64_t* outputs, const int64_t* ranks,
+         const bf16* const* downs, const bf16* const* ups, const float* scales)
+      : positions(positions), inputs(inputs) {
+    for (int64_t l = 0; l < count; ++l) {
+      each.push_back({outputs[l], ranks[l], downs[l], ups[l], scales[l], tiles, depth, room});
+      tiles += each[l].tiles();
+      depth += each[l].depth();
+      room += each[l].room();
+    }
+  }
+  int64_t ins() const { return round_up(inputs, kPanel); }
+  int64_t words() const { return (inputs + 31) / 32; }  // of 32 bits in a row of what is dropped
   int64_t blocks() const { return (positions + kBlock - 1) / kBlock; }
 };
+
+// Layers that are computed as one, because they drop the same: nothing (null), or each what it drew itself.
+struct Part {
+  int64_t tile, tiles, deep, depth;
+  uint32_t* dropped;
+};
+
+std::vector<Part> parts_of(const Layers& layers, uint32_t* const* dropped) {
+  if (!dropped[0]) return {{0, layers.tiles, 0, layers.depth, nullptr}};
+  std::vector<Part> parts;
+  for (const Layer& l : layers.each)
+    parts.push_back({l.tile, l.tiles(), l.deep, l.depth(), dropped[parts.size()]});
+  return parts;
+}
 
 // Columns from `panel` on of (count, columns) -> (kBlock, kPanel) with zeros around, without what is dropped. `words`:
 // of a row of `dropped`, which may be null.
@@ -76,46 +112,44 @@ void lay_panel(bf16* to, const bf16* from, const uint32_t* dropped, int64_t word
   std::memset(to + count * kPanel, 0, (kBlock - count) * kPanel * sizeof(bf16));
 }
 
-// (rows, columns) in `memory` -> (padded_rows, padded).
-bf16* padded_copy(std::vector<bf16>& memory, const bf16* from, int64_t rows, int64_t columns, int64_t padded_rows,
-                  int64_t padded) {
-  bf16* to = reuse(memory, padded_rows * padded);
+// (rows, columns) -> (padded_rows, padded) with zeros around.
+void lay(bf16* to, const bf16* from, int64_t rows, int64_t columns, int64_t padded_rows, int64_t padded) {
   for (int64_t i = 0; i < rows; ++i) copy_row(to + i * padded, from + i * columns, columns, padded);
   std::memset(to + rows * padded, 0, (padded_rows - rows) * padded * sizeof(bf16));
-  return to;
 }
 
-// factor * (kBlock, tiles) -> (kBlock, depth), zeros between.
-void narrow_block(bf16* to, const float* from, const Sizes& s, float factor) {
-  std::memset(to, 0, kBlock * s.depth() * sizeof(bf16));
-  for (int64_t i = 0; i < kBlock; ++i)
-    for (int64_t j = 0; j < s.tiles(); j += 16)
-      store(to + i * s.depth() + j, _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_loadu_ps(from + i * s.tiles() + j)));
+// factor * (kBlock, tiles) -> (kBlock, depth) of rows with `row` numbers, zeros between.
+void narrow_block(bf16* to, int64_t row, const float* from, int64_t from_row, const Layer& layer, float factor) {
+  for (int64_t i = 0; i < kBlock; ++i) {
+    std::memset(to + i * row, 0, layer.depth() * sizeof(bf16));
+    for (int64_t j = 0; j < layer.tiles(); j += 16)
+      store(to + i * row + j, _mm512_mul_ps(_mm512_set1_ps(factor), _mm512_loadu_ps(from + i * from_row + j)));
+  }
 }
 
-// (kBlock, depth) -> (tiles, kBlock).
-void turn(bf16* to, const bf16* from, const Sizes& s) {
-  for (int64_t j = 0; j < s.tiles(); ++j)
-    for (int64_t i = 0; i < kBlock; ++i) to[j * kBlock + i] = from[i * s.depth() + j];
+// (kBlock, depth) of rows with `row` numbers -> (tiles, kBlock).
+void turn(bf16* to, const bf16* from, int64_t row, const Layer& layer) {
+  for (int64_t j = 0; j < layer.tiles(); ++j)
+    for (int64_t i = 0; i < kBlock; ++i) to[j * kBlock + i] = from[i * row + j];
 }
 
-// to += factor * left right, where nothing is dropped. to: (count, columns); left: (kBlock, depth); right: interleaved,
-// (depth / 2, padded, 2).
-template <bool amx>
-void add_product(bf16* to, const bf16* left, const bf16* right, const Sizes& s, const uint32_t* dropped, int64_t count,
-                 int64_t columns, float factor, float* memory) {
-  const int64_t padded = round_up(columns, kPanel);
+// to += factor * products, of each part where it drops nothing. to: (count, columns), of which the columns from `panel`
+// on are meant; products: of each part (kBlock, kPanel). `first`: the position of the first row.
+void add_kept(bf16* to, const float* products, const std::vector<Part>& parts, int64_t words, int64_t first,
+              int64_t count, int64_t columns, int64_t panel, float factor) {
   const __m512 by = _mm512_set1_ps(factor);
-  for (int64_t panel = 0; panel < columns; panel += kPanel) {
-    multiply<amx>(kBlock, kPanel, s.depth(), left, s.depth(), right + 2 * panel, padded, memory, kPanel, false);
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t j = panel; j < std::min(panel + kPanel, columns); j += 16) {
-        const __mmask16 lanes = first_lanes(columns - j);
-        const __mmask16 kept = dropped ? (__mmask16)~(dropped[i * s.words() + j / 32] >> (j % 32)) : 0xffff;
-        bf16* at = to + i * columns + j;
-        const __m512 before = load(at, lanes);
-        store(at, _mm512_mask3_fmadd_ps(_mm512_loadu_ps(memory + i * kPanel + j - panel), by, before, kept), lanes);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = panel; j < std::min(panel + kPanel, columns); j += 16) {
+      const __mmask16 lanes = first_lanes(columns - j);
+      bf16* at = to + i * columns + j;
+      __m512 sum = load(at, lanes);
+      const float* product = products + i * kPanel + j - panel;
+      for (const Part& part : parts) {
+        const uint32_t bits = part.dropped ? part.dropped[(first + i) * words + j / 32] >> (j % 32) : 0;
+        sum = _mm512_mask3_fmadd_ps(_mm512_loadu_ps(product), by, sum, (__mmask16)~bits);
+        product += kBlock * kPanel;
       }
+      store(at, sum, lanes);
     }
   }
 }
@@ -126,112 +160,148 @@ struct Memory {
 };
 
 template <bool amx>
-void forward(const Sizes& s, const bf16* inputs, const bf16* down, const bf16* up, float scale, float share,
-             uint64_t seed, bf16* out, bf16* middle, uint32_t* dropped, int threads) {
-  const int64_t ins = round_up(s.inputs, kPanel), outs = round_up(s.outputs, kPanel);
+void forward(const Layers& s, const bf16* inputs, float share, const int64_t* seeds, bf16* const* outs,
+             bf16* const* middles, uint32_t* const* dropped, int threads) {
+  const int64_t ins = s.ins(), words = s.words();
+  const std::vector<Part> parts = parts_of(s, dropped), all = {{0, s.tiles, 0, s.depth, nullptr}};
   thread_local Memory shared;
-  bf16* down_right = reuse(shared.down, ins * s.tiles());  // (ins / 2, tiles, 2)
-  interleave_transpose(down_right, padded_copy(shared.plain, down, s.rank, s.inputs, s.tiles(), ins), s.tiles(), ins);
-  bf16* up_right = reuse(shared.up, s.depth() * outs);  // (depth / 2, outs, 2)
-  interleave_transpose(up_right, padded_copy(shared.plain, up, s.outputs, s.rank, outs, s.depth()), outs, s.depth());
+  bf16* plain = reuse(shared.plain, std::max(s.tiles * ins, s.room));
+  bf16* down_right = reuse(shared.down, ins * s.tiles);  // (ins / 2, tiles, 2)
+  bf16* up_right = reuse(shared.up, s.room);             // of each layer (depth / 2, outs, 2)
+  for (const Layer& l : s.each) lay(plain + l.tile * ins, l.down, l.rank, s.inputs, l.tiles(), ins);
+  interleave_transpose(down_right, plain, s.tiles, ins);
+  for (const Layer& l : s.each) {
+    lay(plain, l.up, l.outputs, l.rank, l.outs(), l.depth());
+    interleave_transpose(up_right + l.start, plain, l.outs(), l.depth());
+  }
   const __m512i threshold = _mm512_set1_epi16((short)(int)(share * 65536 + 0.5f));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     thread_local Memory own;
     const Tiles tiles(amx);
     bf16* panel = reuse(own.panel, kBlock * kPanel);
-    bf16* narrow = reuse(own.narrow, kBlock * s.depth());
-    float* wide = reuse(own.wide, kBlock * s.tiles());
+    bf16* narrow = reuse(own.narrow, kBlock * s.depth);
+    float* wide = reuse(own.wide, kBlock * s.tiles);
     float* sums = reuse(own.sums, kBlock * kPanel);
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < s.blocks(); ++b) {
       const int64_t first = b * kBlock, count = std::min(kBlock, s.positions - first);
-      uint32_t* marks = nullptr;
-      if (dropped) {
-        marks = dropped + first * s.words();
-        Random random(seed, b);
-        for (int64_t i = 0; i < count * s.words(); ++i) marks[i] = random.dropped(threshold);
+      for (size_t p = 0; p < parts.size() && parts[p].dropped; ++p) {
+        Random random(seeds[p], b);
+        for (int64_t i = first * words; i < (first + count) * words; ++i)
+          parts[p].dropped[i] = random.dropped(threshold);
       }
       for (int64_t j = 0; j < s.inputs; j += kPanel) {
-        lay_panel(panel, inputs + first * s.inputs, marks, s.words(), count, s.inputs, j);
-        multiply<amx>(kBlock, s.tiles(), kPanel, panel, kPanel, down_right + j * s.tiles(), s.tiles(), wide, s.tiles(),
-                      j > 0);
+        for (const Part& part : parts) {
+          const uint32_t* marks = part.dropped ? part.dropped + first * words : nullptr;
+          lay_panel(panel, inputs + first * s.inputs, marks, words, count, s.inputs, j);
+          multiply<amx>(kBlock, part.tiles, kPanel, panel, kPanel, down_right + j * s.tiles + 2 * part.tile, s.tiles,
+                        wide + part.tile, s.tiles, j > 0);
+        }
       }
-      narrow_block(narrow, wide, s, 1);
-      for (int64_t i = 0; i < count; ++i)
-        std::memcpy(middle + (first + i) * s.rank, narrow + i * s.depth(), s.rank * sizeof(bf16));
-      add_product<amx>(out + first * s.outputs, narrow, up_right, s, nullptr, count, s.outputs, scale, sums);
+      for (size_t l = 0; l < s.each.size(); ++l) {
+        const Layer& layer = s.each[l];
+        narrow_block(narrow, layer.depth(), wide + layer.tile, s.tiles, layer, 1);
+        for (int64_t i = 0; i < count; ++i)
+          std::memcpy(middles[l] + (first + i) * layer.rank, narrow + i * layer.depth(), layer.rank * sizeof(bf16));
+        for (int64_t j = 0; j < layer.outputs; j += kPanel) {
+          multiply<amx>(kBlock, kPanel, layer.depth(), narrow, layer.depth(), up_right + layer.start + 2 * j,
+                        layer.outs(), sums, kPanel, false);
+          add_kept(outs[l] + first * layer.outputs, sums, all, 0, first, count, layer.outputs, j, layer.scale);
+        }
+      }
     }
   }
 }
 
 template <bool amx>
-void backward(const Sizes& s, const bf16* of_out, const bf16* inputs, const bf16* down, const bf16* up,
-              const bf16* middle, const uint32_t* dropped, float scale, bf16* of_inputs, bf16* of_down, bf16* of_up,
-              int threads) {
-  const int64_t ins = round_up(s.inputs, kPanel), outs = round_up(s.outputs, kPanel);
+void backward(const Layers& s, const bf16* const* of_outs, const bf16* inputs, const bf16* const* middles,
+              uint32_t* const* dropped, bf16* of_inputs, bf16* const* of_downs, bf16* const* of_ups, int threads) {
+  const int64_t ins = s.ins(), words = s.words();
+  const std::vector<Part> parts = parts_of(s, dropped);
   thread_local Memory shared;
-  bf16* down_right = reuse(shared.down, s.depth() * ins);  // (depth / 2, ins, 2)
-  interleave(down_right, padded_copy(shared.plain, down, s.rank, s.inputs, s.depth(), ins), s.depth(), ins, ins);
-  bf16* up_right = reuse(shared.up, outs * s.tiles());  // (outs / 2, tiles, 2)
-  interleave(up_right, padded_copy(shared.plain, up, s.outputs, s.rank, outs, s.tiles()), outs, s.tiles(), s.tiles());
-  // (tiles, ins) and (tiles, outs) of each thread, summed in their order at the end
-  float* of_downs = reuse(shared.of_down, threads * s.tiles() * ins);
-  float* of_ups = reuse(shared.of_up, threads * s.tiles() * outs);
-  std::memset(of_downs, 0, threads * s.tiles() * ins * sizeof(float));
-  std::memset(of_ups, 0, threads * s.tiles() * outs * sizeof(float));
+  bf16* plain = reuse(shared.plain, std::max(s.depth * ins, s.room));
+  bf16* down_right = reuse(shared.down, s.depth * ins);  // (depth / 2, ins, 2)
+  bf16* up_right = reuse(shared.up, s.room);             // of each layer (outs / 2, tiles, 2)
+  for (const Layer& l : s.each) lay(plain + l.deep * ins, l.down, l.rank, s.inputs, l.depth(), ins);
+  interleave(down_right, plain, s.depth, ins, ins);
+  for (const Layer& l : s.each) {
+    lay(plain, l.up, l.outputs, l.rank, l.outs(), l.tiles());
+    interleave(up_right + l.start, plain, l.outs(), l.tiles(), l.tiles());
+  }
+  // (tiles, ins), and (tiles, outs) of each layer, of each thread; summed in their order at the end
+  float* all_of_down = reuse(shared.of_down, threads * s.tiles * ins);
+  float* all_of_up = reuse(shared.of_up, threads * s.room);
+  std::memset(all_of_down, 0, threads * s.tiles * ins * sizeof(float));
+  std::memset(all_of_up, 0, threads * s.room * sizeof(float));
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     thread_local Memory own;
     const Tiles tiles(amx);
-    float* of_down_here = of_downs + omp_get_thread_num() * s.tiles() * ins;
-    float* of_up_here = of_ups + omp_get_thread_num() * s.tiles() * outs;
+    float* of_down = all_of_down + omp_get_thread_num() * s.tiles * ins;
+    float* of_up = all_of_up + omp_get_thread_num() * s.room;
     bf16* panel = reuse(own.panel, kBlock * kPanel);
     bf16* paired = reuse(own.paired, kBlock * kPanel);
-    bf16* narrow = reuse(own.narrow, kBlock * s.depth());
-    bf16* turned = reuse(own.turned, kBlock * s.tiles());
-    float* wide = reuse(own.wide, kBlock * s.tiles());
-    float* sums = reuse(own.sums, kBlock * kPanel);
+    bf16* narrow = reuse(own.narrow, kBlock * s.depth);
+    bf16* turned = reuse(own.turned, kBlock * s.tiles);
+    float* wide = reuse(own.wide, kBlock * s.tiles);
+    float* sums = reuse(own.sums, (int64_t)parts.size() * kBlock * kPanel);
 #pragma omp for schedule(static)
     for (int64_t b = 0; b < s.blocks(); ++b) {
       const int64_t first = b * kBlock, count = std::min(kBlock, s.positions - first);
-      const uint32_t* marks = dropped ? dropped + first * s.words() : nullptr;
-      std::memset(narrow + count * s.depth(), 0, (kBlock - count) * s.depth() * sizeof(bf16));
-      for (int64_t i = 0; i < count; ++i)
-        copy_row(narrow + i * s.depth(), middle + (first + i) * s.rank, s.rank, s.depth());
-      turn(turned, narrow, s);
-      for (int64_t j = 0; j < s.outputs; j += kPanel) {
-        lay_panel(panel, of_out + first * s.outputs, nullptr, 0, count, s.outputs, j);
-        interleave(paired, panel, kBlock, kPanel, kPanel);
-        multiply<amx>(s.tiles(), kPanel, kBlock, turned, kBlock, paired, kPanel, of_up_here + j, outs, true);
-        multiply<amx>(kBlock, s.tiles(), kPanel, panel, kPanel, up_right + j * s.tiles(), s.tiles(), wide, s.tiles(),
-                      j > 0);
+      std::memset(narrow + count * s.depth, 0, (kBlock - count) * s.depth * sizeof(bf16));
+      for (size_t l = 0; l < s.each.size(); ++l) {
+        const Layer& layer = s.each[l];
+        bf16 *narrow_here = narrow + layer.deep, *turned_here = turned + layer.tile * kBlock;
+        for (int64_t i = 0; i < count; ++i)
+          copy_row(narrow_here + i * s.depth, middles[l] + (first + i) * layer.rank, layer.rank, layer.depth());
+        turn(turned_here, narrow_here, s.depth, layer);
+        for (int64_t j = 0; j < layer.outputs; j += kPanel) {
+          lay_panel(panel, of_outs[l] + first * layer.outputs, nullptr, 0, count, layer.outputs, j);
+          interleave(paired, panel, kBlock, kPanel, kPanel);
+          multiply<amx>(layer.tiles(), kPanel, kBlock, turned_here, kBlock, paired, kPanel, of_up + layer.start + j,
+                        layer.outs(), true);
+          multiply<amx>(kBlock, layer.tiles(), kPanel, panel, kPanel, up_right + layer.start + j * layer.tiles(),
+                        layer.tiles(), wide, layer.tiles(), j > 0);
+        }
+        narrow_block(narrow_here, s.depth, wide, layer.tiles(), layer, layer.scale);  // the gradient of `middle`
+        turn(turned_here, narrow_here, s.depth, layer);
       }
-      narrow_block(narrow, wide, s, scale);  // the gradient of `middle`
-      turn(turned, narrow, s);
       for (int64_t j = 0; j < s.inputs; j += kPanel) {
-        lay_panel(panel, inputs + first * s.inputs, marks, s.words(), count, s.inputs, j);
-        interleave(paired, panel, kBlock, kPanel, kPanel);
-        multiply<amx>(s.tiles(), kPanel, kBlock, turned, kBlock, paired, kPanel, of_down_here + j, ins, true);
+        for (const Part& part : parts) {
+          const uint32_t* marks = part.dropped ? part.dropped + first * words : nullptr;
+          lay_panel(panel, inputs + first * s.inputs, marks, words, count, s.inputs, j);
+          interleave(paired, panel, kBlock, kPanel, kPanel);
+          multiply<amx>(part.tiles, kPanel, kBlock, turned + part.tile * kBlock, kBlock, paired, kPanel,
+                        of_down + part.tile * ins + j, ins, true);
+        }
       }
-      if (of_inputs)
-        add_product<amx>(of_inputs + first * s.inputs, narrow, down_right, s, marks, count, s.inputs, 1, sums);
+      for (int64_t j = 0; of_inputs && j < s.inputs; j += kPanel) {
+        for (size_t p = 0; p < parts.size(); ++p)
+          multiply<amx>(kBlock, kPanel, parts[p].depth, narrow + parts[p].deep, s.depth,
+                        down_right + parts[p].deep * ins + 2 * j, ins, sums + p * kBlock * kPanel, kPanel, false);
+        add_kept(of_inputs + first * s.inputs, sums, parts, words, first, count, s.inputs, j, 1);
+      }
     }
   }
   for (int t = 1; t < threads; ++t) {
-    for (int64_t i = 0; i < s.tiles() * ins; ++i) of_downs[i] += of_downs[t * s.tiles() * ins + i];
-    for (int64_t i = 0; i < s.tiles() * outs; ++i) of_ups[i] += of_ups[t * s.tiles() * outs + i];
+    for (int64_t i = 0; i < s.tiles * ins; ++i) all_of_down[i] += all_of_down[t * s.tiles * ins + i];
+    for (int64_t i = 0; i < s.room; ++i) all_of_up[i] += all_of_up[t * s.room + i];
   }
-  for (int64_t i = 0; i < s.rank; ++i)
-    for (int64_t j = 0; j < s.inputs; j += 16)
-      store(of_down + i * s.inputs + j, _mm512_loadu_ps(of_downs + i * ins + j), first_lanes(s.inputs - j));
-  const __m512i apart = _mm512_mullo_epi32(_mm512_set1_epi32((int)outs),
-                                           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  for (int64_t o = 0; o < s.outputs; ++o)
-    for (int64_t j = 0; j < s.rank; j += 16)
-      store(of_up + o * s.rank + j,
-            _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_i32gather_ps(apart, of_ups + j * outs + o, 4)),
-            first_lanes(s.rank - j));
+  for (size_t l = 0; l < s.each.size(); ++l) {
+    const Layer& layer = s.each[l];
+    const float *of_down = all_of_down + layer.tile * ins, *of_up = all_of_up + layer.start;
+    for (int64_t i = 0; i < layer.rank; ++i)
+      for (int64_t j = 0; j < s.inputs; j += 16)
+        store(of_downs[l] + i * s.inputs + j, _mm512_loadu_ps(of_down + i * ins + j), first_lanes(s.inputs - j));
+    const __m512i apart = _mm512_mullo_epi32(_mm512_set1_epi32((int)layer.outs()),
+                                             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    for (int64_t o = 0; o < layer.outputs; ++o)
+      for (int64_t j = 0; j < layer.rank; j += 16)
+        store(of_ups[l] + o * layer.rank + j,
+              _mm512_mul_ps(_mm512_set1_ps(layer.scale), _mm512_i32gather_ps(apart, of_up + j * layer.outs() + o, 4)),
+              first_lanes(layer.rank - j));
+  }
 }
 
 }  // namespace
@@ -239,27 +309,30 @@ void backward(const Sizes& s, const bf16* of_out, const bf16* inputs, const bf16
 
 using namespace tunesmith;
 
-// inputs (N, I), down (r, I), up (O, r), out (N, O) is added to, middle (N, r), dropped (N, ceil(I / 32)) or null: bit
-// j of word w says that number 32 w + j is dropped. All without gaps. share: of the numbers to drop, to a 65,536th. Both
-// return 0 where memory ran out; what a thread takes for itself, below a megabyte, is not watched.
-extern "C" int lora(const bf16* inputs, const bf16* down, const bf16* up, int64_t positions, int64_t ins, int64_t outs,
-                    int64_t rank, float scale, float share, int64_t seed, bf16* out, bf16* middle, uint32_t* dropped,
-                    int threads, int amx) try {
-  const Sizes sizes{positions, ins, outs, rank};
-  (amx ? forward<true> : forward<false>)(sizes, inputs, down, up, scale, share, seed, out, middle, dropped, threads);
+// Of `count` layers: downs (r, I), ups (O, r), outs (N, O) are added to, middles (N, r), dropped (N, ceil(I / 32)) or
+// null in all: bit j of word w says that number 32 w + j is dropped. inputs: (N, I). All without gaps. share: of the
+// numbers to drop, to a 65,536th. Both return 0 where memory ran out; what a thread takes for itself, below a megabyte,
+// is not watched.
+extern "C" int lora(const bf16* inputs, int64_t positions, int64_t ins, int64_t count, const int64_t* outputs,
+                    const int64_t* ranks, const bf16* const* downs, const bf16* const* ups, const float* scales,
+                    float share, const int64_t* seeds, bf16* const* outs, bf16* const* middles,
+                    uint32_t* const* dropped, int threads, int amx) try {
+  const Layers layers(positions, ins, count, outputs, ranks, downs, ups, scales);
+  (amx ? forward<true> : forward<false>)(layers, inputs, share, seeds, outs, middles, dropped, threads);
   return 1;
 } catch (const std::bad_alloc&) {
   return 0;
 }
 
-// of_inputs (N, I) is added to, or null; of_down (r, I) and of_up (O, r) are written.
-extern "C" int lora_backward(const bf16* of_out, const bf16* inputs, const bf16* down, const bf16* up,
-                             const bf16* middle, const uint32_t* dropped, int64_t positions, int64_t ins, int64_t outs,
-                             int64_t rank, float scale, bf16* of_inputs, bf16* of_down, bf16* of_up, int threads,
-                             int amx) try {
-  const Sizes sizes{positions, ins, outs, rank};
-  (amx ? backward<true> : backward<false>)(sizes, of_out, inputs, down, up, middle, dropped, scale, of_inputs, of_down,
-                                           of_up, threads);
+// of_inputs (N, I) is added to, or null; of_downs (r, I) and of_ups (O, r) are written.
+extern "C" int lora_backward(const bf16* inputs, int64_t positions, int64_t ins, int64_t count, const int64_t* outputs,
+                             const int64_t* ranks, const bf16* const* downs, const bf16* const* ups,
+                             const float* scales, const bf16* const* of_outs, const bf16* const* middles,
+                             uint32_t* const* dropped, bf16* of_inputs, bf16* const* of_downs, bf16* const* of_ups,
+                             int threads, int amx) try {
+  const Layers layers(positions, ins, count, outputs, ranks, downs, ups, scales);
+  (amx ? backward<true> : backward<false>)(layers, of_outs, inputs, middles, dropped, of_inputs, of_downs, of_ups,
+                                           threads);
   return 1;
 } catch (const std::bad_alloc&) {
   return 0;

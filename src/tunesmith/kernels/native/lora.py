@@ -1,110 +1,102 @@
-"""The adapter's part of a linear layer by the kernel in C++ (lora.cpp). Shapes as in kernels/lora.py."""
+"""The adapters' part of linear layers by the kernel in C++ (lora.cpp), all in bfloat16 on a CPU.
+
+Shapes, and what the two functions do, as in kernels/lora.py.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.kernels.dropout import drawn_seed
 from tunesmith.kernels.native import call
 
 
-class LoraLinear(torch.autograd.Function):
-    """inputs @ weight.T + bias + scale * dropout(inputs) @ down.T @ up.T, all in bfloat16 on a CPU."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        down: Tensor,
-        up: Tensor,
-        dropout: float,
-        scale: float,
-    ) -> Tensor:
-        inputs, down, up = inputs.contiguous(), down.contiguous(), up.contiguous()
-        out = F.linear(inputs, weight, bias)
-        add = _ADD_ADAPTER if torch.compiler.is_compiling() else add_adapter
-        middle, dropped = add(out, inputs, down, up, dropout, scale)
-        ctx.save_for_backward(inputs, weight, down, up, middle, dropped)
-        ctx.scale = scale
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, down, up, middle, dropped = ctx.saved_tensors
-        of_out = of_out.contiguous()
-        of_inputs = of_out @ weight if ctx.needs_input_grad[0] else None
-        add = _ADD_GRADIENTS if torch.compiler.is_compiling() else add_gradients
-        of_down, of_up = add(of_inputs, of_out, inputs, down, up, middle, dropped, ctx.scale)
-        return of_inputs, None, None, of_down, of_up, None, None
-
-
-def add_adapter(
-    out: Tensor, inputs: Tensor, down: Tensor, up: Tensor, dropout: float, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Add the adapter's product to `out`, and return what the backward pass needs.
-
-    That is dropout(inputs) @ down.T, (N, r), and which inputs were dropped, (N, words of 32 bits) int32, no words where
-    none are: bit j of word w is number 32 w + j.
-    """
-    middle, dropped = _kept(inputs, down, dropout)
-    marks, seed = (dropped, drawn_seed()) if dropout else (0, 0)
-    call("lora", inputs, down, up, *_sizes(inputs, down, up), scale, dropout, seed, out, middle, marks)
-    return middle, dropped
+def add_adapters(
+    outs: list[Tensor], inputs: Tensor, downs: list[Tensor], ups: list[Tensor], scales: list[float], dropout: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What is dropped of each layer's inputs: (N, words of 32 bits) int32, no words where nothing is; bit j of word w
+    is number 32 w + j."""
+    if torch.compiler.is_compiling():
+        found = [
+            _add_adapter(out, inputs, down, up, scale, dropout)
+            for out, down, up, scale in zip(outs, downs, ups, scales, strict=True)
+        ]
+        return [middle for middle, _ in found], [dropped for _, dropped in found]
+    kept = [_kept(inputs, down, dropout) for down in downs]
+    middles, dropped = [middle for middle, _ in kept], [marks for _, marks in kept]
+    seeds = [drawn_seed() if dropout else 0 for _ in downs]
+    call("lora", *_layers(inputs, downs, ups, scales), dropout, seeds, outs, middles, dropped)
+    return middles, dropped
 
 
 def add_gradients(
+    of_inputs: Tensor | None,
+    of_outs: list[Tensor],
+    inputs: Tensor,
+    downs: list[Tensor],
+    ups: list[Tensor],
+    scales: list[float],
+    middles: list[Tensor],
+    dropped: list[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    if torch.compiler.is_compiling():
+        of_each = zip(of_outs, downs, ups, scales, middles, dropped, strict=True)
+        found = [_add_gradient(of_inputs, of_out, inputs, *layer) for of_out, *layer in of_each]
+        return [of_down for of_down, _ in found], [of_up for _, of_up in found]
+    of_downs, of_ups = ([torch.empty_like(weight) for weight in weights] for weights in (downs, ups))
+    written = 0 if of_inputs is None else of_inputs, of_downs, of_ups
+    call("lora_backward", *_layers(inputs, downs, ups, scales), of_outs, middles, dropped, *written)
+    return of_downs, of_ups
+
+
+# The same for one layer as operators, which a compiler leaves alone: it takes no lists of tensors that are written to.
+# Calling these costs 0.1 ms more.
+
+
+@torch.library.custom_op(
+    "tunesmith::native_add_adapter",
+    mutates_args=("out",),
+    device_types="cpu",
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+def _add_adapter(
+    out: Tensor, inputs: Tensor, down: Tensor, up: Tensor, scale: float, dropout: float
+) -> tuple[Tensor, Tensor]:
+    (middle,), (dropped,) = add_adapters([out], inputs, [down], [up], [scale], dropout)
+    return middle, dropped
+
+
+@_add_adapter.register_fake
+def _(out: Tensor, inputs: Tensor, down: Tensor, up: Tensor, scale: float, dropout: float) -> tuple[Tensor, Tensor]:
+    return _kept(inputs, down, dropout)
+
+
+@torch.library.custom_op("tunesmith::native_add_gradient", mutates_args=("of_inputs",), device_types="cpu")
+def _add_gradient(
     of_inputs: Tensor | None,
     of_out: Tensor,
     inputs: Tensor,
     down: Tensor,
     up: Tensor,
+    scale: float,
     middle: Tensor,
     dropped: Tensor,
-    scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of down and up; what comes from the adapter is added to that of the inputs."""
-    of_down, of_up = torch.empty_like(down), torch.empty_like(up)
-    tensors = of_out, inputs, down, up, middle, dropped if dropped.numel() else 0
-    written = 0 if of_inputs is None else of_inputs, of_down, of_up
-    call("lora_backward", *tensors, *_sizes(inputs, down, up), scale, *written)
+    (of_down,), (of_up,) = add_gradients(of_inputs, [of_out], inputs, [down], [up], [scale], [middle], [dropped])
     return of_down, of_up
 
 
-# The same as operators, which a compiler leaves alone; calling these costs 0.1 ms more.
-_ADD_ADAPTER = torch.library.custom_op(
-    "tunesmith::native_add_adapter",
-    add_adapter,
-    mutates_args=("out",),
-    device_types="cpu",
-    tags=(torch.Tag.nondeterministic_seeded,),
-)
-_ADD_GRADIENTS = torch.library.custom_op(
-    "tunesmith::native_add_gradients", add_gradients, mutates_args=("of_inputs",), device_types="cpu"
-)
-
-
-@_ADD_ADAPTER.register_fake
-def _(out: Tensor, inputs: Tensor, down: Tensor, up: Tensor, dropout: float, scale: float) -> tuple[Tensor, Tensor]:
-    return _kept(inputs, down, dropout)
-
-
-@_ADD_GRADIENTS.register_fake
+@_add_gradient.register_fake
 def _(
     of_inputs: Tensor | None,
     of_out: Tensor,
     inputs: Tensor,
     down: Tensor,
     up: Tensor,
+    scale: float,
     middle: Tensor,
     dropped: Tensor,
-    scale: float,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(down), torch.empty_like(up)
 
@@ -115,5 +107,9 @@ def _kept(inputs: Tensor, down: Tensor, dropout: float) -> tuple[Tensor, Tensor]
     return inputs.new_empty(rows, down.shape[0]), inputs.new_empty(rows, words, dtype=torch.int32)
 
 
-def _sizes(inputs: Tensor, down: Tensor, up: Tensor) -> tuple[int, int, int, int]:
-    return len(inputs), inputs.shape[1], len(up), len(down)
+def _layers(
+    inputs: Tensor, downs: list[Tensor], ups: list[Tensor], scales: list[float]
+) -> tuple[Tensor | int | list[int] | list[float] | list[Tensor], ...]:
+    """What both functions of the library are told first."""
+    outputs, ranks = [len(up) for up in ups], [len(down) for down in downs]
+    return inputs, *inputs.shape, len(downs), outputs, ranks, downs, ups, scales
