@@ -48,8 +48,10 @@ def native_kernels(*, wanted: bool) -> Iterator[None]:
     Raises:
         RuntimeError: they are wanted and `why_not_native` says why not.
     """
-    before = _SWITCH.library
-    _SWITCH.library = _load() if wanted else None
+    before, loaded = _SWITCH.library, _load() if wanted else None
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    _SWITCH.library = loaded
     try:
         yield
     finally:
@@ -58,11 +60,8 @@ def native_kernels(*, wanted: bool) -> Iterator[None]:
 
 def why_not_native() -> str | None:
     """Why this machine has no kernels in C++, or None where it has. Compiles them at its first call."""
-    try:
-        _load()
-    except RuntimeError as error:
-        return str(error)
-    return None
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else None
 
 
 def find_compiler() -> str | None:
@@ -114,21 +113,24 @@ def _has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16")) and bool(torch.cpu._init_amx())
 
 
-@lru_cache(maxsize=1)
-def _load() -> ctypes.CDLL:
-    """Raises: RuntimeError, with a reason in a line."""
+@lru_cache(maxsize=1)  # of a failure too: a compiler would fail as long again
+def _load() -> ctypes.CDLL | str:
+    """The library, or a line that says why there is none."""
     if sys.platform != "linux":
-        raise RuntimeError(f"not tried on {sys.platform}")
+        return f"not tried on {sys.platform}"
     capabilities = torch.cpu.get_capabilities()
     if not all(capabilities.get(flag) for flag in _NEEDED):
-        raise RuntimeError("this CPU has no avx512_bf16")
+        return "this CPU has no avx512_bf16"
     compiler = find_compiler()
     if compiler is None:
-        raise RuntimeError(NO_COMPILER)
+        return NO_COMPILER
     try:
         return ctypes.CDLL(str(_compiled(compiler)))
     except OSError as error:  # the cache cannot be read or written, or programs there may not run
-        raise RuntimeError(f"they cannot be compiled or loaded: {error}") from None
+        return f"they cannot be compiled or loaded: {error}"
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if "error" in line] or [f"{compiler} failed"]
+        return f"they do not compile: {lines[0]}"
 
 
 def _compiled(compiler: str) -> Path:
@@ -144,10 +146,7 @@ def _compiled(compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / library.name
         command = [compiler, *_FLAGS, *(str(_FOLDER / source) for source in _SOURCES), "-o", str(made)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode:
-            lines = [line for line in result.stderr.splitlines() if "error" in line] or [f"{compiler} failed"]
-            raise RuntimeError(f"they do not compile: {lines[0]}")
+        subprocess.run(command, capture_output=True, text=True, check=True)
         with made.open("rb") as file:  # whole on the disk before it has its name
             os.fsync(file.fileno())
         made.replace(library)
