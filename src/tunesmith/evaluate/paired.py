@@ -19,7 +19,7 @@ of equal models ends in a false verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
@@ -191,12 +191,16 @@ def _swapped(before: Sums, after: Sums, seed: int, resamples: int) -> float:
     return (as_large + 1) / (resamples + 1)
 
 
-def _drawn(n: int, seed: int, resamples: int) -> list[Floats]:
-    """How often each row is drawn in each resample: chunks of shape (r, n) whose rows sum to n."""
+def _drawn(n: int, seed: int, resamples: int) -> Iterator[Floats]:
+    """How often each row is drawn in each resample: chunks of shape (r, n) whose rows sum to n.
+
+    One chunk at a time: all resamples of a hundred thousand rows would take 1.6 GB.
+    """
     if n == 0:
         raise ValueError("there are no rows to resample")
     generator = np.random.default_rng([seed, 1])
-    return [generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64) for size in _chunks(n, resamples)]
+    for size in _chunks(n, resamples):
+        yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
 
 
 def _chunks(n: int, resamples: int) -> list[int]:
