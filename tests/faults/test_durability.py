@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from tunesmith.runs import Run
+from tunesmith.runs import MetricsLog, Run, append_line, atomic_write
 from tunesmith.train.checkpoint import Checkpoints, TrainingState
 
 
@@ -40,8 +40,7 @@ class Watch:
             return
         self.renames += 1
         for path in (source, *source.rglob("*")):
-            stat = path.stat()
-            if self._on_disk.get((stat.st_dev, stat.st_ino)) != (stat.st_size, stat.st_mtime_ns):
+            if not self.is_on_disk(path):
                 self.problems.append(f"{path} is not on the disk and becomes {target}")
         stat = target.parent.stat()
         self._unsynced_folders[stat.st_dev, stat.st_ino] = target.parent
@@ -49,6 +48,11 @@ class Watch:
     def remove(self, path: Path) -> None:
         if not path.name.startswith("."):
             self.problems.append(f"{path} goes file by file while it has its name")
+
+    def is_on_disk(self, path: Path) -> bool:
+        """Whether a file has been synced as it is, or a folder with the names in it."""
+        stat = path.stat()
+        return self._on_disk.get((stat.st_dev, stat.st_ino)) == (stat.st_size, stat.st_mtime_ns)
 
     def end(self) -> list[str]:
         return self.problems + [f"names in {folder} may be lost" for folder in self._unsynced_folders.values()]
@@ -94,6 +98,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path: Path) -> 
             checkpoints.save(model, optimizer, TrainingState(step=step, best_step=step))
     assert watch.end() == []
     assert watch.renames == 4 * 3  # the folder, LATEST and BEST
+    assert watch.is_on_disk(tmp_path), "the name of the checkpoints folder may be lost"
     assert [folder.name for folder in checkpoints.list()] == ["step-000003"]
 
 
@@ -104,3 +109,13 @@ def test_a_run_and_its_manifest_are_on_the_disk_before_they_get_their_names(tmp_
         run.update_config("seed: 2\n")
     assert watch.end() == []
     assert watch.renames >= 3
+
+
+def test_what_is_made_on_the_way_is_on_the_disk_too(tmp_path: Path) -> None:
+    with watched() as watch:
+        atomic_write(tmp_path / "one" / "two" / "file", "content")
+        append_line(tmp_path / "three" / "four" / "lines", "line")
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.append({"step": 1, "kind": "train", "loss": 1.0})
+        log.sync()
+    assert [path for path in (tmp_path, *tmp_path.rglob("*")) if not watch.is_on_disk(path)] == []

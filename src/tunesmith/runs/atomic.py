@@ -22,8 +22,8 @@ from tunesmith.errors import ResourceError
 
 _UNFINISHED = ".tmp-"
 _ASIDE = ".old-"
-# Two programs may write the same small file (training and evaluation update one manifest) or start the same run, so a
-# young leftover can be in use; a folder that replaces another has one writer.
+# Two programs may write the same small file (two evaluations of a run one summary) or start the same run, so a young
+# leftover can be in use; a folder that replaces another has one writer.
 _ABANDONED_SECONDS = 3600
 _DENIED = {errno.EACCES, errno.EPERM}
 _ELSEWHERE = "with --output-dir, or with --out where a command has that"
@@ -49,7 +49,7 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     temporary = _sibling(target, _UNFINISHED)
     with disk_errors(target, needed_bytes=len(content)):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         _clear_leftovers(target, older_than_seconds=_ABANDONED_SECONDS)
         try:
             with temporary.open("xb") as file:
@@ -60,7 +60,7 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def append_line(path: str | Path, line: str) -> None:
@@ -74,7 +74,7 @@ def append_line(path: str | Path, line: str) -> None:
     target = Path(path)
     data = f"{line}\n".encode(errors="backslashreplace")
     with disk_errors(target, needed_bytes=len(data)):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         with target.open("a+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
@@ -83,6 +83,8 @@ def append_line(path: str | Path, line: str) -> None:
                 if file.write(data) < len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
+                if not end:  # a new file: its name is to last too
+                    sync_folder(target.parent)
             except OSError:
                 file.truncate(end)
                 raise
@@ -102,7 +104,7 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     target = Path(path)
     temporary = _sibling(target, _UNFINISHED)
     with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         _clear_leftovers(target, older_than_seconds=0 if replace else _ABANDONED_SECONDS)
         temporary.mkdir()
     try:
@@ -130,7 +132,7 @@ def remove_folder(path: Path) -> None:
         aside = _sibling(path, _UNFINISHED)
         os.rename(path, aside)
         try:
-            _sync_folder(path.parent)  # else a power cut could bring back the name of what is half gone
+            sync_folder(path.parent)  # else a power cut could bring back the name of what is half gone
         finally:
             _remove(aside)
 
@@ -162,6 +164,18 @@ def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
             f"{_megabytes(free_bytes)} are free",
             fix=f"free some space, lower train.save_total_limit, or choose another disk {_ELSEWHERE}",
         )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable, where the file system can: some of a network cannot."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -242,7 +256,7 @@ def _move(temporary: Path, target: Path, *, replace: bool) -> None:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise FileExistsError(errno.EEXIST, "there is already something here", str(target)) from error
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException:
         if not temporary.exists():
             os.rename(target, temporary)
@@ -250,6 +264,14 @@ def _move(temporary: Path, target: Path, *, replace: bool) -> None:
             os.rename(aside, target)
         raise
     _remove(aside)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; their names are on the disk when this returns."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -260,19 +282,7 @@ def _sync_tree(folder: Path) -> None:
             Path(parent, name).chmod(rights)
             with Path(parent, name).open("rb") as file:
                 os.fsync(file.fileno())
-        _sync_folder(Path(parent))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the file system can: some of a network cannot."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(parent))
 
 
 def _tree_bytes(folder: Path) -> int:

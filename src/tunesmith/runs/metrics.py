@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunesmith.errors import DataError
-from tunesmith.runs.atomic import atomic_write, disk_errors
+from tunesmith.runs.atomic import atomic_write, disk_errors, sync_folder
 
 Line = dict[str, Any]
 Kind = Literal["train", "eval", "event"]
@@ -69,6 +69,7 @@ class MetricsLog:
         if self.path.exists():
             with disk_errors(self.path), self.path.open("r+b") as file:
                 os.fsync(file.fileno())
+                sync_folder(self.path.parent)  # the file may be new
 
     def read(self, kind: Kind | None = None) -> list[Line]:
         """All whole lines, or those of one kind, in order. A torn last line is left out; no file is no lines.

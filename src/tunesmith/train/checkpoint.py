@@ -119,8 +119,6 @@ class Checkpoints:
                     f"{name} holds NaN or infinity after step {state.step}", fix="lower train.learning_rate"
                 )
         target = self._folder_of(state.step)
-        with disk_errors(target):
-            self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_folder(target) as folder:
             save_file(weights, folder / "weights.safetensors")
             save_file(moments, folder / "optimizer.safetensors")
