@@ -185,7 +185,10 @@ class Run:
         return _check_format(content, path)
 
     def update_manifest(self, **fields: object) -> None:
-        """Set fields of the manifest, atomically. `status` is one of created, running, finished, stopped, failed."""
+        """Set fields of the manifest, atomically. `status` is one of created, running, finished, stopped, failed.
+
+        Whoever does has `claimed` the run: of two at once, one would write over what the other has set.
+        """
         if fields.get("status", STATUSES[0]) not in STATUSES:
             raise ValueError(f"status is {fields['status']!r}, not one of {', '.join(STATUSES)}")
         atomic_write(self.path / _MANIFEST, _to_json({**self.manifest, **fields}))

@@ -11,7 +11,7 @@ from torch import nn
 
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import Corpus, DataReport, EncodeReport, groups
-from tunesmith.errors import ResourceError, Stopped, TunesmithError
+from tunesmith.errors import Stopped, TunesmithError
 from tunesmith.runs import Run, plot_run
 from tunesmith.train.budget import MemoryNeed, MicroBatches, within_memory
 from tunesmith.train.checkpoint import Checkpoints, TrainingState, load_weights
@@ -143,7 +143,7 @@ def recorded(run: Run, stop: StopRequest, processes: Processes, *, begin: Callab
                 signal_number=stop.signal_number,
             ) from error
         except BaseException:
-            with suppress(ResourceError):  # the disk may be what failed
+            with suppress(TunesmithError):  # the disk, or a damaged log, may be what failed: that is told, not this
                 record("failed")
                 if processes.is_first:
                     plot_run(run)
