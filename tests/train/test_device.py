@@ -66,6 +66,30 @@ def test_a_device_that_several_cannot_share(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+class TwoMachines(Processes):
+    """The first of two processes; the other one has found `elsewhere`."""
+
+    def __init__(self, elsewhere: dict[str, object]) -> None:
+        super().__init__(rank=0, world=2)
+        self.elsewhere = json.dumps(elsewhere)
+
+    def exchange(self, text: str) -> list[str]:
+        return [text, self.elsewhere]
+
+
+def test_settings_that_two_machines_chose_differently_are_named() -> None:
+    here = {"seed": 1, "train": {"native": "on", "compile": "off"}, "model": {"dtype": "bfloat16"}, "pretrain": {}}
+    TwoMachines(here).require_equal(here)
+    there = {**here, "seed": 2, "train": {"native": "off", "compile": "off"}, "data": {"shape": "qa"}}
+    with pytest.raises(SettingsError, match="not about to do the same") as caught:
+        TwoMachines(there).require_equal(here)
+    assert caught.value.problems == (
+        "seed is 1 in process 0, 2 in process 1",
+        'train.native is "on" in process 0, "off" in process 1',
+        'data.shape is null in process 0, "qa" in process 1',
+    )
+
+
 def test_an_error_arrives_as_what_it_was() -> None:
     sent = SettingsError("two things", problems=("a", "b"), fix="change them")
     received = device._error_from_json(device._error_to_json(sent))

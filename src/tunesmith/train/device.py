@@ -7,7 +7,6 @@ torchrun starts them and says in environment variables who is who; https://docs.
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -153,15 +152,22 @@ class Processes:
         """Check that all are about to do the same.
 
         Raises:
-            SettingsError: they are not, as when a node has other data or another version; what differs is named.
+            SettingsError: they are not, as when a node has other data or another version; every difference is named.
         """
-        digests = {key: _digest(value) for key, value in identity.items()}
-        others = [json.loads(text) for text in self.exchange(json.dumps(digests))]
-        different = [key for key in digests if any(other.get(key) != digests[key] for other in others)]
-        if different:
+        everybody = [dict(_leaves(json.loads(text))) for text in self.exchange(json.dumps(identity))]
+        first, *others = everybody
+        problems = []
+        for name in dict.fromkeys(name for leaves in everybody for name in leaves):
+            unlike = next((rank for rank, leaves in enumerate(others, 1) if leaves.get(name) != first.get(name)), None)
+            if unlike is not None:
+                found = (json.dumps(everybody[rank].get(name)) for rank in (0, unlike))
+                problems.append(f"{name} is {' in process 0, '.join(found)} in process {unlike}")
+        if problems:
             error = SettingsError(
-                f"the processes do not see the same {', '.join(different)}",
-                fix="every node needs the same files, packages and command line",
+                "the processes are not about to do the same:",
+                problems=tuple(problems),
+                fix="every node needs the same files, packages and command line; what a machine chose for itself, such "
+                "as train.native or model.dtype, can be set for all",
             )
             raise self.echo(error)
 
@@ -343,8 +349,13 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """train.native and its value, of {"train": {"native": ...}}."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _error_to_json(error: TunesmithError) -> str:
