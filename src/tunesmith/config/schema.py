@@ -156,7 +156,7 @@ class TrainConfig(_Section):
     save_steps: int | None = _setting(
         None, "Steps between checkpoints; unset, the same as eval_steps.", unit="steps", ge=1
     )
-    save_total_limit: int = _setting(3, "Checkpoints kept; the newest and the best are always among them.", ge=1)
+    save_total_limit: int = _setting(3, "Newest checkpoints kept; the best is kept besides.", ge=1)
     early_stopping_patience: int | None = _setting(
         5, "Validations without improvement before stopping; null never stops early.", ge=1
     )

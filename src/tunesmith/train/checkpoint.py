@@ -79,7 +79,7 @@ class Checkpoints:
     Args:
         folder: where they live; made when the first one is saved.
         identity: what must be the same when the run is resumed (data hash, settings, versions ...), as JSON has it.
-        keep: how many to keep. The newest, the best and the one to roll back to are kept whatever the number.
+        keep: how many of the newest to keep. The best and the one to roll back to are kept besides.
         allow_drift: resume although the identity differs.
         processes: those that train. The first decides and writes; all of them read. Whatever their number and division
             of the weights, the files are the same.
@@ -178,7 +178,7 @@ class Checkpoints:
         def check() -> None:
             self._check_identity()
             self._check_shapes(_trainable(model))
-            count = max(1, self.keep + 1 - len(self.list()))
+            count = max(1, self.keep + 2 - len(self.list()))  # the newest, the best, and the next while it is written
             require_free(self.folder, count * checkpoint_bytes(model), purpose=f"room for {count} checkpoints")
 
         self.processes.require_equal(self.identity)
@@ -298,7 +298,11 @@ class Checkpoints:
         problem = damage(newest) if old else None
         if problem is not None:
             self._set_aside(newest, problem)
-            raise ResourceError(f"the checkpoint {newest} did not read back as it was written", cause=problem)
+            raise ResourceError(
+                f"the checkpoint {newest} did not read back as it was written",
+                cause=problem,
+                fix="check the disk, or choose another with --output-dir; the older ones are kept",
+            )
         for folder in old:
             remove_folder(folder)
 
