@@ -57,7 +57,7 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
     path.write_text(
         "- {check: {contains: a}}\n- {question: a, chek: 1}\n- {question: a, check: {f1>=: 0.5}}\n"
         "- {question: a, answer: b, check: {f1>=: 7}}\n- {question: a, check: {like: b}}\n"
-        "- 7\n- {question: a, answer: yes}\n"
+        "- 7\n- {question: a, answer: true}\n"
     )
     with pytest.raises(DataError, match="7 wrong items") as caught:
         read_cases(str(path))

@@ -106,6 +106,24 @@ def test_a_number_in_an_answer_stays_as_it_was_written(write, answer):
         assert found.answer == answer
 
 
+@pytest.mark.parametrize("answer", ["no", "Yes", "on", "off"])
+def test_yes_and_no_are_answers(write, answer):
+    for read in (read_suite, read_cases):
+        (found,) = read(write(f"- {{question: Is it, answer: {answer}, check: {{contains: {answer}}}}}", "a.yaml"))
+        assert found.answer == answer
+
+
+def test_a_key_that_is_there_twice_is_refused(write, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "a", "answer": "b", "answer": "c"}\n')
+    (tmp_path / "a.json").write_text('[{"question": "a", "answer": "b", "answer": "c"}]')
+    write("- question: a\n  answer: b\n  answer: c\n", "a.yaml")
+    for read in (read_suite, read_cases):
+        for name in ("a.yaml", "a.json", "a.jsonl"):
+            with pytest.raises(DataError) as caught:
+                read(str(tmp_path / name))
+            assert "'answer' is there twice" in str(caught.value.cause)
+
+
 def test_a_decimal_number_is_text_and_number(write, tmp_path):
     yaml = "- {question: a, answer: 1.10, wrong: [1.1], check: {number: 1.10}}"
     json_line = '{"question": "?", "answer": 1.10, "wrong": [1.1]}'

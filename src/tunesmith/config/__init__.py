@@ -7,6 +7,7 @@ from tunesmith.config.data import DataConfig, SplitConfig
 from tunesmith.config.datasets import DataSet, task_names
 from tunesmith.config.describe import commented_yaml, describe
 from tunesmith.config.exporting import ExportConfig
+from tunesmith.config.files import YamlLoader, unique_keys
 from tunesmith.config.group_rates import rate_factor
 from tunesmith.config.load import MAPPINGS, OF_OLDER_RUNS, check_config, dump_config, load_config, recipe_paths
 from tunesmith.config.method_config import MethodConfig, quantize_of, unread_settings
@@ -47,6 +48,7 @@ __all__ = [
     "RunConfig",
     "SplitConfig",
     "TrainConfig",
+    "YamlLoader",
     "check_config",
     "commented_yaml",
     "describe",
@@ -62,5 +64,6 @@ __all__ = [
     "read_recipe",
     "recipe_paths",
     "task_names",
+    "unique_keys",
     "unread_settings",
 ]

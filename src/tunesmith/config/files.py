@@ -1,6 +1,7 @@
 """Files of settings, YAML or JSON: their content, the line of every key, and what typed text stands for in YAML.
 
-Knows no settings: a file is any mapping.
+Knows no settings: a file is any mapping. How the two are read is also how files of questions are (`YamlLoader`,
+`unique_keys`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import yaml
 from tunesmith.errors import SettingsError
 
 
-class _Loader(yaml.SafeLoader):
+class YamlLoader(yaml.SafeLoader):
     """YAML 1.2's core scalars: `no`, `off` and 2024-01-31 stay text, 1e-4 is a number. PyYAML knows 1.1 only.
 
-    Digits behind a zero stay text too: a sheet may be called 007, and where a number is wanted it still is 7.
+    Digits behind a zero stay text too: a sheet may be called 007, and where a number is wanted it still is 7. A key
+    that is there twice is refused.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -45,9 +47,9 @@ _SCALARS = {
         "-+.0123456789",
     ),
 }
-_Loader.yaml_implicit_resolvers = {}
+YamlLoader.yaml_implicit_resolvers = {}
 for _tag, (_pattern, _first) in _SCALARS.items():
-    for _class in (_Loader, _Dumper):
+    for _class in (YamlLoader, _Dumper):
         _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
 
@@ -57,7 +59,7 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is no YAML, or holds a key twice or a number that Python does not read.
     """
-    loader = _Loader(text)
+    loader = YamlLoader(text)
     try:
         return loader.get_single_data()
     except (ValueError, RecursionError) as error:
@@ -80,7 +82,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     text = _text(path)
     kind = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        content = json.loads(text, object_pairs_hook=_mapping) if kind == "JSON" else parse_yaml(text)
+        content = json.loads(text, object_pairs_hook=unique_keys) if kind == "JSON" else parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid {kind}", cause=str(error), fix="correct it there") from error
     if content is None:
@@ -90,8 +92,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises: ValueError, a key is there twice."""
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, as `object_pairs_hook`; Python's own takes the last of two values.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
     keys = [key for key, _ in pairs]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:

@@ -44,7 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value of a YAML file can be taken for text. It reads no and yes as booleans."""
+    """Whether a value of a file can be taken for text: true and false are none."""
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 

@@ -9,8 +9,8 @@ check      how a written answer is judged, by one of `checks.CHECKS`: {contains:
            {number: NUMBER} ...; left out, it contains the right answer
 kind       a word by which results are grouped; may be left out
 
-Numbers are those of JSON, and as a text what was written: the answer 1.10 is "1.10". What else YAML reads as a number
-or a time (007, 12:30, 2026-01-31) is text.
+Numbers are those of JSON, and as a text what was written: the answer 1.10 is "1.10". What else YAML 1.1 reads as a
+number, a time or a truth value (007, 12:30, 2026-01-31, yes, no) is text, as in a file of settings.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from tunesmith.config import YamlLoader, unique_keys
 from tunesmith.errors import DataError
 from tunesmith.evaluate.checks import CHECKS, Passes, build_check, is_plain, nearest
 
@@ -32,7 +33,7 @@ SUITES = {"general": "general.jsonl"}  # those that ship
 Built = TypeVar("Built")
 
 _KEYS = ("question", "answer", "wrong", "check", "kind")
-_INT, _FLOAT, _TIME = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_INT, _FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float"))
 
 
 class _Decimal(float):
@@ -51,12 +52,12 @@ class _Decimal(float):
     __repr__ = __str__
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of JSON, and .5."""
+class _Loader(YamlLoader):
+    """As a file of settings, with the numbers of JSON, and .5."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
-        first: [(tag, form) for tag, form in known if tag not in (_INT, _FLOAT, _TIME)]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, form) for tag, form in known if tag not in (_INT, _FLOAT)]
+        for first, known in YamlLoader.yaml_implicit_resolvers.items()
     }
 
 
@@ -122,7 +123,7 @@ def _parse(name: str, text: str) -> tuple[object, list[int]]:
             lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
             return [_json_line(number, line) for number, line in lines], [number for number, _ in lines]
         if Path(name).suffix == ".json":
-            return json.loads(text, parse_float=_Decimal), []
+            return _json(text), []
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -134,9 +135,13 @@ def _parse(name: str, text: str) -> tuple[object, list[int]]:
         raise DataError(f"the file of questions {name} is not {kind}", cause=" ".join(str(error).split())) from error
 
 
+def _json(text: str) -> object:
+    return json.loads(text, parse_float=_Decimal, object_pairs_hook=unique_keys)
+
+
 def _json_line(number: int, line: str) -> object:
     try:
-        return json.loads(line, parse_float=_Decimal)
+        return _json(line)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from error
 
