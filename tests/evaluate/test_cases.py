@@ -63,7 +63,7 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
         read_cases(str(path))
     for part in (
         "item 1, line 1: it has no question",
-        "item 2, line 2: unknown chek, did you mean check?",
+        "item 2, line 2: unknown chek, did you mean 'check'?",
         "item 3, line 3: f1>= compares with the answer of the case, and it has none",
         "item 4, line 4: f1>= needs a number, more than 0 and at most 1, found 7",
         "item 5, line 5: unknown check like",
@@ -83,11 +83,11 @@ def read(tmp_path: Path, text: str, tools: Tools | None = None) -> list[Case]:
 def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, "# mine\n\n- question: a\n  answer: b\n\n- question: c\n  chekc: d\n")
-    assert caught.value.cause == "item 2, line 6: unknown chekc, did you mean check?"
+    assert caught.value.cause == "item 2, line 6: unknown chekc, did you mean 'check'?"
     (tmp_path / "cases.jsonl").write_text('\n{"question": "a"}\n\n{"question": "a", "check": {"contain": "b"}}\n')
     with pytest.raises(DataError) as caught:
         read_cases(str(tmp_path / "cases.jsonl"))
-    assert caught.value.cause == "item 2, line 4: unknown check contain, did you mean contains?"
+    assert caught.value.cause == "item 2, line 4: unknown check contain, did you mean 'contains'?"
     (tmp_path / "cases.jsonl").write_text('{"question": "a"}\n{"question": \n')
     with pytest.raises(DataError, match="is not jsonl") as caught:
         read_cases(str(tmp_path / "cases.jsonl"))

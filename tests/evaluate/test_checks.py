@@ -76,7 +76,7 @@ def test_a_schema_is_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
-        ("regx", "a", "unknown check regx, did you mean regex?"),
+        ("regx", "a", "unknown check regx, did you mean 'regex'?"),
         ("regex", "(", "is no regular expression"),
         ("regex", None, "regex needs a text, found None"),
         ("regex", ["a"], "regex needs a text"),
@@ -99,7 +99,7 @@ def test_a_schema_that_is_none_is_told() -> None:
 
 
 def test_wrong_checks_of_the_settings_are_told_before_anything_is_asked() -> None:
-    with pytest.raises(SettingsError, match=r"eval\.checks: unknown check regx, did you mean regex"):
+    with pytest.raises(SettingsError, match=r"eval\.checks: unknown check regx, did you mean 'regex'"):
         Tools.of(EvalConfig(checks={"regx": "a"}))
     found = load_config(overrides={"eval.checks.regex": "^a", "eval.checks.contains": ["a", "b"]}).eval
     assert found.checks == {"regex": "^a", "contains": ["a", "b"]}

@@ -54,8 +54,8 @@ def test_an_unknown_score_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(SettingsError) as caught:
         check_names(["auto", "tokn_f1", "rougel", "zzz"])
     assert caught.value.problems == (
-        "no score 'tokn_f1', did you mean token_f1?",
-        "no score 'rougel', did you mean rougeL?",
+        "no score 'tokn_f1', did you mean 'token_f1'?",
+        "no score 'rougel', did you mean 'rougeL'?",
         "no score 'zzz'",
     )
     assert all(name in str(caught.value.fix) for name in EVALUATORS)

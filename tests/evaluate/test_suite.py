@@ -155,7 +155,7 @@ def test_null_is_as_left_out(write):
     assert found.is_right("it is a")
     with pytest.raises(DataError, match="it has no answer"):
         read_suite(write([{"question": "Q?", "answer": None}]))
-    with pytest.raises(DataError, match="unknown knd, did you mean kind"):
+    with pytest.raises(DataError, match="unknown knd, did you mean 'kind'"):
         read_suite(write([{"question": "Q?", "answer": "A", "knd": None}]))
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tunesmith.evaluate.checks import CHECKS, build_check, nearest
+from tunesmith.errors import did_you_mean
+from tunesmith.evaluate.checks import CHECKS, build_check
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.material import Tools
 from tunesmith.evaluate.suite_file import given_fields, read_items
@@ -120,7 +121,7 @@ def _check(fields: Any, case: Case, tools: Tools) -> Check:
         text = f"{name} {wanted}" if name.endswith(">=") else f"{name}: {wanted}"
         return Check(text, _MEASURED[name](wanted, case, tools), _KINDS.get(name))
     if name not in CHECKS:
-        raise ValueError(f"unknown check {name}{nearest(str(name), known)}")
+        raise ValueError(f"unknown check {name}{did_you_mean(str(name), known)}")
     passes = build_check(name, wanted)
     return Check(f"{name}: {wanted}", lambda answer: None if passes(answer) else "")
 

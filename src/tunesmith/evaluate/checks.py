@@ -9,15 +9,14 @@ json_schema  the whole answer is JSON (a fence of ``` around it is not), and val
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, did_you_mean
 from tunesmith.evaluate.text import normalize, words
 from tunesmith.optional import need
 
@@ -33,14 +32,8 @@ def build_check(name: str, wanted: object) -> Passes:
         ValueError: there is none, or what is wanted is not what it takes. ResourceError: json_schema without the extra.
     """
     if name not in CHECKS:
-        raise ValueError(f"unknown check {name}{nearest(name, CHECKS)}")
+        raise ValueError(f"unknown check {name}{did_you_mean(name, CHECKS)}")
     return CHECKS[name](wanted)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """', did you mean x?' where a known name is near, else nothing."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f", did you mean {close[0]}?" if close else ""
 
 
 def is_plain(value: object) -> bool:

@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate.checks import nearest
+from tunesmith.errors import DataError, SettingsError, did_you_mean
 from tunesmith.evaluate.judge import PREFERENCE, Judge
 from tunesmith.evaluate.labels import accuracy, calibration_error, log_loss, macro_f1, micro_f1
 from tunesmith.evaluate.material import Rows, built_check
@@ -369,5 +368,5 @@ def check_names(names: Iterable[str]) -> None:
         SettingsError: with every one that is not, the nearest, and those there are.
     """
     known = ("auto", *EVALUATORS)
-    if problems := tuple(f"no score {name!r}{nearest(name, known)}" for name in names if name not in known):
+    if problems := tuple(f"no score {name!r}{did_you_mean(name, known)}" for name in names if name not in known):
         raise SettingsError("eval.metrics:", problems=problems, fix=f"take some of: {', '.join(known)}")

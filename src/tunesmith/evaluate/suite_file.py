@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 import yaml
 
 from tunesmith.config import YamlLoader, unique_keys
-from tunesmith.errors import DataError
-from tunesmith.evaluate.checks import CHECKS, Passes, build_check, is_plain, nearest
+from tunesmith.errors import DataError, did_you_mean
+from tunesmith.evaluate.checks import CHECKS, Passes, build_check, is_plain
 
 SUITES = {"general": "general.jsonl"}  # those that ship
 Built = TypeVar("Built")
@@ -205,7 +205,7 @@ def given_fields(fields: dict[Any, Any], known: Sequence[str]) -> dict[Any, Any]
     Raises:
         ValueError: it has others; the nearest known one is told.
     """
-    if unknown := [f"{key}{nearest(str(key), known)}" for key in fields if key not in known]:
+    if unknown := [f"{key}{did_you_mean(str(key), known)}" for key in fields if key not in known]:
         raise ValueError(f"unknown {'; '.join(unknown)}")
     return {key: value for key, value in fields.items() if value is not None}
 
