@@ -202,11 +202,6 @@ def test_a_modelfile_that_is_gone_is_written_again(tuned: Callable[..., Run], tm
     assert one.path.exists()
 
 
-def test_a_port_alone_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", ":8080")
-    assert Ollama().url == "http://127.0.0.1:8080"
-
-
 def test_a_refusal_that_breaks_off_is_still_one(tmp_path: Path) -> None:
     class Rude(QuietHandler):
         def do_GET(self) -> None:

@@ -12,6 +12,7 @@ from tunesmith.config.group_rates import rate_factor
 from tunesmith.config.load import MAPPINGS, OF_OLDER_RUNS, check_config, dump_config, load_config, recipe_paths
 from tunesmith.config.method_config import MethodConfig, quantize_of, unread_settings
 from tunesmith.config.methods import METHODS, Method, is_pattern, parse_layers
+from tunesmith.config.ollama import ollama_url
 from tunesmith.config.phases import Phase, highest_rate
 from tunesmith.config.pretraining import PretrainConfig
 from tunesmith.config.recipes import Recipe, RecipeValue, list_recipes, read_recipe
@@ -58,6 +59,7 @@ __all__ = [
     "is_pattern",
     "list_recipes",
     "load_config",
+    "ollama_url",
     "parse_layers",
     "quantize_of",
     "rate_factor",

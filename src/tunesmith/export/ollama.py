@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tunesmith.config import ollama_url
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export.modelfile import Modelfile
 
-ADDRESS = "http://127.0.0.1:11434"
 TIMEOUT_SECONDS = 600.0
 _CHUNK = 2**20
 _SAID_CHARACTERS = 500
@@ -29,27 +28,22 @@ _Body = bytes | Iterator[bytes] | None
 
 
 class Ollama:
-    """One server. host: its URL; without it OLLAMA_HOST, else this machine.
+    """One server. host: as `ollama_url` reads it.
 
     Raises:
         SettingsError: host is no URL.
     """
 
     def __init__(self, host: str | None = None) -> None:
-        text = host or os.environ.get("OLLAMA_HOST") or ADDRESS
-        if text.startswith(":"):  # a port alone, as Ollama reads it
-            text = f"{urlsplit(ADDRESS).hostname}{text}"
-        self.url = (text if "://" in text else f"http://{text}").rstrip("/")
+        self.url = ollama_url(host)
         try:
             parts = urlsplit(self.url)
             self._host, self._port, self._scheme = parts.hostname, parts.port, parts.scheme
         except ValueError:
             self._host = None
         if not self._host or self._scheme not in ("http", "https"):
-            raise SettingsError(f"{text!r} is no address of an Ollama", fix=f"--host {ADDRESS}")
+            raise SettingsError(f"{host or self.url!r} is no address of an Ollama", fix="--host http://127.0.0.1:11434")
         self._base = parts.path
-        if self._port is None and self._scheme == "http" and "://" not in text:
-            self._port = 11434
 
     def version(self) -> str:
         """Which Ollama answers.

@@ -23,12 +23,11 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
-from tunesmith.config import GenerateConfig
+from tunesmith.config import GenerateConfig, ollama_url
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.types import Message
 
 OLLAMA = "ollama:"
-OLLAMA_ADDRESS = "http://127.0.0.1:11434"
 TIMEOUT_SECONDS = 300.0
 _ASIDE_SECONDS = 5.0  # for what is good to know and no answer
 # Waits before the second, third and fourth try; a server's own Retry-After counts instead, up to the longest.
@@ -90,7 +89,7 @@ class Endpoint:
                 reports would show.
         """
         if address.startswith(OLLAMA):
-            url = _ollama_address(os.environ.get("OLLAMA_HOST") or OLLAMA_ADDRESS) + "/v1"
+            url = ollama_url() + "/v1"
             name = address.removeprefix(OLLAMA)
         elif address.startswith(("http://", "https://")):
             url, _, name = address.partition("#")
@@ -260,17 +259,6 @@ def _host(url: str) -> str | None:
         return parts.hostname if parts.port != 0 else None
     except ValueError:
         return None
-
-
-def _ollama_address(host: str) -> str:
-    """The URL that OLLAMA_HOST stands for. Without a scheme its port is Ollama's unless it says another: 0.0.0.0."""
-    host = host.rstrip("/")
-    if "://" in host:
-        return host
-    if host.startswith(":"):  # a port alone, as Ollama reads it
-        host = f"{urlsplit(OLLAMA_ADDRESS).hostname}{host}"
-    has_port = re.search(r":\d+$", host) is not None
-    return f"http://{host}" if has_port else f"http://{host}:{urlsplit(OLLAMA_ADDRESS).port}"
 
 
 def _text(message: Message) -> str:
