@@ -120,6 +120,17 @@ def test_shares_that_do_not_add_up_are_refused(split: dict[str, float]) -> None:
     assert "train + validation + test must be 1" in found[0]
 
 
+def test_shares_are_assigned_one_by_one() -> None:
+    split = RunConfig().data.split
+    split.validation = 0.2
+    assert (split.train, split.validation, split.test) == (0.7, 0.2, 0.1)
+    split.test = 0
+    assert split.train == 0.8
+    split = load_config(overrides={"data.split.train": 0.8}).data.split  # what was set stays
+    with pytest.raises(ValueError, match=r"must be 1, found 1\.1"):
+        split.validation = 0.2
+
+
 def test_every_alias_leads_to_a_setting() -> None:
     names = {setting.name for setting in describe()}
     for alias in ALIASES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -17,23 +17,14 @@ class SplitConfig(Section):
     validation: float = setting(0.1, "Share of rows that choose the best checkpoint.", ge=0, lt=1)
     test: float = setting(0.1, "Share of rows kept for the final measurement.", ge=0, lt=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _train_is_the_rest(cls, given: Any) -> Any:
-        """As where another trainer's file sets the share of validation alone."""
-        if not isinstance(given, dict) or "train" in given:
-            return given
-        try:
-            others = [float(given.get(name, cls.model_fields[name].default)) for name in ("validation", "test")]
-        except (TypeError, ValueError):
-            return given  # told by the field
-        return {**given, "train": round(1 - sum(others), 6)} if sum(others) < 1 else given
-
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitConfig:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test must be 1, found {total:g}")
+        """What is not set of training is the rest, as where another trainer's file sets the share of validation."""
+        others = self.validation + self.test
+        if "train" not in self.model_fields_set and others < 1:
+            vars(self)["train"] = round(1 - others, 6)  # an assignment would say that it was set
+        if abs(self.train + others - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, found {self.train + others:g}")
         return self
 
 
