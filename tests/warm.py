@@ -40,6 +40,7 @@ def main() -> None:
     from shortcuts import draw_only, stay_in_memory
 
     import tunesmith.api
+    import tunesmith.cli.app
     import tunesmith.cli.progress
     import tunesmith.cli.report
     import tunesmith.train

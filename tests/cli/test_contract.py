@@ -56,6 +56,21 @@ HEAVY = ["torch", "transformers", "peft", "pyarrow", "matplotlib", "numpy", "tun
 COMMAND = [sys.executable, "-m", "tunesmith"]
 
 
+def test_a_ctrl_c_while_the_program_is_still_loaded_is_no_traceback() -> None:
+    """The import of cyclopts, which comes first, is where it arrives."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'cyclopts': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from tunesmith.cli import main\n"
+        "sys.exit(main(['runs']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.fixture
 def done(api):
     """A finished run of the name "done", of which a rating was begun."""

@@ -95,11 +95,11 @@ COMMANDS: dict[tuple[str, ...], Callable[..., int | None]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    open_streams()
-    _quiet_libraries()
-    _share_the_cores()
     try:
+        tokens = list(sys.argv[1:] if arguments is None else arguments)
+        open_streams()
+        _quiet_libraries()
+        _share_the_cores()
         with _listen_for_sigterm(), warnings.catch_warnings(), _one_voice():
             if not sys.warnoptions and TRACE not in os.environ:
                 warnings.simplefilter("ignore")  # libraries warn their own developers; ours are told as findings
