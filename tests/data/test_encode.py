@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tunesmith.data import encode
+from tunesmith.data import encode, shorten_prompt
 from tunesmith.data.encode import _cut_answer
 from tunesmith.errors import DataError
 from tunesmith.prompts import check_template, render
@@ -60,6 +61,30 @@ def test_prompt_policy_drops_oldest_turns_first(tiny_tokenizer: Any, template: A
     assert "Newest?" in text
     assert "Old answer." not in text
     assert answer_of(rows[0], tiny_tokenizer) == "New answer.<|im_end|>"
+
+
+def test_of_a_long_chat_as_many_turns_are_left_out_as_must_be(
+    tiny_tokenizer: Any, template: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [Message("system", "Be kind.")]
+    for number in range(40):
+        turns += [Message("user", f"What is {number}?"), Message("assistant", f"It is {number}.")]
+    example = Example(messages=tuple(turns), row=1)
+    by_turns = [Example((turns[0], *turns[1 + 2 * left_out :])) for left_out in range(40)]
+    lengths = [len(render(one, template, tiny_tokenizer)) for one in by_turns]
+    rendered: list[Example] = []
+
+    def counted(one: Example, *given: Any) -> Encoded:
+        rendered.append(one)
+        return render(one, *given)
+
+    monkeypatch.setattr(sys.modules[shorten_prompt.__module__], "render", counted)
+    for left_out in (0, 1, 7, 38, 39):
+        rendered.clear()
+        shorter = shorten_prompt(example, template, tiny_tokenizer, max_length=lengths[left_out])
+        assert shorter is not None
+        assert shorter.messages == by_turns[left_out].messages
+        assert len(rendered) <= 9
 
 
 def test_answer_too_long_for_prompt_policy_is_dropped_and_counted(tiny_tokenizer: Any, template: Any) -> None:

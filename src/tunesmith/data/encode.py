@@ -6,6 +6,7 @@ Knows nothing of batches or order. Rendering itself belongs to `prompts`; here i
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -192,24 +193,28 @@ def shorten_prompt(
     Raises:
         DataError: the template cannot render it.
     """
+
+    def excess(messages: Sequence[Message]) -> int:
+        return len(render(replace(example, messages=tuple(messages)), template, tokenizer)) - max_length
+
     messages = list(example.messages)
-    while True:
-        shorter = replace(example, messages=tuple(messages))
-        excess = len(render(shorter, template, tokenizer)) - max_length
-        if excess <= 0:
-            return shorter
-        messages = _without_oldest_turn(messages) or _with_shorter_question(messages, tokenizer, excess)
+    if excess(messages) <= 0:
+        return example
+    ends = [index for index, message in enumerate(messages) if message.role == "assistant"][:-1]
+    # halved, not one after the other: a chat of a hundred turns is rendered seven times
+    fitting = bisect_left(ends, True, key=lambda end: excess(_after(messages, end)) <= 0)
+    messages = _after(messages, ends[min(fitting, len(ends) - 1)]) if ends else messages
+    while (over := excess(messages)) > 0:
+        messages = _with_shorter_question(messages, tokenizer, over)
         if not messages:
             return None
+    return replace(example, messages=tuple(messages))
 
 
-def _without_oldest_turn(messages: list[Message]) -> list[Message]:
-    """All but the turns up to the first answer; a leading system turn stays. Empty when there is one answer only."""
-    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    if len(answers) < 2:
-        return []
+def _after(messages: list[Message], end: int) -> list[Message]:
+    """The turns after an answer; a leading system turn stays."""
     head = [messages[0]] if messages[0].role == "system" else []
-    return head + messages[answers[0] + 1 :]
+    return head + messages[end + 1 :]
 
 
 def _with_shorter_question(messages: list[Message], tokenizer: PreTrainedTokenizerBase, excess: int) -> list[Message]:
