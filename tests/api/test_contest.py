@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,17 @@ def test_what_cannot_be_compared_is_told(
     Path("cases.yaml").write_text("- Which?\n")
     with pytest.raises(error, match=message):
         api.compare(names, folder=tmp_path, **{**more, "overrides": {**SHORT, **more.get("overrides", {})}})
+
+
+def test_a_checkpoint_that_is_damaged_is_not_asked(tmp_path: Path) -> None:
+    shutil.copytree("runs/a", tmp_path / "a")
+    weights = tmp_path / "a" / "checkpoints" / "step-000002" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ResourceError, match="step-000002 is damaged") as caught:
+        api.compare(["base", f"{tmp_path / 'a'}@2"], overrides={**SHORT}, folder=tmp_path / "out")
+    assert caught.value.cause == "weights.safetensors does not match its SHA-256"
 
 
 # --- a run against its base, on its test rows and on files

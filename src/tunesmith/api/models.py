@@ -182,16 +182,21 @@ def _step_folder(run: Run, step: int) -> Path:
 def _load_step(session: Session, run: Run, step: int) -> None:
     from safetensors.torch import load_file
 
-    file = _step_folder(run, step) / "weights.safetensors"
-    if not file.is_file():
+    from tunesmith.train import damage
+
+    folder = _step_folder(run, step)
+    if not folder.is_dir():
         kept = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints_dir.glob("step-*"))
         raise ResourceError(
             f"{run.name} has no checkpoint of step {step}", fix=f"kept are: {', '.join(map(str, kept)) or 'none'}"
         )
-    _, unknown = session.loaded.model.load_state_dict(load_file(file), strict=False)
+    problem = damage(folder)
+    if problem is not None:
+        raise ResourceError(f"the checkpoint {folder} is damaged", cause=problem, fix="name another step of the run")
+    _, unknown = session.loaded.model.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)
     if unknown:
         raise ResourceError(
-            f"the checkpoint {file.parent} does not fit the saved model of {run.name}",
-            cause=f"{unknown[0]} and {len(unknown) - 1} more have another name there",
+            f"the checkpoint {folder} does not fit the saved model of {run.name}",
+            cause=f"{len(unknown)} weights have another name there, such as {unknown[0]}",
             fix="its method is saved in another form than it is trained; compare the finished run",
         )

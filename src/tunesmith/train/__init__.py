@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.train.schedule import Span, schedule_for
 
 if TYPE_CHECKING:
+    from tunesmith.train.checkpoint import damage
     from tunesmith.train.continual import continued
     from tunesmith.train.loop import fit
     from tunesmith.train.observe import Event, Observer
@@ -25,6 +26,7 @@ __all__ = [
     "Span",
     "TrainResult",
     "continued",
+    "damage",
     "fit",
     "schedule_for",
     "train",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 _HOME = {
     "continued": "continual",
+    "damage": "checkpoint",
     "fit": "loop",
     **dict.fromkeys(("Event", "Observer"), "observe"),
     **dict.fromkeys(("Plan", "PretrainPlan", "TrainResult"), "outcome"),
