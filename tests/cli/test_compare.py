@@ -11,7 +11,7 @@ import pytest
 
 from tunesmith.api.panel import Panel
 from tunesmith.cli import compare_live
-from tunesmith.cli.terminal import answer_columns
+from tunesmith.cli.scores import answer_columns
 from tunesmith.config import load_config
 
 

@@ -12,9 +12,8 @@ import pytest
 import yaml
 from rich.console import Console
 
+from tunesmith.cli.scores import answers_side_by_side, comparison_table
 from tunesmith.cli.terminal import (
-    answers_side_by_side,
-    comparison_table,
     count_text,
     hanging,
     plain,

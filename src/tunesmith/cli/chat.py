@@ -63,7 +63,8 @@ def _write(piece: str) -> None:
 
 
 def _side_by_side(base: str, tuned: str) -> None:
-    from tunesmith.cli.terminal import answer_columns, show
+    from tunesmith.cli.scores import answer_columns
+    from tunesmith.cli.terminal import show
 
     show(answer_columns([("base", base), ("tuned", tuned)]))
 

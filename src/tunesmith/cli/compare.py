@@ -126,7 +126,8 @@ def present(result: Compared, *, json: bool) -> None:
 
 
 def _report(result: Compared) -> list[RenderableType]:
-    from tunesmith.cli.terminal import comparison_table, facts
+    from tunesmith.cli.scores import comparison_table
+    from tunesmith.cli.terminal import facts
 
     contest = result.contest
     parts: list[RenderableType] = [""]
@@ -149,7 +150,8 @@ def _side_by_side(result: Compared) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from tunesmith.cli.terminal import answer_columns, plain, shorten
+    from tunesmith.cli.scores import answer_columns
+    from tunesmith.cli.terminal import plain, shorten
 
     outer = Table.grid(expand=True)
     rows = result.contest.rows if result.cases else result.contest.rows[:_ROWS_SHOWN]

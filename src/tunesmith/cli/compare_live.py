@@ -84,7 +84,8 @@ def _at_the_keyboard(panel: Panel) -> int:
 
 def _answered(panel: Panel, question: str) -> str:
     """Show the answers. Returns what they took."""
-    from tunesmith.cli.terminal import answer_columns, console, show
+    from tunesmith.cli.scores import answer_columns
+    from tunesmith.cli.terminal import console, show
 
     replies: list[Reply] = []
     with console(sys.stderr).status(f"asking {panel.names[0]} ...") as status:

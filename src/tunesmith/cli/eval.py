@@ -125,7 +125,8 @@ def show_comparison(comparison: Comparison) -> None:
     """The table, and the first answers (the first, not the best), or the scores of each label."""
     from tunesmith.cli.eval_more import show_leakage, suite_table
     from tunesmith.cli.labels import show_labels
-    from tunesmith.cli.terminal import answers_side_by_side, comparison_table, hanging, show, tasks_table, tell
+    from tunesmith.cli.scores import answers_side_by_side, comparison_table, tasks_table
+    from tunesmith.cli.terminal import hanging, show, tell
 
     base, tuned = comparison.base, comparison.tuned
     if comparison.asked is not None:

@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesmith.cli.terminal import VERDICT_STYLES, comparison_table, plain, show, table
+from tunesmith.cli.scores import VERDICT_STYLES, comparison_table
+from tunesmith.cli.terminal import plain, show, table
 
 if TYPE_CHECKING:
     from tunesmith.api import Comparison, SuiteComparison

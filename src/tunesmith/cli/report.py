@@ -11,11 +11,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tunesmith.cli.overrides import Place, Sources
+from tunesmith.cli.scores import forgetting_table
 from tunesmith.cli.terminal import (
     commands,
     count_text,
     facts,
-    forgetting_table,
     hanging,
     plain,
     seconds_text,
