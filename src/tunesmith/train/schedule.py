@@ -61,7 +61,8 @@ SHAPES: Mapping[str, Callable[[float, Schedule], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Warm-up from peak / warmup_steps to the peak, then `shape` down to peak * floor at the last step.
+    """Warm-up from peak / warmup_steps to the peak, then `shape` down to peak * floor, which the step after the last
+    would have.
 
     The rate stays at the peak until the last `decay_ratio` of the steps after warm-up; 1 starts to fall at once.
     inverse_sqrt comes down to wherever its formula leads. power: of a polynomial.
