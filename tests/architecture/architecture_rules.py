@@ -34,6 +34,7 @@ FORBIDDEN_CALLS = {
     "yaml.full_load": "builds objects; use yaml.safe_load",
     "yaml.unsafe_load": "builds objects; use yaml.safe_load",
 }
+ERRORS = {"SettingsError", "DataError", "TrainingError", "ResourceError", "Stopped", "GateFailed"}
 # Keyword arguments that may only be written with this value.
 HELD_ARGUMENTS = {"trust_remote_code": False, "shell": False, "allow_pickle": False, "weights_only": True}
 
@@ -327,6 +328,16 @@ def docstring_violations(modules: Mapping[str, Module]) -> Iterator[Violation]:
             yield Violation(module.name, 1, "the file has no docstring")
 
 
+def error_violations(modules: Mapping[str, Module]) -> Iterator[Violation]:
+    """Every error that a user can meet says what to change, or names several problems that do."""
+    for module in modules.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and _dotted(node.func) in ERRORS:
+                given = {keyword.arg for keyword in node.keywords}
+                if not given & {"fix", "problems", None}:  # None: **more
+                    yield Violation(module.name, node.lineno, f"{_dotted(node.func)} without a fix: what to change?")
+
+
 def _parameter_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
@@ -347,5 +358,6 @@ RULES: dict[str, Rule] = {
     "no lazy name hidden by a file": lazy_name_violations,
     "nothing forbidden": forbidden_violations,
     "budgets": budget_violations,
+    "errors say what to change": error_violations,
     "every file has a docstring": docstring_violations,
 }

@@ -220,6 +220,16 @@ def test_budgets_have_an_edge() -> None:
     ]
 
 
+def test_an_error_without_a_fix_is_seen() -> None:
+    def found(source: str) -> list[str]:
+        return [violation.message for violation in rules.error_violations(rules.parse({"data/a.py": source}))]
+
+    assert found("raise DataError('no rows', cause='empty')") == ["DataError without a fix: what to change?"]
+    for more in ("fix='write some'", "problems=several", "**more"):
+        assert found(f"raise DataError('no rows', {more})") == []
+    assert found("raise ValueError('a bug')") == []
+
+
 def test_a_missing_docstring_is_seen() -> None:
     found = list(rules.docstring_violations(rules.parse({"data/a.py": "x = 1", "data/b.py": '"""Its job."""'})))
     assert [violation.module for violation in found] == ["data.a"]

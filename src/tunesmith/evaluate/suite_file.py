@@ -132,7 +132,9 @@ def _parse(name: str, text: str) -> tuple[object, list[int]]:
         return loader.construct_document(node), [item.start_mark.line + 1 for item in starts]
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         kind = Path(name).suffix.removeprefix(".") or "yaml"
-        raise DataError(f"the file of questions {name} is not {kind}", cause=" ".join(str(error).split())) from error
+        raise DataError(
+            f"the file of questions {name} is not {kind}", cause=" ".join(str(error).split()), fix="correct it there"
+        ) from error
 
 
 def _json(text: str) -> object:

@@ -147,7 +147,9 @@ class LlamaServer:
             ) from error
         if not isinstance(found, dict):
             raise ResourceError(
-                f"the server at {self.url} is no llama-server", cause=f"{place}: {json.dumps(found)[:200]}"
+                f"the server at {self.url} is no llama-server",
+                cause=f"{place}: {json.dumps(found)[:200]}",
+                fix=self._start_command(),
             )
         return found
 

@@ -52,7 +52,11 @@ def quantise(source: Path, target: Path, *, file_type: str, matrix: Path | None 
         check_quantiser()
         code, words = _with_program(source, target, name, matrix)
     if code:
-        raise ResourceError(f"llama.cpp could not write {file_type}: it ended with code {code}", cause=words or None)
+        raise ResourceError(
+            f"llama.cpp could not write {file_type}: it ended with code {code}",
+            cause=words or None,
+            fix="check the room on the disk, update llama.cpp, or take --quantize q8_0, which does not need it",
+        )
 
 
 def _with_library(source: Path, target: Path, name: str, means: Mapping[str, NDArray[np.float32]]) -> int:

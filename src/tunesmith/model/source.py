@@ -146,7 +146,11 @@ def _find_on_hub(repo: str, revision: str | None) -> Source:
         # By name, so that the cache learns which commit the name stands for; all other files come from that commit.
         config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=revision))
     except hub_errors.HFValidationError as error:
-        raise ResourceError(f"there is no folder {repo!r}, and it is not a hub id", cause=str(error)) from error
+        raise ResourceError(
+            f"there is no folder {repo!r}, and it is not a hub id",
+            cause=str(error),
+            fix="check the path; a hub id is written org/name",
+        ) from error
     except hub_errors.GatedRepoError as error:
         raise ResourceError(
             f"the hub model {repo!r} is gated and this machine has no access to it",

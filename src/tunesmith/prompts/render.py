@@ -124,7 +124,11 @@ def prompt_turns(
     try:
         return _shape(messages, find_rules(template.source, tokenizer))
     except Fault as fault:
-        raise DataError(f"the template {template.name!r} cannot be used", cause=str(fault)) from fault
+        raise DataError(
+            f"the template {template.name!r} cannot be used",
+            cause=str(fault),
+            fix="correct the tokenizer's chat template, or choose another with prompt.template",
+        ) from fault
 
 
 def _prompt_pieces(

@@ -159,9 +159,13 @@ def _checked(session: Session, given: NewVote) -> Vote:
     if session.criteria:
         scored = set(given.scores) == set(session.criteria) and all(s in SCORES for s in given.scores.values())
         if not scored or given.choice is not None:
-            raise DataError(f"a vote here is a score from 1 to 5 for each of {', '.join(session.criteria)}")
+            raise DataError(
+                f"a vote here is a score from 1 to 5 for each of {', '.join(session.criteria)}", fix="reload the page"
+            )
     elif given.choice not in CHOICES or given.scores:
-        raise DataError(f"a vote here is one of {', '.join(CHOICES)}, found {given.choice!r:.40}")
+        raise DataError(
+            f"a vote here is one of {', '.join(CHOICES)}, found {given.choice!r:.40}", fix="reload the page"
+        )
     return Vote(task.id, given.rater, given.choice, given.scores, given.comment, given.seconds)
 
 

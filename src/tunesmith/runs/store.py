@@ -165,7 +165,11 @@ class Run:
         try:
             content = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a 13th month
-            raise SettingsError(f"cannot read the settings of the run: {self.config_path}", cause=str(error)) from error
+            raise SettingsError(
+                f"cannot read the settings of the run: {self.config_path}",
+                cause=str(error),
+                fix="restore the file, or train again",
+            ) from error
         if not isinstance(content, dict):
             raise SettingsError(f"{self.config_path} holds no settings", fix="restore the file, or train again")
         return {str(name): value for name, value in content.items() if name != "origins"}
@@ -181,7 +185,9 @@ class Run:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise SettingsError(f"cannot read the manifest of the run: {path}", cause=str(error)) from error
+            raise SettingsError(
+                f"cannot read the manifest of the run: {path}", cause=str(error), fix="restore the file, or train again"
+            ) from error
         return _check_format(content, path)
 
     def update_manifest(self, **fields: object) -> None:

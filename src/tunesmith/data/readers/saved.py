@@ -71,7 +71,11 @@ def read_saved(folder: Path, side: str) -> Table:
     try:
         table = pa.concat_tables(tables)
     except pa.ArrowException as error:
-        raise DataError(f"the files of {folder} have different columns", cause=str(error)) from error
+        raise DataError(
+            f"the files of {folder} have different columns",
+            cause=str(error),
+            fix="save the data set again with the same columns in each file",
+        ) from error
     kind = "arrow" if split.is_arrow else "parquet"
     return table_of(table, str(folder), kind, digest.hexdigest())
 
