@@ -7,12 +7,10 @@ order of the files, the seed or the recipe.
 from __future__ import annotations
 
 import glob
-import gzip
 import hashlib
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from tunesmith.config import RunConfig, SplitConfig
 from tunesmith.data.prepare import Prepared, prepare_file
+from tunesmith.data.readers.source import unpack
 from tunesmith.data.report import DataReport
 from tunesmith.errors import DataError
 from tunesmith.types import Encoded, Example, Finding
@@ -202,11 +201,10 @@ def _json_lines(path: Path, digest: hashlib._Hash) -> Iterator[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"cannot read {path}", cause=str(error), fix="check the path; copy the file again if it is damaged"
-        ) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}", cause=str(error), fix="check the path and its permissions") from error
+    return unpack(path, content) if path.suffix.lower() == ".gz" else content
 
 
 def _decoded(path: Path, content: bytes) -> str:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import gzip
 import hashlib
+import io
 import re
+import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,7 @@ from tunesmith.errors import DataError
 from tunesmith.types import Finding
 
 _MAX_UNPACKED_BYTES = 2**31  # of a .gz file: far above any table that fits a laptop's memory
+_PIECE_BYTES = 2**20
 # name of a file, without its ending, that holds one side of divided data
 _SIDE = re.compile(
     r"(?:.*[-_ ])?(?:(?P<train>train|training)|(?P<validation>validation|valid|val|dev)|(?P<test>test|eval))",
@@ -76,7 +80,7 @@ def open_source(
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if path.suffix.lower() == ".gz" and content:
-        content = _unpack(path, content)
+        content = unpack(path, content, most_bytes=_MAX_UNPACKED_BYTES)
     if not content.strip(b" \t\r\n\xef\xbb\xbf"):
         raise DataError(f"{path} is empty", cause=f"{len(content)} bytes, no text", fix="name a file with rows in it")
     return Source(path, content, digest, sheet, delimiter, encoding)
@@ -195,20 +199,27 @@ def _place_of(content: bytes, error: UnicodeError) -> str:
     return f"byte 0x{content[error.start]:02x} in line {line}: {error.reason}"
 
 
-def _unpack(path: Path, content: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
+def unpack(path: Path, content: bytes, *, most_bytes: int | None = None) -> bytes:
+    """What a .gz file holds, of several laid end to end what all of them do.
+
+    Raises:
+        DataError: it is damaged, or holds `most_bytes` or more.
+    """
+    parts: list[bytes] = []
+    room = most_bytes or sys.maxsize
     try:
-        unpacked = unpacker.decompress(content, _MAX_UNPACKED_BYTES)
-        while unpacker.eof and unpacker.unused_data.startswith(b"\x1f\x8b"):  # gzip files may be laid end to end
-            rest, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=31)
-            unpacked += unpacker.decompress(rest, _MAX_UNPACKED_BYTES)
-    except zlib.error as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:  # in one pass, however many there are
+            while room > 0 and (part := file.read(_PIECE_BYTES)):
+                parts.append(part)
+                room -= len(part)
+    except EOFError as error:
+        fix = "pack or copy it again"
+        raise DataError(f"{path} is not a whole gzip file", cause="it ends too early", fix=fix) from error
+    except (OSError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file", cause=str(error), fix="pack or copy it again") from error
-    if len(unpacked) >= _MAX_UNPACKED_BYTES:
-        raise DataError(f"{path} unpacks to more than {_MAX_UNPACKED_BYTES >> 30} GiB", fix="split it")
-    if not unpacker.eof:
-        raise DataError(f"{path} is not a whole gzip file", cause="it ends too early", fix="pack or copy it again")
-    return unpacked
+    if room <= 0:
+        raise DataError(f"{path} unpacks to more than {(most_bytes or 0) >> 30} GiB", fix="split it")
+    return b"".join(parts)
 
 
 def _nearest_file(path: Path) -> str:
