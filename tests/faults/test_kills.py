@@ -106,6 +106,23 @@ def test_a_signal_in_each_phase(
     assert result_of(run) == reference.result
 
 
+@pytest.mark.parametrize(("function", "number"), [("prepare", TERM), ("load_base", INT)])
+def test_a_signal_before_a_resumed_run_goes_on(
+    function: str, number: int, project: Project, reference: Reference
+) -> None:
+    name = f"again-{function}"
+    stop = {"module": "tunesmith.train.loop", "name": "_accumulate", "call": 5, "signals": [TERM]}
+    assert project.start(name, hook=stop)[0] == 143
+    run = project.run(name)
+    code, output = project.start(name, hook={"module": RECIPE, "name": function, "call": 1, "signals": [number]})
+    assert code == 128 + number, output
+    words = "stopped before it went on; nothing has changed\n  resume with: tunesmith train --resume"
+    assert f"{words} {run.path}" in output
+    assert run.manifest["status"] == "stopped"
+    assert project.start(name)[0] == 0
+    assert result_of(run) == reference.result
+
+
 def test_a_signal_while_the_model_is_saved_is_too_late(project: Project, reference: Reference) -> None:
     hook = {"module": RECIPE, "name": "save_adapter", "call": 1, "signals": [signal.SIGTERM]}
     assert project.start("late", hook=hook)[0] == 0

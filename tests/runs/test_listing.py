@@ -69,6 +69,20 @@ def test_damaged_runs_are_listed_as_damaged_and_last(tmp_path: Path) -> None:
     assert {summary.status for summary in summaries[1:]} == {"damaged"}
 
 
+def test_a_run_whose_process_was_killed_is_not_running(tmp_path: Path) -> None:
+    run = make(tmp_path, "faq", "2026-01-01")
+    statuses = []
+    with run.claimed():
+        run.update_manifest(status="running")
+        statuses.append(list_runs(tmp_path)[0].status)
+    statuses.append(list_runs(tmp_path)[0].status)
+    (run.path / ".lock").touch()  # what a kill leaves: nobody holds it
+    statuses.append(list_runs(tmp_path)[0].status)
+    run.update_manifest(status="stopped")
+    statuses.append(list_runs(tmp_path)[0].status)
+    assert statuses == ["running", "interrupted", "interrupted", "stopped"]
+
+
 def test_a_date_that_is_none_damages_one_run_alone(tmp_path: Path) -> None:
     make(tmp_path, "good", "2026-01-01")
     make(tmp_path, "edited", "2026-01-02").config_path.write_text("data:\n  sheet: 2024-13-45\n")

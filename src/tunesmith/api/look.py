@@ -91,7 +91,7 @@ def check_finished(run: Run) -> None:
     """
     if run.model_dir.is_dir():
         return
-    status = run.manifest["status"]
+    status = run.status
     if status == "finished":  # to resume it would change nothing
         raise ResourceError(
             f"{run.name} has lost its model: there is no {run.model_dir}", fix="restore the folder, or train again"

@@ -7,7 +7,10 @@ from datetime import datetime
 
 from tunesmith.cli.overrides import Json
 
-_STYLES = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "damaged": "red"}
+_STYLES = {
+    **{"finished": "green", "running": "cyan", "stopped": "yellow", "interrupted": "yellow"},
+    **{"failed": "red", "damaged": "red"},
+}
 
 
 def runs(*, json: Json = False) -> None:

@@ -12,7 +12,7 @@ from tunesmith.runs.store import RUNS_FOLDER, Run, run_folders
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run at a glance. `status` is the manifest's, or "damaged", and then `problem` says why."""
+    """One run at a glance. `status` is the run's, or "damaged", and then `problem` says why."""
 
     name: str
     path: Path
@@ -40,7 +40,7 @@ def _summarize(path: Path) -> RunSummary:
         return RunSummary(
             name=run.name,
             path=path,
-            status=str(manifest["status"]),
+            status=run.status,
             created=str(manifest["created"]),
             model=_text(settings, "model", "path"),
             method=_text(settings, "method", "name"),

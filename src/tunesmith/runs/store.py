@@ -126,6 +126,24 @@ class Run:
                 with suppress(OSError):  # left over where the disk has failed, it locks nobody out
                     path.unlink(missing_ok=True)
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a process trains or exports it now; also where the file system cannot tell."""
+        try:
+            with (self.path / _LOCK).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    @property
+    def status(self) -> str:
+        """The manifest's; a run whose process was killed, or lost its power, is `interrupted` and no longer running."""
+        status = str(self.manifest["status"])
+        return "interrupted" if status == "running" and not self.is_claimed else status
+
     @staticmethod
     def free_name(stem: str) -> str:
         """`stem` made fit for a folder's name, with the first number (-2, -3, ...) that is free under runs/."""

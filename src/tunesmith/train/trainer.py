@@ -6,6 +6,7 @@ what is saved in the end.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import nn
 
 from tunesmith.config import RunConfig, check_config
 from tunesmith.data import RowPlan, StepPlan
+from tunesmith.errors import Stopped, Terminated
 from tunesmith.model import accelerated, autocast, loss_scale
 from tunesmith.runs import MetricsLog, Run
 from tunesmith.train import resolve
@@ -67,13 +69,24 @@ def started(
     Raises:
         SettingsError: settings that `load_config` would refuse, or a device that is not one for several processes.
         ResourceError: there are more processes than GPUs, or, inside, another process ended.
+        Stopped: a signal, before the run that is resumed went on.
     """
     check_config(config)
     keep_freed_memory()
     with joined(config.model.device, sharding=config.train.sharding) as processes:
         folder = destination.path if isinstance(destination, Run) else destination
         run = Run(Path(processes.first(lambda: str(folder))))
-        yield Start(run, isinstance(destination, Run), mean_nll, observers, allow_drift, processes)
+        is_resumed = isinstance(destination, Run)
+        try:
+            yield Start(run, is_resumed, mean_nll, observers, allow_drift, processes)
+        except KeyboardInterrupt as error:
+            if not is_resumed:
+                raise  # there is no run yet
+            raise Stopped(
+                "stopped before it went on; nothing has changed",
+                fix=f"resume with: {run.resume_command}",
+                signal_number=signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT,
+            ) from error
 
 
 class Trainer:
