@@ -47,6 +47,19 @@ def test_letters_become_texts(names: list[str]) -> None:
     assert f'columns "{names[0]}" to "{names[2]}"' in table.findings[0].message
 
 
+def test_a_filled_in_template_of_kahoot() -> None:
+    names = ["Answer 1 - max 75 characters", "Answer 2 - max 75 characters", "Answer 3 – max 75 characters"]
+    right = "Correct answer(s) - choose at least one"
+    rows = [["Which?", *COLOURS, 20, said] for said in ("2", "1,3", "3")]
+    table = table_of(["Question - max 120 characters", *names, "Time limit (sec)", right], rows)
+    found = unfold_choices(table, DataConfig())
+    assert [record.cells[right] for record in found.records] == ["blue", "red\ngreen", "green"]
+    assert found.records[0].cells["Question - max 120 characters"] == "Which?\n1. red\n2. blue\n3. green"
+    unmarked = table_of(["Question", *(name.replace("Answer", "Option") for name in names)], [["Which?", *COLOURS]])
+    with pytest.raises(DataError, match="no column that says which"):
+        unfold_choices(unmarked, DataConfig())
+
+
 @pytest.mark.parametrize(
     ("answers", "names", "texts"),
     [

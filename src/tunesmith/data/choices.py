@@ -19,7 +19,7 @@ from tunesmith.config import DataConfig
 from tunesmith.data.clean import tidy
 from tunesmith.data.examples import repeats_header
 from tunesmith.data.facts import column_facts
-from tunesmith.data.names import CHOICES, RIGHT, name_weight, normalise_name
+from tunesmith.data.names import CHOICES, RIGHT, name_weight, normalise_name, without_remark
 from tunesmith.data.notices import example_place
 from tunesmith.data.table import Table, cell_text, counted
 from tunesmith.errors import DataError
@@ -33,6 +33,7 @@ _WORDS = "|".join(sorted(CHOICES, key=len, reverse=True))
 _COLUMN = re.compile(rf"(?P<word>{_WORDS})? ?(?P<mark>[a-z]|\d{{1,2}})")
 _NAMED = re.compile(rf"[\W_]*(?:(?:{_WORDS})[\W_]*)?(?P<mark>[a-z]|\d{{1,2}})(?![^\W_])[\W_]*", re.IGNORECASE)
 _BETWEEN = re.compile(r"[,;/&+]")
+_EXPLAINED = re.compile(r"\s+[-–—]\s.*", re.DOTALL)  # "Answer 1 - max 75 characters", as in the template of Kahoot
 
 
 class _Choice(NamedTuple):
@@ -105,7 +106,7 @@ def _choice_columns(names: Sequence[str]) -> dict[str, str]:
     """Mark -> column of the longest row of names such as "A", "B" or "Option 1", "Option 2"; else "" -> the lists."""
     found: dict[str, dict[str, str]] = {}
     for name in names:
-        match = _COLUMN.fullmatch(normalise_name(name))
+        match = _marked(name)
         if match is not None:
             found.setdefault(match["word"] or "", {}).setdefault(match["mark"], name)
     rows: list[dict[str, str]] = []
@@ -124,9 +125,14 @@ def _choice_columns(names: Sequence[str]) -> dict[str, str]:
     return {"": lists[0]} if lists else {}
 
 
+def _marked(name: str) -> re.Match[str] | None:
+    """Word and mark of a column of choices; what explains its name, in brackets or behind a dash, does not count."""
+    return _COLUMN.fullmatch(normalise_name(_EXPLAINED.sub("", without_remark(name))))
+
+
 def _are_choices_only(columns: Mapping[str, str]) -> bool:
     """Whether these cannot be answers of their own: "A", "B" and "Option 1" cannot; "Answer 1", years and lists can."""
-    match = None if "" in columns else _COLUMN.fullmatch(normalise_name(next(iter(columns.values()))))
+    match = None if "" in columns else _marked(next(iter(columns.values())))
     if match is None:
         return False
     return name_weight(match["word"], "answer") == 0 if match["word"] else match["mark"] == "a"
