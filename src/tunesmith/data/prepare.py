@@ -24,6 +24,7 @@ from tunesmith.data.read import read
 from tunesmith.data.report import DataReport, FileReport, measure, rows_text
 from tunesmith.data.split import SIDES, Split, split
 from tunesmith.data.table import Table
+from tunesmith.data.transpose import transpose
 from tunesmith.errors import DataError
 from tunesmith.types import Example, Finding, Message, Place, Record
 
@@ -178,7 +179,7 @@ def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | No
 
     like: the columns of the training file, taken where this one has them all. Those of `config` it must have.
     """
-    table = read(config, path, side=side)
+    table = transpose(read(config, path, side=side), config)
     if like and set(like.values()) <= set(table.columns):
         config = config.model_copy(update={"columns": dict(like)})
     table = unfold_choices(gather(table, config), config)
