@@ -306,6 +306,16 @@ def test_chats_written_out_as_texts_are_told(text: str) -> None:
     assert (finding.code, finding.level, finding.rows) == ("rendered_chat", "warning", (2,))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["::T1:: What is 1 plus 1? {=2 ~3 ~8}", "What is 1 plus 1?\nA. 1\nB. 2\nANSWER: B", "It is {\n ~red\n =blue\n}."],
+)
+def test_quizzes_as_texts_are_told(text: str) -> None:
+    code = "if (a) { b = c; } {{name}} ANSWER: By hand"
+    (finding,) = notices([Example(text=text, row=2), Example(text=code, row=3)])
+    assert (finding.code, finding.level, finding.rows) == ("quiz", "warning", (2,))
+
+
 def test_conversations_that_end_alike_are_not_answered_alike() -> None:
     chats = [
         Example(messages=(*qa(text, text.upper()).messages, *qa("Thanks", "Welcome").messages), row=row)

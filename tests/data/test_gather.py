@@ -176,3 +176,38 @@ def test_other_text_stays(text: str) -> None:
 def test_ordinary_pairs_are_never_touched(rows: list[list[str]]) -> None:
     table = table_of(["Question", "Answer"], list(rows))
     assert gather(table, DataConfig()) is table
+
+
+IN_TURN = [text for n in range(3) for text in (f"What is {n}?", f"{n} is a number.")]
+
+
+@pytest.mark.parametrize("names", [["FAQ"], ["No.", "FAQ"]])
+def test_rows_that_ask_and_answer_in_turn(names: list[str]) -> None:
+    rows: list[list[Any]] = [
+        [*[n // 2 if n % 2 == 0 else None][: len(names) - 1], text] for n, text in enumerate(IN_TURN)
+    ]
+    rows.insert(2, [None] * len(names))
+    table = gather(table_of(names, rows), DataConfig())
+    assert cells(table) == [{"question": f"What is {n}?", "answer": f"{n} is a number."} for n in range(3)]
+    assert [record.row for record in table.records] == [2, 5, 7]
+    assert table.findings[0].code == "pairs_gathered"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        IN_TURN[:4],  # too few to be sure
+        IN_TURN[:-1],
+        [*IN_TURN[1:], "Why?"],  # an answer first
+        [*IN_TURN, "And so on.", "What else?"],
+        [*IN_TURN, "What is left?", "What do you mean?"],
+    ],
+)
+def test_rows_that_do_not_take_turns_stay(texts: list[str]) -> None:
+    table = table_of(["FAQ"], [[text] for text in texts])
+    assert gather(table, DataConfig()) is table
+
+
+def test_text_beside_rows_that_take_turns_may_be_the_answer() -> None:
+    table = table_of(["FAQ", "Note"], [[text, f"A note on number {n}."] for n, text in enumerate(IN_TURN)])
+    assert gather(table, DataConfig()) is table

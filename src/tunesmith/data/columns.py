@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.config import DataConfig
+from tunesmith.data.alone import threads, unanswered
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import repeats_header
 from tunesmith.data.facts import ColumnFacts, column_facts
@@ -95,6 +96,8 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
         raise _nothing_fits(table, config, shapes)
     main = max(found, key=lambda sheet: (found[sheet].score, len(groups[sheet])))
     best = found[main]
+    if best.score < _BY_NAME and config.shape == "auto" and not config.columns and _chat_column(table):
+        raise _nothing_fits(table, config, shapes)
     used: dict[str | None, _Fit] = {}
     findings: list[Finding] = []
     for sheet, options in fits.items():
@@ -105,8 +108,8 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
     if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], best.columns.values())):
         findings.append(_uncertain(best))
-    elif best.shape == "text" and config.shape == "auto" and name_weight(best.columns["text"], "question") > 0:
-        findings.append(_unanswered(best.columns["text"]))
+    if config.shape == "auto" and "text" in best.columns:
+        findings += _alone(best, groups[main], _columns_in(table, groups[main]))
     used_columns = {name for fit in used.values() for name in fit.columns.values()}
     findings += left_out(best.shape, best.columns, table, used=used, used_columns=used_columns)
     rows = [record for sheet in used for record in groups[sheet]]
@@ -325,6 +328,13 @@ def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:
     return name_weight(question, "question") < _SETTLED and facts[question].question_share < QUESTION_SHARE
 
 
+def _alone(best: _Fit, rows: Sequence[Record], columns: Sequence[str]) -> list[Finding]:
+    """What to say of texts, and of those that are taken for classified by their cells alone."""
+    text, label = best.columns["text"], best.evidence.get("label")
+    found = threads(rows, columns, text) if label not in {"by name", "as set"} else []
+    return found or (unanswered(rows, columns, text) if label is None and best.score >= _BY_NAME else [])
+
+
 def _uncertain(best: _Fit) -> Finding:
     settings = " ".join(f'--data.columns.{part} "{column}"' for part, column in best.columns.items())
     return Finding(
@@ -335,21 +345,11 @@ def _uncertain(best: _Fit) -> Finding:
     )
 
 
-def _unanswered(column: str) -> Finding:
-    return Finding(
-        "warning",
-        "questions_alone",
-        f'no column answers "{column}", so its cells are learnt as plain text',
-        fix=f'if one does: --data.columns.question "{column}" --data.columns.answer NAME; if not: --data.shape text',
-    )
-
-
 def _nothing_fits(table: Table, config: DataConfig, shapes: Sequence[str]) -> DataError:
     required = SHAPES[shapes[0] if len(shapes) == 1 else "qa"].required
     wanted = f" as {config.shape}" if config.shape != "auto" else ""
     message = f"cannot tell which columns of {table.path} to train on{wanted}"
-    facts = column_facts(table.records, table.columns)
-    nested = next((fact.name for fact in facts.values() if fact.kind == "nested" and _named_as_chat(fact.name)), None)
+    nested = _chat_column(table)
     if nested is not None:
         return DataError(
             message,
@@ -366,8 +366,11 @@ def _nothing_fits(table: Table, config: DataConfig, shapes: Sequence[str]) -> Da
     )
 
 
-def _named_as_chat(name: str) -> bool:
-    return any(name_weight(name, part) >= _SETTLED for part in _CHAT_PARTS)
+def _chat_column(table: Table) -> str | None:
+    """A column that is called as chats are, and holds something else than lists of turns."""
+    facts = column_facts(table.records, table.columns).values()
+    nested = [fact.name for fact in facts if fact.kind == "nested"]
+    return next((name for name in nested if any(name_weight(name, part) >= _SETTLED for part in _CHAT_PARTS)), None)
 
 
 def _first_of(table: Table, column: str) -> str:

@@ -7,6 +7,8 @@
     Q: Where is it?               ->   question: Where is it?   answer: There.
     A: There.
 
+Rows that answer others by an id are `replies`.
+
 What is found is told; a set shape or column says that rows are examples already. Knows nothing of files.
 """
 
@@ -22,6 +24,7 @@ from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import ROLES
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.names import normalise_name
+from tunesmith.data.replies import replies
 from tunesmith.data.table import Table, cell_text
 from tunesmith.types import Finding, Record, Role
 
@@ -46,13 +49,18 @@ _MARK = re.compile(rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W*\d*\W*", re.I
 _LETTERED = re.compile(r"\W*(?P<letter>[a-z])\W?\s*[:：].*", re.IGNORECASE)
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
 _FEWEST_PAIRS = 3
+_AS_IT_IS = "to train on the text as it is set data.shape to text"
 
 
 def gather(table: Table, config: DataConfig) -> Table:
     """The table with one example a row, or as it is where its rows are examples."""
     if not table.records or not table.columns or config.columns or config.shape not in ("auto", "messages", "qa"):
         return table
-    return (config.shape != "qa" and _chats(table)) or (config.shape != "messages" and _pairs(table)) or table
+    if config.shape != "qa" and (chats := _chats(table)):
+        return chats
+    if config.shape == "messages":
+        return table
+    return replies(table) or _pairs(table) or _in_turn(table) or table
 
 
 def _chats(table: Table) -> Table | None:
@@ -154,8 +162,7 @@ def _pairs(table: Table) -> Table | None:
             ]
             by = 'marks such as "Q:" and "A:"' if find is _marked else "headings that ask"
             message = f"{len(records)} questions and answers were found in the text by {by}"
-            fix = "to train on the text as it is set data.shape to text"
-            return _replaced(table, records, Finding("note", "pairs_gathered", message, fix))
+            return _replaced(table, records, Finding("note", "pairs_gathered", message, _AS_IT_IS))
     return None
 
 
@@ -238,6 +245,30 @@ def _headed(lines: Lines) -> list[_Pair]:
             pairs.append(_Pair(record, [match["text"]]))
             part = pairs[-1].answer
     return pairs if 2 * len(pairs) > headings else []
+
+
+def _in_turn(table: Table) -> Table | None:
+    """Rows that ask and answer in turn, without a mark: every other one ends with a question mark, and no other does.
+
+    Numbers may stand beside them.
+    """
+    facts = column_facts(table.records, table.columns)
+    texts = [fact.name for fact in facts.values() if fact.is_prose]
+    if len(texts) != 1 or any(fact.filled and fact.name != texts[0] and not fact.is_code for fact in facts.values()):
+        return None
+    rows = [(record, cell_text(record.cells.get(texts[0])).strip()) for record in table.records]
+    rows = [(record, text) for record, text in rows if text]
+    asks = [text.endswith(("?", "？", "؟")) for _, text in rows]
+    pairs = list(zip(rows[::2], rows[1::2], strict=False))
+    if len(pairs) < _FEWEST_PAIRS or asks != [True, False] * len(pairs):
+        return None
+    if any(asked.sheet != given.sheet for (asked, _), (given, _) in pairs):
+        return None
+    records = [
+        replace(record, cells={"question": question, "answer": answer}) for (record, question), (_, answer) in pairs
+    ]
+    message = f"rows ask and answer in turn: {len(records)} questions, each with the row below it as the answer"
+    return _replaced(table, records, Finding("note", "pairs_gathered", message, _AS_IT_IS))
 
 
 def _replaced(table: Table, records: Sequence[Record], finding: Finding) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.data.facts import ColumnFacts
-from tunesmith.data.names import BESIDE, has_other_word, name_weight, normalise_name
+from tunesmith.data.names import BESIDE, DETAILS, HEADINGS, has_other_word, name_weight, normalise_name
 
 QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
@@ -80,6 +80,11 @@ def _answering(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | N
     ]
     if not prose:
         return None
+    if normalise_name(taken.get("question", "")) in HEADINGS:  # the text below it asks too: "Subject", "Description"
+        others = [fact for fact in prose if normalise_name(fact.name) not in DETAILS]
+        if len(others) < len(prose):
+            names = [fact.name for fact in sorted(others, key=lambda fact: -fact.median_length)]
+            return Guess(names[0], 0.4, "the longest column of text beside the description") if names else None
     if len(prose) == 1:
         return Guess(prose[0].name, 0.5, "the only other column of text")
     longest = max(prose, key=lambda fact: fact.median_length)

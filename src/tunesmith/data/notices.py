@@ -30,6 +30,8 @@ _RENDERED = re.compile(
     r"|#{2,3} ?(human|assistant|user|instruction|response) ?:",
     re.IGNORECASE,
 )
+# Quizzes as Moodle imports them: "{=right ~wrong}" of GIFT, "ANSWER: B" of Aiken
+_QUIZ = re.compile(r"\{\s*[=~][^{}]+\}|^ANSWER: ?[A-Z][ \t]*$", re.MULTILINE)
 _NO_ANSWER = re.compile(
     r"\A\W*(n/?a|tb[acd]|to ?do|to be (defined|done|determined)|pending|see (above|below)|s(iehe|\.) ?(oben|unten)"
     r"|offen|folgt|idem|ditto|none|null|xx+|[-–—?.…]+)\W*\Z",
@@ -101,6 +103,13 @@ _CHECKS: Mapping[str, _Check] = {
         'a chat written out with the marks of a template, such as "{found}", as its text',
         "give the turns as messages, or as columns of questions and answers; as plain text the marks are learnt, and "
         "the questions too",
+    ),
+    "quiz": _Check(
+        _QUIZ,
+        "text",
+        "warning",
+        'a question of a quiz with its answers, such as "{found}", as its text',
+        "write them as a table with columns Question, A, B, .. and Answer; as plain text wrong answers are learnt too",
     ),
     "no_answer": _Check(
         _NO_ANSWER,
