@@ -45,6 +45,11 @@ class Message:
     content: str
     context: str | None = None
 
+    @property
+    def text(self) -> str:
+        """What it says, context included."""
+        return f"{self.content}\n{self.context}" if self.context else self.content
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -70,8 +75,14 @@ class Example:
         """The last user turn, context included: what duplicates are recognised by."""
         for message in reversed(self.messages):
             if message.role == "user":
-                return f"{message.content}\n{message.context}" if message.context else message.content
+                return message.text
         return self.text or ""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """Of a chat all that the answer was given to, the question included, without a system prompt; else empty."""
+        turns = tuple(message for message in self.prompt if message.role != "system")
+        return turns if len(turns) > 1 else ()
 
     @property
     def answer(self) -> str:

@@ -184,6 +184,17 @@ def test_answers_fit_the_window(width: int) -> None:
     assert "\x1b" not in text
 
 
+def test_answers_in_a_chat_come_after_what_was_said() -> None:
+    turns = [
+        {"role": "user", "content": "How?\nSay"},
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": "Why?"},
+    ]
+    row = {"row": 4, "sheet": None, "question": "Why?", "conversation": turns, "reference": "x", "prediction": "y"}
+    lines = [line.rstrip() for line in drawn(answers_side_by_side([(row, row)]), 80).splitlines()]
+    assert lines[:3] == ["user: How? Say", "assistant: So.", "Why?  (row 4)"]
+
+
 def test_long_lines_hang_below_their_text() -> None:
     lines = drawn(hanging("data     " + "word " * 30 + "\n         next"), 40).splitlines()
     assert lines[0].startswith("data     word")

@@ -30,6 +30,7 @@ from tunesmith.evaluate import (
     summarise,
     with_preference,
 )
+from tunesmith.evaluate.material import rows_of
 from tunesmith.generate import Engine
 from tunesmith.prompts import check_template
 from tunesmith.types import Example, Message
@@ -134,6 +135,21 @@ def test_metrics_rows_and_what_was_asked(engine):
     assert done == [(3, 3)]
     # the answers themselves must not be in what the model is shown
     assert scripted.calls == [([example.prompt for example in EXAMPLES], SETTINGS, 7, 2)]
+
+
+def test_a_row_of_a_chat_has_all_that_was_asked_and_so_has_a_judge(engine):
+    turns = [("system", "Be short."), ("user", "What is ink?"), ("assistant", "Colour."), ("user", "And paper?")]
+    chat = Example(tuple(Message(role, text) for role, text in [*turns, ("assistant", "Pressed pulp.")]), row=4)
+    found = measure(Scripted(engine, ["Pulp."]), examples=[chat])
+    assert found.rows[0]["question"] == "And paper?"
+    assert found.rows[0]["conversation"] == [{"role": role, "content": text} for role, text in turns[1:]]
+    assert rows_of([chat, EXAMPLES[1]], []).questions == [
+        "user: What is ink?\n\nassistant: Colour.\n\nuser: And paper?",
+        "Where?\nThe press stands in Paris.",
+    ]
+    (line,) = predictions(found, found)
+    assert "conversation" in line
+    assert "conversation" not in line["tuned"]
 
 
 def test_the_real_engine_answers_the_same_whatever_the_batch(engine):

@@ -33,6 +33,11 @@ def contest_of(rows: int, *, reference: str = "press the green button") -> Conte
     )
 
 
+def chat_of(question: str) -> Example:
+    turns = (("system", "Be short."), ("user", HOSTILE), ("assistant", "It is hot."), ("user", question))
+    return Example(tuple(Message(role, text) for role, text in [*turns, ("assistant", "Wait.")]), row=2)
+
+
 class Page(HTMLParser):
     """Tags with their attributes, and the text."""
 
@@ -68,6 +73,24 @@ def test_what_a_judge_said_is_folded_under_its_answer() -> None:
     assert "<script>" not in html
     assert Page(folded[0][1]).text == f"Fair. {HOSTILE}\nSCORE: 7"
     assert folded[3][1] == "(nothing)"
+
+
+def test_a_chat_is_shown_with_what_was_said_before() -> None:
+    answers = {name: [Answer("Wait.", True, 1, 1.0)] * 2 for name in ("base", "tuned")}
+    plain = Example((Message("user", "Alone?"), Message("assistant", "Wait.")), row=3)
+    contest = hold([chat_of("And now?"), plain], answers)
+    assert [row.get("conversation") for row in contest.rows] == [
+        [
+            {"role": "user", "content": HOSTILE},
+            {"role": "assistant", "content": "It is hot."},
+            {"role": "user", "content": "And now?"},
+        ],
+        None,
+    ]
+    html = report_html(contest, title="faq")
+    assert html.count('<div class="turns">') == 1
+    assert f"user {HOSTILE}assistant It is hot.user And now?" in Page(html).text
+    assert "<script>" not in html
 
 
 def test_everything_is_on_the_page() -> None:

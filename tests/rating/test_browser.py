@@ -170,6 +170,24 @@ def test_a_reload_goes_on_and_another_rater_starts_over(rating, open_page) -> No
     assert page.inner_text("#name-shown") == "Bob"
 
 
+def test_what_was_said_before_the_question_of_a_chat_is_shown_as_text(rating, open_page) -> None:
+    turns = [
+        {"role": "user", "content": HOSTILE},
+        {"role": "assistant", "content": "A."},
+        {"role": "user", "content": "Q?"},
+    ]
+    session = rating(
+        0, items=[Item("Q?", None, {"a": "1", "b": "2"}, tuple(turns)), Item("R?", None, {"a": "1", "b": "2"})]
+    )
+    page = open_page(session)
+    for task in session.tasks:
+        shown = [element.inner_text() for element in page.query_selector_all("#earlier p")]
+        assert len(shown) == (2 if session.items[task.item].conversation else 0)
+        assert shown[1:] in ([], ["assistant A."])
+        assert page.evaluate("window.hacked") is None
+        press(page, "t")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 860), (360, 740)], ids=["wide", "phone"])
 def test_hostile_and_long_texts_stay_texts_inside_their_cards(rating, open_page, scheme: str, size) -> None:

@@ -33,6 +33,14 @@ def test_predictions_of_a_run(tmp_path: Path) -> None:
     assert read_items(path) == [Item("Q", "R", {"base": "b", "tuned": "t"})]
 
 
+def test_a_chat_is_read_with_its_turns(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    turns = [{"role": "user", "content": "P"}, {"role": "assistant", "content": "A"}, {"role": "user", "content": "Q"}]
+    row = {"question": "Q", "conversation": turns, "answers": {"x": "1", "y": "2"}}
+    path.write_text(json.dumps(row))
+    assert read_items(path) == [Item("Q", None, {"x": "1", "y": "2"}, tuple(turns))]
+
+
 def test_there_is_no_such_run_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="there is no run 'nothing'"):
@@ -52,6 +60,14 @@ def test_there_is_no_such_run_or_file(tmp_path: Path, monkeypatch: pytest.Monkey
         ('{"question": "Q", "answers": ["a"]}', r':1 has no texts by name under "answers"'),
         ('{"question": "Q", "answers": {"a": 1}}', r':1 has no texts by name under "answers"'),
         ('{"question": "Q", "answers": {"a": "1"}, "reference": 3}', r':1 has no text under "reference"'),
+        (
+            '{"question": "Q", "answers": {"a": "1"}, "conversation": "P"}',
+            r':1 has no list of turns under "conversation"',
+        ),
+        (
+            '{"question": "Q", "answers": {"a": "1"}, "conversation": [{"role": "user"}]}',
+            ":1 has no list of turns under",
+        ),
     ],
 )
 def test_what_cannot_be_rated_is_told(tmp_path: Path, text: str, message: str) -> None:

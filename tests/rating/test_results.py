@@ -219,6 +219,19 @@ def test_preferences_are_rows_to_train_on(rating) -> None:
     }
 
 
+def test_preferences_of_chats_are_turns_in_every_row(rating) -> None:
+    turns = tuple({"role": role, "content": text} for role, text in (("user", "P"), ("assistant", "A"), ("user", "Q")))
+    items = [Item("Q", None, {"a": "bad", "b": "good"}, turns), Item("Alone", None, {"a": "bad", "b": "good"})]
+    session = rating(0, items=items)
+    prefer(session, "Ann", {0: "b", 1: "b"})
+    given = {
+        "chosen": [{"role": "assistant", "content": "good"}],
+        "rejected": [{"role": "assistant", "content": "bad"}],
+    }
+    rows = sorted(preferences(session), key=lambda row: len(row["prompt"]))
+    assert rows == [{"prompt": [{"role": "user", "content": "Alone"}], **given}, {"prompt": list(turns), **given}]
+
+
 def test_preferences_of_scores(rating) -> None:
     session = rating(3, criteria=("correct",))
     score(session, "Ann", {BASE: [1, 3, 5], TUNED: [4, 3, 2]})

@@ -79,6 +79,27 @@ def test_a_restart_shows_the_same(rating) -> None:
     assert open_session(session.folder) == session
 
 
+TURNS = tuple({"role": role, "content": text} for role, text in (("user", "P?"), ("assistant", "A."), ("user", "Q?")))
+
+
+def test_a_chat_is_shown_with_what_was_said_before(rating) -> None:
+    items = [Item("Q?", None, {"a": "1", "b": "2"}, TURNS), Item("Other?", None, {"a": "1", "b": "2"})]
+    session = rating(0, items=items)
+    shown = {view["question"]: view.get("conversation") for view in map(session.shown, session.tasks)}
+    assert shown == {"Q?": list(TURNS), "Other?": None}
+    assert open_session(session.folder) == session
+
+
+def test_a_session_from_before_conversations_were_kept_opens(rating) -> None:
+    session = rating(2)
+    path = session.folder / "session.json"
+    content = json.loads(path.read_text())
+    for item in content["items"]:
+        del item["conversation"]
+    path.write_text(json.dumps(content))
+    assert open_session(session.folder) == session
+
+
 def test_without_a_seed_every_rating_is_another(rating, tmp_path: Path) -> None:
     session = rating(60)
     source, asked = Path(session.source), session.items

@@ -150,13 +150,14 @@ def _side_by_side(result: Compared) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from tunesmith.cli.scores import answer_columns
+    from tunesmith.cli.scores import answer_columns, turns_before
     from tunesmith.cli.terminal import plain, shorten
 
     outer = Table.grid(expand=True)
     rows = result.contest.rows if result.cases else result.contest.rows[:_ROWS_SHOWN]
     for place, row in enumerate(rows):
-        outer.add_row(Text(shorten(row["question"], _LONGEST), style="bold"))
+        for line in (*turns_before(row), Text(shorten(row["question"], _LONGEST), style="bold")):
+            outer.add_row(line)
         if row["reference"]:
             outer.add_row(Text("expected: ", style="dim").append(shorten(row["reference"], _LONGEST), style="not dim"))
         outer.add_row(

@@ -167,8 +167,16 @@ def _marked(answer: str, first: str, style: str | Style) -> Text:
     return text if text.plain.strip() else Text(_NOTHING)
 
 
+def turns_before(row: Mapping[str, Any]) -> list[Text]:
+    """What was said in a chat before the question of this row."""
+    turns = [f"{turn['role']}: {turn['content']}" for turn in row.get("conversation", [])]
+    if turns and row["conversation"][-1]["content"] == row["question"]:
+        turns.pop()
+    return [Text(shorten(turn, 300), style="dim") for turn in turns]
+
+
 def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> RenderableType:
-    """For each (row of base, row of tuned): the question, the expected answer, and both answers beside each other."""
+    """For each (row of base, row of tuned): the question and what led to it, the expected answer, and both answers."""
     outer = Table.grid(expand=True)
     for base, tuned in pairs:
         place = ", ".join([*filter(None, (base.get("task"), base["sheet"])), f"row {base['row']}"])
@@ -179,7 +187,7 @@ def answers_side_by_side(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, A
             [(who, shorten(row["prediction"], 400)) for who, row in (("base", base), ("tuned", tuned))]
         )
         block = Table.grid(expand=True)
-        for part in (heading, expected, both):
+        for part in (*turns_before(base), heading, expected, both):
             block.add_row(part)
         outer.add_row(Padding(block, (0, 0, 1, 0)))
     return outer

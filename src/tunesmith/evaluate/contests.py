@@ -19,7 +19,7 @@ from tunesmith.evaluate.answers import Answer, tokens_per_second
 from tunesmith.evaluate.choosing import Selection, select
 from tunesmith.evaluate.evaluators import Need, measure, preference_sums
 from tunesmith.evaluate.judge import PREFERENCE
-from tunesmith.evaluate.material import Rows, Tools, rows_of
+from tunesmith.evaluate.material import Rows, Tools, asked_of, rows_of
 from tunesmith.evaluate.paired import Difference, Interval, Sums, difference, finite, interval
 from tunesmith.evaluate.remarks import Remark, pair_remarks, remarks
 from tunesmith.evaluate.titles import MetricChange, is_neutral, metric_title, written
@@ -314,7 +314,7 @@ def _rows(
         {
             "row": example.row,
             "sheet": example.sheet,
-            "question": example.question,
+            **asked_of(example),
             "reference": reference or None,
             "answers": {
                 name: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,10 +74,22 @@ class Rows:
     tools: Tools = field(default_factory=Tools)
 
 
+def asked_of(example: Example) -> dict[str, Any]:
+    """The question, and of a chat the whole conversation, as they are written into files of answers."""
+    turns = [{"role": message.role, "content": message.text} for message in example.conversation]
+    return {"question": example.question, **({"conversation": turns} if turns else {})}
+
+
+def _whole_question(example: Example) -> str:
+    """What a judge reads: the question, or the turns of a chat, since alone its last one may say nothing."""
+    turns = [f"{message.role}: {message.text}" for message in example.conversation]
+    return "\n\n".join(turns) if turns else example.question
+
+
 def rows_of(asked: Sequence[Example], answers: Sequence[Answer]) -> Rows:
     """What written answers are scored by."""
     return Rows(
-        questions=[example.question for example in asked],
+        questions=[_whole_question(example) for example in asked],
         predictions=[answer.text for answer in answers],
         references=[example.answer for example in asked],
         ended=[answer.ended for answer in answers],

@@ -249,6 +249,7 @@ def _case(row: Mapping[str, Any], contest: Contest) -> dict[str, Any]:
     place = f"row {row['row']}" if row["sheet"] is None else f"{row['sheet']}, row {row['row']}"
     return {
         "question": row["question"],
+        "turns": row.get("conversation", ()),
         "place": place,
         "reference": row["reference"],
         "change": None if change is None else written(deciding, change, sign="+"),

@@ -21,7 +21,7 @@ from tunesmith.evaluate.answers import Answer, AnswerLog, answer_all, choose_all
 from tunesmith.evaluate.choosing import OF_LABELS, OF_TEXT, OF_WRITTEN, Selection, select
 from tunesmith.evaluate.evaluators import EVALUATORS, measure
 from tunesmith.evaluate.labels import LabelReport, report_labels
-from tunesmith.evaluate.material import Rows, Tools, rows_of
+from tunesmith.evaluate.material import Rows, Tools, asked_of, rows_of
 from tunesmith.evaluate.measured import Measured
 from tunesmith.evaluate.paired import Floats, Sums, finite
 from tunesmith.evaluate.remarks import remarks
@@ -369,7 +369,7 @@ def _label_row(example: Example, choice: Choice) -> dict[str, Any]:
     return {
         "row": example.row,
         "sheet": example.sheet,
-        "question": example.question,
+        **asked_of(example),
         "reference": example.answer,
         "prediction": choice.label,
         "probability": choice.probability,
@@ -382,7 +382,7 @@ def _row(example: Example, answer: Answer) -> dict[str, Any]:
     return {
         "row": example.row,
         "sheet": example.sheet,
-        "question": example.question,
+        **asked_of(example),
         "reference": example.answer,
         "prediction": answer.text,
         "finish_reason": "stop" if answer.ended else "length",

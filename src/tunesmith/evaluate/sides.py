@@ -19,7 +19,7 @@ from tunesmith.evaluate.remarks import Remark, pair_remarks
 from tunesmith.evaluate.run import Evaluation
 from tunesmith.evaluate.titles import MetricChange
 
-_ASKED = ("row", "sheet", "task", "question", "reference")
+_ASKED = ("row", "sheet", "task", "question", "conversation", "reference")
 
 
 def with_preference(base: Evaluation, tuned: Evaluation, judge: Judge) -> tuple[Evaluation, Evaluation]:
@@ -183,7 +183,7 @@ def _by_question(side: Evaluation, deciding: str) -> Sums:
 
 
 def predictions(base: Evaluation, tuned: Evaluation) -> list[dict[str, Any]]:
-    """Lines of eval/predictions.jsonl: row, sheet, question, reference, and under base and tuned what each wrote.
+    """Lines of eval/predictions.jsonl: row, sheet, what was asked, reference, and under base and tuned what each wrote.
 
     Raises:
         ValueError: the two did not measure the same rows.

@@ -15,11 +15,15 @@ FORMAT = '{"question": "...", "answers": {"name": "...", "other name": "..."}, "
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question, the right answer if one is known, and what each model wrote, by its name."""
+    """A question, the right answer if one is known, and what each model wrote, by its name.
+
+    conversation: of a chat its turns, {"role", "content"}, the question included; else empty.
+    """
 
     question: str
     reference: str | None
     answers: dict[str, str]
+    conversation: tuple[dict[str, str], ...] = ()
 
 
 def answers_path(source: str) -> Path:
@@ -72,7 +76,19 @@ def _item(line: str, place: str) -> Item:
     reference = row.get("reference")
     if reference is not None and not isinstance(reference, str):
         raise DataError(f'{place} has no text under "reference"', fix="write the right answer there, or leave it out")
-    return Item(question, reference, {str(name): text for name, text in answers.items()})
+    turns = row.get("conversation", [])
+    if not isinstance(turns, list) or not all(map(_is_turn, turns)):
+        raise DataError(
+            f'{place} has no list of turns under "conversation"',
+            fix='write [{"role": "user", "content": "..."}, ...], or leave it out',
+        )
+    return Item(question, reference, {str(name): text for name, text in answers.items()}, tuple(turns))
+
+
+def _is_turn(turn: object) -> bool:
+    return (
+        isinstance(turn, dict) and turn.keys() == {"role", "content"} and all(isinstance(t, str) for t in turn.values())
+    )
 
 
 def _of_a_run(row: dict[str, Any]) -> dict[str, Any]:

@@ -158,14 +158,23 @@ def vote_of(session: Session, task: Task, rater: str) -> Vote | None:
     return votes[-1] if votes else None
 
 
-def preferences(session: Session) -> list[dict[str, str]]:
-    """Rows to train on (prompt, chosen, rejected): the better of two answers where raters saw a difference."""
+def preferences(session: Session) -> list[dict[str, Any]]:
+    """Rows to train on (prompt, chosen, rejected): the better of two answers where raters saw a difference.
+
+    Texts; where some question is the last of a chat, lists of turns in every row.
+    """
     by_task = _by_task(newest(session.votes.read()[0]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for item, winner, loser in _scored_wins(session, by_task) if session.criteria else _wins(session, by_task):
         asked = session.items[item]
         if asked.answers[winner].strip():
-            rows.append({"prompt": asked.question, "chosen": asked.answers[winner], "rejected": asked.answers[loser]})
+            texts = {"chosen": asked.answers[winner], "rejected": asked.answers[loser]}
+            if not any(one.conversation for one in session.items):
+                rows.append({"prompt": asked.question, **texts})
+                continue
+            turns = list(asked.conversation) or [{"role": "user", "content": asked.question}]
+            answers = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
+            rows.append({"prompt": turns, **answers})
     return rows
 
 

@@ -78,6 +78,8 @@ class Session:
             "question": item.question,
             "answers": [item.answers[name] for name in task.contestants],
         }
+        if item.conversation:
+            view["conversation"] = list(item.conversation)
         if self.show_reference and item.reference is not None:
             view["reference"] = item.reference
         return view
@@ -157,7 +159,9 @@ def open_session(folder: Path) -> Session:
             sha256=content["sha256"],
             criteria=tuple(content["criteria"]),
             show_reference=content["show_reference"],
-            items=tuple(Item(**item) for item in content["items"]),
+            items=tuple(
+                Item(**{**item, "conversation": tuple(item.get("conversation", ()))}) for item in content["items"]
+            ),
             tasks=tuple(Task(task["id"], task["item"], tuple(task["contestants"])) for task in content["tasks"]),
             identical=tuple((first, second) for first, second in content["identical"]),
         )
