@@ -207,6 +207,21 @@ def test_chosen_answer_ends_the_conversation(write: Callable[[object], object]) 
     assert messages(cells, "sharegpt", columns) == [("user", "Hi"), ("assistant", "Hello")]
 
 
+def test_a_chosen_answer_that_repeats_the_question_does_not_ask_twice() -> None:
+    asked = [turn("user", "Hi")]
+    cells = {"prompt": asked, "chosen": [*asked, turn("assistant", "Hello")]}
+    columns = {"messages": "prompt", "chosen": "chosen"}
+    assert messages(cells, "messages", columns) == [("user", "Hi"), ("assistant", "Hello")]
+
+
+def test_answers_to_nothing_are_told() -> None:
+    alone = Example((Message("assistant", "Hello"),), row=2)
+    cheered = Example((Message("system", "Cheer."), Message("assistant", "You are great!")), row=3)
+    found = {finding.code: finding for finding in notices([alone, cheered])}
+    assert (found["nobody_asks"].level, found["nobody_asks"].rows) == ("warning", (2,))
+    assert "nobody_asks" not in {finding.code for finding in notices([cheered])}
+
+
 def test_what_follows_the_last_answer_is_left_out() -> None:
     turns = [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("tool", "d")]
     assert messages({"m": turns}, "messages", MESSAGES) == [("user", "a"), ("assistant", "b")]

@@ -217,6 +217,13 @@ def test_a_completion_of_turns_ends_the_conversation() -> None:
     assert detect_columns(table, DataConfig()).columns == {"messages": "prompt", "chosen": "completion"}
 
 
+def test_turns_that_were_chosen_answer_those_of_the_prompt() -> None:
+    table = table_of({"prompt": [CHAT[:1]] * 4, "chosen": [CHAT[1:]] * 4, "rejected": [CHAT[1:]] * 4})
+    assert detect_columns(table, DataConfig()).columns == {"messages": "prompt", "chosen": "chosen"}
+    whole = table_of({"prompt": ["Hi"] * 4, "chosen": [CHAT] * 4, "rejected": [CHAT] * 4})
+    assert detect_columns(whole, DataConfig()).columns == {"messages": "chosen"}
+
+
 def test_a_context_is_no_answer() -> None:
     columns = {"question": QUESTIONS, "context": ["A long text about presses."] * 4, "spans": [[1], [2], [3], [4]]}
     with pytest.raises(DataError, match="cannot tell which columns"):

@@ -100,7 +100,8 @@ def _conversation(part: str) -> Callable[[Mapping[str, object], Columns], Built]
             return Unusable(EMPTY + "conversation" if is_blank([cells.get(columns[part])]) else MALFORMED)
         chosen = cells.get(columns["chosen"]) if "chosen" in columns else None
         if chosen:
-            turns = [*turns, *(as_turns(chosen) or [chosen])]
+            given = as_turns(chosen) or [chosen]
+            turns = given if given[: len(turns)] == turns else [*turns, *given]  # some repeat what was asked
         messages = [_message(turn) for turn in turns]
         if any(message is None for message in messages):
             return Unusable(f"{MALFORMED}: {_fault(turns[messages.index(None)])}")

@@ -47,7 +47,7 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("answer", "response", "output", "target", "chosen", "antwort", "réponse", "respuesta", "ausgabe"),
     ),
     "messages": (
-        ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("chosen", "prompt"),
+        ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "contents"), ("prompt", "chosen"),
     ),
     "conversations": (("conversations", "conversation", "messages", "chat", "dialog", "dialogue"), ("chosen",)),
     "chosen": (("chosen", "preferred output", "completion"), ()),  # turns; a completion of text is that of a prompt

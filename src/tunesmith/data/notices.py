@@ -152,6 +152,7 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
             message = f"{have} {check.message.format(found=_cut(found[0][1][0]))}"
             rows = tuple(example_place(example, several_sheets=several_sheets) for example, _ in found)
             yield Finding(check.level, code, message, check.fix, rows)
+    yield from _unasked(examples, several_sheets)
     yield from _same_answer(examples)
     yield from _contradictions(examples, several_sheets)
     yield from _system_prompts(examples)
@@ -160,6 +161,19 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
 def example_place(row: Example | Record, *, several_sheets: bool) -> Place:
     """How a row is named: by its number, with its sheet in front where there are several."""
     return f"{row.sheet}!{row.row}" if several_sheets and row.sheet is not None else row.row
+
+
+def _unasked(examples: Sequence[Example], several_sheets: bool) -> Iterator[Finding]:
+    """Conversations of answers alone, without a question or a system prompt."""
+    found = [e for e in examples if e.messages and all(message.role == "assistant" for message in e.messages)]
+    if found:
+        yield Finding(
+            "warning",
+            "nobody_asks",
+            f"{counted(len(found), 'conversation')} of answers alone, to which nobody asks anything",
+            fix="write the question as the first turn; a model learns to answer to nothing",
+            rows=tuple(example_place(example, several_sheets=several_sheets) for example in found),
+        )
 
 
 def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
