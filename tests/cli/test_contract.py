@@ -152,6 +152,7 @@ FAQ = "question,answer\n" + "".join(f"Question {n}?,Answer {n}.\n" for n in rang
         (2, ["train", "faq.csv", "--recipe"], "--recipe needs a value"),
         (2, ["export", "faq", "--to"], "--to needs a value"),
         (2, ["export", "faq"], "tunesmith export needs --to"),
+        (2, ["export", "faq"], "--to: Any of merged, gguf, ollama,"),
         (2, ["export", "faq", "--format", "gguf"], "tunesmith export needs --to, and has no --format"),
         (3, ["train", "faq.csv", "other.csv"], "there is no file other.csv"),
         (2, ["train", "faq.csv", "--dataset_path", "other.csv"], "two data files"),

@@ -274,6 +274,8 @@ def test_wishes_are_refused_all_together_before_anything_is_made(tuned: Callable
     with pytest.raises(SettingsError) as caught:
         export(run, out=out, to=["gguff", "merged"], quantize=["q9"])
     assert len(caught.value.problems) == 2
+    with pytest.raises(SettingsError, match="4bit is no type of merged"):
+        export(run, out=out, to=["merged"], quantize=["4bit"])
     with pytest.raises(SettingsError, match="export the whole model with --to gguf"):
         export(run, out=out, to=["gguf-lora"])
     (out / "merged").mkdir(parents=True)

@@ -401,6 +401,20 @@ def test_types_go_to_the_targets_that_have_them() -> None:
     assert caught.value.problems[1].startswith("no type for gguf; known: f32, ")
 
 
+def test_a_type_that_is_asked_for_has_to_be_taken() -> None:
+    """The type of the settings of a run may be meant for another target."""
+    assert [product.name for product in check_wishes(["merged"], ["q8_0"])] == ["merged"]
+    with pytest.raises(SettingsError) as caught:
+        check_wishes(["merged", "adaptor"], ["4bit", "q8_0", "4bit"], are_asked_for=True)
+    assert caught.value.problems[0].startswith("unknown target 'adaptor', did you mean 'adapter'; known: merged, ")
+    assert caught.value.problems[1:] == (
+        "4bit is no type of merged: it is one of mlx",
+        "q8_0 is no type of merged: it is one of gguf, ollama",
+    )
+    taken = check_wishes(["merged", "mlx", "gguf"], ["4bit", "q8_0"], are_asked_for=True)
+    assert [product.name for product in taken] == ["merged", "mlx-4bit", "gguf-q8_0"]
+
+
 @pytest.mark.parametrize(
     ("method", "whole_head", "target", "words"),
     [

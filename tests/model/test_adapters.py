@@ -279,6 +279,7 @@ def cut_short(folder: Path) -> None:
         (rename_to_pickle, "has no adapter_model.safetensors"),
         (cut_short, "cannot be loaded"),
         (lambda folder: change_config(folder, r=8), "cannot be loaded"),
+        (lambda folder: change_config(folder, peft_type=None, fine_tune_type="lora"), "an adapter of mlx-lm"),
         (lambda folder: change_config(folder, peft_type="XLORA"), "of the kind 'XLORA'; supported: LORA"),
         (lambda folder: change_config(folder, megatron_config={"a": 1}, megatron_core="this"), "supported: LORA"),
         (lambda folder: change_config(folder, base_model_name_or_path=None), "does not say which base model"),

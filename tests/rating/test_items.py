@@ -80,5 +80,6 @@ def test_what_cannot_be_rated_is_told(tmp_path: Path, text: str, message: str) -
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot read") as caught:
         read_items(path)
+    assert "give a measured run" in str(caught.value.fix)

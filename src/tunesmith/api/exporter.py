@@ -151,7 +151,9 @@ def export(
     run = Run.open(reference)
     changes = {f"export.{name}": value for name, value in wishes.items()}
     config = load_config(stored=run.config_path, overrides=changes)
-    products = check_wishes(to, config.export.quantize, imatrix=config.export.imatrix)
+    products = check_wishes(
+        to, config.export.quantize, imatrix=config.export.imatrix, are_asked_for="quantize" in wishes
+    )
     return export_products(
         run, config, products, out=out, on_progress=on_progress, keep=config.export.server is not None
     )

@@ -239,9 +239,11 @@ def _options(app: App, words: Sequence[str]) -> tuple[dict[str, bool], bool]:
 def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
     name = " ".join(["tunesmith", *words])
     fix = f"{name} --help shows how it is written"
+    cause = None
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         wanted = error.argument.name
         unknown = [token for token in error.unused_tokens or [] if token.startswith("--")]
+        cause = f"{wanted}: {error.argument.parameter.help}"
         message = f"{name} needs {wanted}" + "".join(f", and has no {option}" for option in unknown)
         if error.keyword is not None:  # it is there, and nothing after it
             message = f"{wanted} needs a value"
@@ -253,7 +255,7 @@ def _usage_error(error: CycloptsError, words: Sequence[str]) -> SettingsError:
     else:
         message = str(error).strip().rstrip(".")
         message = message[:1].lower() + message[1:]
-    return SettingsError(message, fix=fix)
+    return SettingsError(message, cause=cause, fix=fix)
 
 
 def _quiet_libraries() -> None:

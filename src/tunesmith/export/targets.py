@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.config import METHODS
-from tunesmith.errors import SettingsError
+from tunesmith.errors import SettingsError, did_you_mean
 from tunesmith.export.architectures import find_architecture
 from tunesmith.export.card import write_card
 from tunesmith.export.card_facts import public_base
@@ -177,18 +177,25 @@ TARGETS: Mapping[str, Target] = {
 }
 
 
-def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: bool = False) -> list[Product]:
+def check_wishes(
+    targets: Sequence[str], file_types: Sequence[str], *, imatrix: bool = False, are_asked_for: bool = False
+) -> list[Product]:
     """Products from what was asked for, known by name alone; float32 first, since others are made from it.
 
     Args:
         targets, file_types: in capitals too, as llama.cpp writes its types. Each target takes the types that it has.
         imatrix: weigh those below 8 bits by the importance of columns.
+        are_asked_for: the types are no setting of a run, which may be meant for other targets; each has to be taken.
 
     Raises:
-        SettingsError: unknown targets and types, all together, or none; nothing to weigh.
+        SettingsError: unknown targets and types, all together, or none; a type that no target takes; nothing to weigh.
     """
     targets, file_types = [name.lower() for name in targets], [name.lower() for name in file_types]
-    problems = [f"unknown target {name!r}; known: {', '.join(TARGETS)}" for name in targets if name not in TARGETS]
+    problems = [
+        f"unknown target {name!r}{did_you_mean(name, TARGETS).rstrip('?')}; known: {', '.join(TARGETS)}"
+        for name in targets
+        if name not in TARGETS
+    ]
     known = dict.fromkeys(kind for row in TARGETS.values() for kind in row.file_types)
     problems += [f"unknown type {name!r}; known: {', '.join(known)}" for name in file_types if name not in known]
     if not targets:
@@ -199,6 +206,12 @@ def check_wishes(targets: Sequence[str], file_types: Sequence[str], *, imatrix: 
         f"no type for {name}; known: {', '.join(row.file_types)}"
         for name, row in rows.items()
         if row.needs_type and not takes[name]
+    ]
+    taken_by = {kind: [name for name, row in TARGETS.items() if kind in row.file_types] for kind in known}
+    problems += [
+        f"{kind} is no type of {', '.join(rows)}: it is one of {', '.join(taken_by[kind])}"
+        for kind in dict.fromkeys(file_types)
+        if are_asked_for and rows and kind in known and not any(kind in taken for taken in takes.values())
     ]
     if problems:
         raise SettingsError("this cannot be exported", problems=tuple(problems), fix="tunesmith export --help")

@@ -239,6 +239,11 @@ def check_adapter(folder: Path, config: dict[str, Any]) -> None:
     """
     refuse_code(f"{ADAPTER_CONFIG} of {str(folder)!r}", config)
     kind = config.get("peft_type")
+    if kind is None and "fine_tune_type" in config:
+        raise ResourceError(
+            f"{str(folder)!r} holds an adapter of mlx-lm, which transformers cannot load",
+            fix="use it with mlx_lm.generate --adapter-path, or take the run itself, or its export --to adapter",
+        )
     # megatron_config makes PEFT import the module named in megatron_core.
     if kind not in SUPPORTED_ADAPTERS or config.get("megatron_config"):
         raise ResourceError(

@@ -53,9 +53,8 @@ def read_items(path: Path) -> list[Item]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at U+2028 in a text
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot read {path}", cause=str(error), fix=f"give a file in UTF-8 with lines such as {FORMAT}"
-        ) from error
+        fix = f"give a measured run, or a file in UTF-8 with lines such as {FORMAT}"
+        raise DataError(f"cannot read {path}", cause=str(error), fix=fix) from error
     items = [_item(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not items:
         raise DataError(f"{path} has no answers to rate: it is empty", fix=f"write lines such as {FORMAT}")
