@@ -177,6 +177,13 @@ def test_chat_commands(pipe, home: Path) -> None:
     assert all(f"/{name} " in outcome.err for name in [*COMMANDS, "quit"])
 
 
+def test_questions_that_begin_with_a_slash_are_asked(pipe) -> None:
+    outcome = pipe("/etc/hosts is what?\n//help is what?\n/nonsense is what?\n/ is what?", "chat", "faq", "--base")
+    asked = [line.split(" after ")[0] for line in outcome.out.splitlines()]
+    assert asked == [f"base answer to {what} is what?" for what in ("/etc/hosts", "/help", "/")]
+    assert "there is no command /nonsense; /help lists them, //nonsense asks it" in outcome.err
+
+
 def test_a_saved_conversation_can_be_trained_on(pipe, home: Path) -> None:
     from tunesmith.data import detect_columns, read
 

@@ -60,13 +60,13 @@ def test_checks_are_told_beside_the_answers(cli, api) -> None:
 
 
 def test_in_a_pipe_each_question_is_a_line_of_json(cli, api, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "Who?\n\n/tokens 9\n/nonsense\none \\\ntwo\n/quit\nnever asked\n"
+    text = "Who?\n\n/tokens 9\n/nonsense\n/etc/hosts?\n//tokens?\n//quit now?\none \\\ntwo\n/quit\nnever asked\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     outcome = cli("compare", "base", "faq", "ollama:x", "--interactive", "--temperature", "0.5")
     assert outcome.code == 0
     assert api.calls == [("open_panel", {"models": ("base", "faq", "ollama:x"), "overrides": {"temperature": "0.5"}})]
     lines = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [line["question"] for line in lines] == ["Who?", "one \ntwo"]
+    assert [line["question"] for line in lines] == ["Who?", "/etc/hosts?", "//tokens?", "/quit now?", "one \ntwo"]
     assert lines[0]["answers"]["faq"] == "faq heard Who?"
     assert list(lines[0]["answers"]) == ["base", "faq", "ollama:x"]
     assert "max_new_tokens: 9" in outcome.err

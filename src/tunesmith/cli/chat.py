@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tunesmith.cli.chat_commands import STOPPED, Conversation
-from tunesmith.cli.chat_input import keyboard, piped_entries, read_entry
+from tunesmith.cli.chat_input import keyboard, piped_entries, question_of, read_entry
 from tunesmith.cli.overrides import Overrides, check_asking
 from tunesmith.errors import Terminated, TunesmithError
 
@@ -78,13 +78,14 @@ def _piped(conversation: Conversation) -> int:
     from tunesmith.cli.terminal import tell
 
     for entry in piped_entries():
-        if entry.startswith("/"):
+        question = question_of(entry)
+        if question is None:
             news = conversation.command(entry)
             if news is None:
                 break
             tell(news)
-        elif entry:
-            note = conversation.ask(entry, _write)
+        elif question:
+            note = conversation.ask(question, _write)
             _write("\n")
             if note == STOPPED:
                 return 130
@@ -114,7 +115,8 @@ def _interactive(conversation: Conversation) -> int:
             tell("Ctrl-D or /quit ends (or Ctrl-C once more)")
             continue
         interrupted = False
-        if entry.startswith("/"):
+        question = question_of(entry)
+        if question is None:
             try:
                 news = conversation.command(entry)
             except TunesmithError as error:
@@ -122,8 +124,8 @@ def _interactive(conversation: Conversation) -> int:
             if news is None:
                 return 0
             tell(news, "")
-        elif entry:
-            _answer(conversation, entry)
+        elif question:
+            _answer(conversation, question)
 
 
 def _answer(conversation: Conversation, question: str) -> None:

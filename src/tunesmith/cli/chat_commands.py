@@ -150,7 +150,7 @@ class Conversation:
         if name in ("quit", "exit", "q"):
             return None
         if name not in COMMANDS:
-            return f"there is no command /{name}; /help lists them"
+            return f"there is no command /{name}; /help lists them, //{name} asks it"
         _, _, action = COMMANDS[name]
         return action(self, argument.strip())
 

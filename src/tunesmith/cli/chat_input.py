@@ -6,6 +6,7 @@ Knows nothing of models and of what an entry means.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from tunesmith.errors import DataError
 
 _MARK = '"""'
+_COMMAND = re.compile(r"(?P<escape>/)?/\w+(\s|$)")
 _FIRST, _FURTHER = "you> ", "...> "
 _HISTORY_LINES = 1000
 
@@ -44,6 +46,18 @@ def read_entry(read_line: Callable[[str], str]) -> str:
         except EOFError:
             break
     return "\n".join(lines).strip()
+
+
+def question_of(entry: str) -> str | None:
+    """What an entry asks; None where it is a command. A path is no command, and //word asks /word.
+
+    >>> [question_of(entry) for entry in ("/help", "/etc/hosts is what?", "//help is what?", "Why?")]
+    [None, '/etc/hosts is what?', '/help is what?', 'Why?']
+    """
+    match = _COMMAND.match(entry)
+    if match is None:
+        return entry
+    return entry[1:] if match["escape"] else None
 
 
 def _block(line: str, read_line: Callable[[str], str]) -> str:

@@ -37,24 +37,25 @@ def talk(panel: Panel) -> int:
 
 
 def _piped(panel: Panel) -> int:
-    from tunesmith.cli.chat_input import piped_entries
+    from tunesmith.cli.chat_input import piped_entries, question_of
     from tunesmith.cli.terminal import json_text, tell
 
     for entry in piped_entries():
-        if entry.startswith("/"):
+        question = question_of(entry)
+        if question is None:
             news = command(panel, entry)
             if news is None:
                 return 0
             tell(news)
-        elif entry:
-            answers = {reply.name: reply.text for reply in panel.ask(entry)}
-            sys.stdout.write(json_text({"question": entry, "answers": answers}) + "\n")
+        elif question:
+            answers = {reply.name: reply.text for reply in panel.ask(question)}
+            sys.stdout.write(json_text({"question": question, "answers": answers}) + "\n")
             sys.stdout.flush()
     return 0
 
 
 def _at_the_keyboard(panel: Panel) -> int:
-    from tunesmith.cli.chat_input import keyboard, read_entry
+    from tunesmith.cli.chat_input import keyboard, question_of, read_entry
     from tunesmith.cli.terminal import tell
 
     next_line = keyboard()
@@ -70,7 +71,8 @@ def _at_the_keyboard(panel: Panel) -> int:
             tell("", "Ctrl-D or /quit ends")
             continue
         try:
-            news = command(panel, entry) if entry.startswith("/") else _answered(panel, entry) if entry else ""
+            question = question_of(entry)
+            news = command(panel, entry) if question is None else _answered(panel, question) if question else ""
         except Terminated:
             raise
         except KeyboardInterrupt:
@@ -113,7 +115,7 @@ def command(panel: Panel, line: str) -> str | None:
         panel.system = argument or None
         return f"system prompt: {argument}" if argument else "no system prompt"
     if name not in _SETTINGS:
-        return f"there is no command /{name}; /help lists them"
+        return f"there is no command /{name}; /help lists them, //{name} asks it"
     if argument:
         panel.set_generation(_SETTINGS[name], argument)
     return "\n".join([f"{_SETTINGS[name]}: {getattr(panel.config.generate, _SETTINGS[name]):g}", *_warnings(panel)])
