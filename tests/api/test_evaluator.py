@@ -163,7 +163,29 @@ def test_what_is_wrong_is_told() -> None:
         ModelEvaluator().evaluate_model(model_name="x", generate_func=parrot, dataset=[])
     with pytest.raises(SettingsError, match="test row 1 has the keys a"):
         ModelEvaluator().evaluate_model(model_name="x", generate_func=parrot, dataset=[{"a": "b"}])
+    with pytest.raises(SettingsError, match="test row 1 is of the type tuple"):
+        ModelEvaluator().evaluate_model(model_name="x", generate_func=parrot, dataset=[("a", "b")])
+    with pytest.raises(SettingsError, match="generate_func is of the type NoneType"):
+        ModelEvaluator().evaluate_model(model_name="x", generate_func=None, dataset=ROWS)
+    with pytest.raises(SettingsError, match="metric is of the type str, not EvaluationMetric"):
+        ModelEvaluator().add_metric("bleu")
+    with pytest.raises(SettingsError, match="metric_type is of the type str, not MetricType"):
+        EvaluationMetric("bleu", "bleu")
+    with pytest.raises(SettingsError, match="is a file, not a folder"):
+        ModelEvaluator(__file__)
     broken = ModelEvaluator()
     broken.add_metric(EvaluationMetric("odd", MetricType.CUSTOM, function=lambda answer, reference: float("nan")))
     with pytest.raises(DataError, match="'odd' gave nan for row 1"):
         broken.evaluate_model(model_name="x", generate_func=parrot, dataset=ROWS)
+
+
+def test_a_function_cannot_be_asked_a_chat(tmp_path: Path) -> None:
+    """It is given one question; the last one of a chat alone would be another."""
+    turns = [("user", "What is ink?"), ("assistant", "Colour."), ("user", "And paper?"), ("assistant", "Pressed pulp.")]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(chat) + "\n")
+    with pytest.raises(DataError, match="row 1, is a chat of 3 turns"):
+        ModelEvaluator().evaluate_model(model_name="x", generate_func=parrot, dataset=path)
+    path.write_text(json.dumps({"messages": chat["messages"][:2]}) + "\n")
+    assert ModelEvaluator().evaluate_model(model_name="x", generate_func=parrot, dataset=path).rows[0]["question"]

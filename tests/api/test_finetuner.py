@@ -6,10 +6,12 @@ import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tunesmith import FinetuningConfig, ModelFinetuner
+import tunesmith
+from tunesmith import FinetuningConfig, ModelFinetuner, RunConfig, api
 from tunesmith.errors import DataError, SettingsError
 
 
@@ -110,10 +112,36 @@ def test_a_training_that_fails_leaves_the_tuned_model(config: FinetuningConfig) 
     assert finetuner.generate("What is the code of colour 3?", max_new_tokens=3) == answer
 
 
+@pytest.mark.parametrize("given", ["builtin:nano", {"model_name": "builtin:nano"}, RunConfig(), {}])
+def test_a_config_of_another_kind_is_told(given: Any) -> None:
+    with pytest.raises(SettingsError, match=r"config is of the type .*, not FinetuningConfig") as caught:
+        ModelFinetuner(given)
+    assert "train_file=" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("verb", [tunesmith.inspect, tunesmith.pretrain, api.train])
+def test_verbs_say_which_settings_they_take(verb: Callable[[Any], object]) -> None:
+    for given in ("faq.csv", {"data": "faq.csv"}, FinetuningConfig()):
+        with pytest.raises(SettingsError, match=r"config is of the type .*, not RunConfig") as caught:
+            verb(given)
+        assert "run_config of a FinetuningConfig" in str(caught.value.fix)
+
+
+def test_a_session_is_opened_by_a_path_too(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no run"):
+        tunesmith.open_session(tmp_path / "nope")
+
+
 def test_values_of_the_wrong_kind_are_told(config: FinetuningConfig) -> None:
     finetuner = ModelFinetuner(config)
     with pytest.raises(SettingsError, match=r"generate\.temperature = -1"):
         finetuner.generate("Why?", temperature=-1)
+    for prompt in (["Why?", "How?"], None):
+        with pytest.raises(SettingsError, match=r"prompt is of the type .*, not str"):
+            finetuner.generate(prompt)  # type: ignore[arg-type]
     finetuner.load_finetuned_model(str(config.model_name))
+    for rows in ("faq.csv", {"question": "a", "answer": "b"}):
+        with pytest.raises(SettingsError, match="not a list"):
+            finetuner.test(rows)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="row 2 holds 21, which is no text"):
         finetuner.test([{"question": "a", "answer": "b"}, {"question": "a", "answer": 21}])

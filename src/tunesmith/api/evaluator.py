@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tunesmith.api.arguments import check_kind
 from tunesmith.api.records import tools_of
 from tunesmith.api.rows import examples_of
 from tunesmith.config import load_config
@@ -85,6 +86,8 @@ class EvaluationMetric:
     function: Callable[[str, str], float] | None = None
 
     def __post_init__(self) -> None:
+        fix = f"give one such as MetricType.BLEU: {', '.join(one.name for one in MetricType)}"
+        check_kind("metric_type", self.metric_type, MetricType, fix=fix)
         if self.function is not None and self.metric_type is not MetricType.CUSTOM:
             raise SettingsError(
                 f"the metric {self.name!r} has a function and is of the type {self.metric_type.name}",
@@ -146,17 +149,26 @@ class ModelEvaluator:
         settings: of the section `eval`, such as judge="ollama:llama3.1", checks={"regex": "..."}, encoder="folder".
 
     Raises:
-        SettingsError: a setting is unknown or not allowed.
+        SettingsError: a setting is unknown or not allowed, or the folder is a file.
     """
 
     def __init__(self, folder: str | Path | None = None, **settings: object) -> None:
         self.history: list[EvaluationReport] = []
         self._folder = None if folder is None else Path(folder)
+        if self._folder is not None and self._folder.is_file():
+            raise SettingsError(
+                f"{folder} is a file, not a folder", fix="give another folder, or None to write nothing"
+            )
         self._metrics: dict[str, EvaluationMetric] = {}
         self._settings = load_config(overrides={f"eval.{name}": value for name, value in settings.items()})
 
     def add_metric(self, metric: EvaluationMetric) -> None:
-        """Measure this too; a metric of the same name is replaced."""
+        """Measure this too; a metric of the same name is replaced.
+
+        Raises:
+            SettingsError: it is no EvaluationMetric.
+        """
+        check_kind("metric", metric, EvaluationMetric, fix='give EvaluationMetric("bleu", MetricType.BLEU)')
         self._metrics[metric.name] = metric
 
     def evaluate_model(
@@ -175,10 +187,13 @@ class ModelEvaluator:
             dataset: a file that `tunesmith train` reads, or rows with a question and an answer.
 
         Raises:
-            DataError: no rows, an unusable file, an answer that is no text, or a metric that gave no number.
-            SettingsError: a row without question or answer, or a metric that needs a setting. ResourceError: the
-                encoder or the judge of a metric is not there, or the folder cannot be written.
+            DataError: no rows, an unusable file, a chat, an answer that is no text, or a metric that gave no number.
+            SettingsError: no function, a row without question or answer, or a metric that needs a setting.
+            ResourceError: the encoder or the judge of a metric is not there, or the folder cannot be written.
         """
+        if not callable(generate_func):
+            name = type(generate_func).__name__
+            raise SettingsError(f"generate_func is of the type {name}, no function", fix="give one: question -> answer")
         asked = _examples(dataset)
         if not asked:
             raise DataError("there are no rows to measure on", fix="give at least one row with question and answer")
@@ -270,4 +285,11 @@ def _examples(dataset: str | Path | Iterable[Mapping[str, str]]) -> list[Example
     if not isinstance(dataset, (str, Path)):
         return examples_of(dataset)
     split = {"data.split.train": 1.0, "data.split.validation": 0.0, "data.split.test": 0.0}
-    return prepare(load_config(overrides={"data.path": str(dataset), **split})).train
+    found = prepare(load_config(overrides={"data.path": str(dataset), **split})).train
+    chat = next((example for example in found if example.conversation), None)
+    if chat is not None:
+        raise DataError(
+            f"{dataset}, row {chat.row}, is a chat of {len(chat.conversation)} turns; a function is asked one question",
+            fix="measure chats with tunesmith eval or compare, or give rows with question and answer",
+        )
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.api.arguments import check_kind
 from tunesmith.api.held_out import encoded_for
 from tunesmith.api.rows import examples_of
 from tunesmith.api.session import Session, open_session
@@ -62,10 +63,16 @@ class FinetuningConfig:
 
 
 class ModelFinetuner:
-    """Load, train, evaluate, save and generate. Each `train()` makes a new run under runs/ (or in `output_dir`)."""
+    """Load, train, evaluate, save and generate. Each `train()` makes a new run under runs/ (or in `output_dir`).
+
+    Raises:
+        SettingsError: the config is no FinetuningConfig.
+    """
 
     def __init__(self, config: FinetuningConfig | None = None) -> None:
-        self.config = config or FinetuningConfig()
+        self.config = FinetuningConfig() if config is None else config
+        fix = 'give FinetuningConfig(model_name="...", train_file="...", ...)'
+        check_kind("config", self.config, FinetuningConfig, fix=fix)
         self.result: TrainResult | None = None
         self._base: LoadedModel | None = None
         self._reference: str | None = None  # of the tuned model
@@ -147,15 +154,16 @@ class ModelFinetuner:
         Raises:
             SettingsError, ResourceError: as `tunesmith.open_session`.
         """
-        self._reference, self._session = str(path), open_session(str(path))
+        self._reference, self._session = str(path), open_session(path)
 
     def generate(self, prompt: str, *, max_new_tokens: int | None = None, temperature: float | None = None) -> str:
         """One answer: of the tuned model when there is one, else of the base model that `load_model` loaded.
 
         Raises:
-            SettingsError: a value is out of range. DataError: the model reads no prompt of this length.
+            SettingsError: no text, or a value out of range. DataError: the model reads no prompt of this length.
             ResourceError: the model is not there.
         """
+        check_kind("prompt", prompt, str, fix="give one question as text, and several one after the other")
         session = self._answering()
         asked = Session(session.loaded, session.template, session.config, labels=session.labels)
         for name, value in (("max_new_tokens", max_new_tokens), ("temperature", temperature)):

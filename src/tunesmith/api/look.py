@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith.api.arguments import check_config
 from tunesmith.config import BUILTIN_PREFIX, RunConfig, find_builtin
 from tunesmith.data import Prepared, check_path, encode, prepare
 from tunesmith.errors import ResourceError, SettingsError
@@ -109,7 +110,12 @@ def is_pretrained(run: Run) -> bool:
 
 
 def inspect(config: RunConfig) -> Prepared:
-    """Read, clean and split the data as training would, without a model."""
+    """Read, clean and split the data as training would, without a model.
+
+    Raises:
+        SettingsError, DataError: as `train`, of what is told without a model.
+    """
+    check_config(config)
     return prepare(config)
 
 

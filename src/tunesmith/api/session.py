@@ -173,7 +173,7 @@ def with_generation(config: RunConfig, name: str, value: object) -> RunConfig:
     return config.replaced(f"generate.{name}", checked, "chosen while asking")
 
 
-def open_session(reference: str, overrides: dict[str, object] | None = None) -> Session:
+def open_session(reference: str | Path, overrides: dict[str, object] | None = None) -> Session:
     """Load what a run made, or any base.
 
     Args:
@@ -185,7 +185,7 @@ def open_session(reference: str, overrides: dict[str, object] | None = None) -> 
         SettingsError: there is no such run or model. ResourceError: the run has no finished model yet, or its base is
             not there.
     """
-    found = _find(reference, overrides or {})
+    found = _find(str(reference), overrides or {})
     loaded, template = _load(found.folder, found.config)
     return Session(loaded, template, found.config, is_tuned=found.folder is not None, labels=found.labels)
 

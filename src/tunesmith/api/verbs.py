@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tunesmith import train as training
+from tunesmith.api.arguments import check_config
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
 from tunesmith.api.held_out import Progress
@@ -44,6 +45,7 @@ def train(
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
+    check_config(config)
     destination = Run.open(resume) if resume is not None else new_folder(config)
     _refuse_run("model.path", config.model.path)
     config = with_absolute_paths(config if resume is not None else training.continued(config))
@@ -76,6 +78,7 @@ def pretrain(
     Raises:
         SettingsError, DataError, ResourceError, TrainingError, Stopped: see `tunesmith.errors`.
     """
+    check_config(config)
     if resume is None:
         config = _named_by_texts(config)
     destination = Run.open(resume) if resume is not None else new_folder(config)
