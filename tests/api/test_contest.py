@@ -63,6 +63,16 @@ def test_a_run_against_its_base_and_its_own_checkpoints() -> None:
     assert len(list((result.folder / "answers").glob("*.jsonl"))) == 4
 
 
+def test_a_chat_is_kept_with_what_was_said_before(tiny_model_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    turns = [("user", "What is ink?"), ("assistant", "Colour."), ("user", "And paper?"), ("assistant", "Pulp.")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    models = [str(tiny_model_dir(name)) for name in ("llama", "gpt2")]
+    api.compare(models, data=str(tmp_path / "chats.jsonl"), overrides={**SHORT}, folder=tmp_path / "out")
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    assert (row["question"], row["conversation"]) == ("And paper?", chat[:3])
+
+
 def test_a_second_call_asks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = api.compare(["base", "a"], overrides={**SHORT}, folder=tmp_path)
     monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("asked again"))
@@ -403,6 +413,16 @@ def test_a_run_that_classifies_chooses_on_other_rows_too(tiny_model_dir: Callabl
     compared = api.compare(["base", run], data=str(tmp_path / "new.csv"), folder=tmp_path / "out")
     assert compared.contest.deciding == "accuracy"
     assert {row["answers"][run]["text"] for row in compared.contest.rows} <= {"ham", "spam"}
+    assert "other_labels" not in {finding.code for finding in compared.findings}
+    (tmp_path / "post.csv").write_text((tmp_path / "mail.csv").read_text().replace("spam", "offer"))
+    other = str(tmp_path / "post")
+    api.train(
+        load_config(overrides={**overrides, "data.path": f"{other}.csv", "train.max_steps": 2, "output_dir": other})
+    )
+    several = api.compare(["base", run, other], data=str(tmp_path / "new.csv"), folder=tmp_path / "several")
+    (told,) = [finding.message for finding in several.findings if finding.code == "other_labels"]
+    assert told.startswith("post chooses among the labels of mail here, and was trained on others: ")
+    assert told.endswith('of mail alone "spam"; of post alone "offer"')
     (tmp_path / "none.csv").write_text("text,label\none more,unheard\n")
     with pytest.raises(DataError, match="none of the 1 test rows has a label that the run was trained on"):
         api.evaluate(run, data=str(tmp_path / "none.csv"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from tunesmith.runs import Run, atomic_write
 from tunesmith.types import Example, Finding, Message
 
 COMPARISONS = Path("comparisons")
+_LABELS_NAMED = 5  # in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def compare(
     cases = [_checked(case, answer) for case, answer in zip(asked.cases, tested, strict=False)]
     findings = (
         *_strangers(references, run, asked),
+        *_other_labels(references, run, asked),
         *(_trained_on(references, config, asked, data) if data is not None else ()),
         *unsent_settings(references, config.generate),
         *judge_findings(tools),
@@ -260,6 +262,26 @@ def _strangers(references: Sequence[str], first: Run | None, asked: _Questions) 
             yield Finding("warning", "other_split", message, fix="compare on rows that neither has seen: --data FILE")
 
 
+def _other_labels(references: Sequence[str], first: Run | None, asked: _Questions) -> Iterator[Finding]:
+    """Runs that were trained to choose among other labels than those of the first run, which all are given here."""
+    if first is None or not asked.labels:
+        return
+    given = set(asked.labels)
+    for run in filter(None, map(run_of, references)):
+        own = set(run.manifest["data"].get("labels", {}))
+        if own and own != given:
+            parts = [(f"{first.name} alone", given - own), (f"{run.name} alone", own - given)]
+            which = "; ".join(f"of {who} {_shown(labels)}" for who, labels in parts if labels)
+            message = f"{run.name} chooses among the labels of {first.name} here, and was trained on others: {which}"
+            yield Finding("warning", "other_labels", message, fix="compare runs that were trained on the same labels")
+
+
+def _shown(labels: Collection[str]) -> str:
+    names = [f'"{label}"' for label in sorted(labels)]
+    more = f" and {len(names) - _LABELS_NAMED} more" if len(names) > _LABELS_NAMED else ""
+    return ", ".join(names[:_LABELS_NAMED]) + more
+
+
 def _trained_on(references: Sequence[str], config: RunConfig, asked: _Questions, data: str) -> Iterator[Finding]:
     """Runs that have seen rows of the file: their answers to these prove nothing."""
     runs = {run.path.absolute(): run for run in map(run_of, references) if run is not None}
@@ -283,7 +305,7 @@ def _write(result: Compared, asked: _Questions) -> None:
     contest = result.contest
     rows = [
         {
-            **{key: row[key] for key in ("row", "sheet", "question", "reference")},
+            **{key: row[key] for key in ("row", "sheet", "question", "conversation", "reference") if key in row},
             "answers": {name: answer["text"] for name, answer in row["answers"].items()},
             "scores": {name: answer.get("score") for name, answer in row["answers"].items()},
             **({"judge": judged} if (judged := judge_lines(row)) else {}),
