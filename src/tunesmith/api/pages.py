@@ -124,16 +124,19 @@ def _data_tables(report: Mapping[str, Any], read: str, noticed: str) -> Iterator
         facts += [[f"{head}{len(at)} left out", f"{why} ({_places(at)})"] for why, at in one["dropped"].items()]
         for part, of in one["lengths"].items():
             shown = f"median {of['median']:g}, 95 % up to {of['p95']}, longest {of['longest']} (row {of['row']})"
-            facts.append([f"{head}characters of a {part}", shown])
-        facts += [
-            [f"{head}{found['level']}", found["message"] + (f" ({_places(found['rows'])})" if found["rows"] else "")]
-            for found in one["findings"]
-        ]
+            facts.append([f"{head}{part}, characters", shown])
+        facts += [[f"{head}{found['level']}", _said(found)] for found in one["findings"]]
     if report.get("labels"):
         facts.append(["training rows", ", ".join(f"{label}: {rows}" for label, rows in report["labels"].items())])
     yield PageTable(noticed, ["what", "found"], facts)
 
 
+def _said(found: Mapping[str, Any]) -> str:
+    """A finding as `data inspect` prints it: what, in which rows, and what to change."""
+    rows = f" ({_places(found['rows'])})" if found["rows"] else ""
+    return f"{found['message']}{rows}" + (f"; {found['fix']}" if found.get("fix") else "")
+
+
 def _places(rows: Sequence[object]) -> str:
     more = f" and {len(rows) - _PLACES_SHOWN} more" if len(rows) > _PLACES_SHOWN else ""
-    return f"rows {', '.join(map(str, rows[:_PLACES_SHOWN]))}{more}"
+    return f"row{'' if len(rows) == 1 else 's'} {', '.join(map(str, rows[:_PLACES_SHOWN]))}{more}"
