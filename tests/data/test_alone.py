@@ -36,6 +36,7 @@ def warnings(columns: dict[str, list[Any]], config: DataConfig | None = None) ->
         ("thread_ts", ["1.5", "1.5", "2.5", "2.5", "3.5", "3.5", "4.5", "4.5"]),
         ("Conversation ID", ["a", "a", "b", "b", "c", "c", "d", "d"]),
         ("ParentId", ["", "1", "", "3", "", "5", "", "7"]),
+        ("parent_id", ["t3_a", "t3_a", "t1_b", "t1_c", "t1_d", "t1_e", "t1_f", "t1_g"]),
         ("reference.reply", ["", "1", "", "3", "", "5", "", "7"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tunesmith.config import DataConfig
 from tunesmith.data.gather import gather
 from tunesmith.data.table import Table
-from tunesmith.types import Record
+from tunesmith.types import Finding, Record
 
 
 def table_of(names: list[str], rows: list[list[Any]]) -> Table:
@@ -210,4 +211,10 @@ def test_rows_that_do_not_take_turns_stay(texts: list[str]) -> None:
 
 def test_text_beside_rows_that_take_turns_may_be_the_answer() -> None:
     table = table_of(["FAQ", "Note"], [[text, f"A note on number {n}."] for n, text in enumerate(IN_TURN)])
+    assert gather(table, DataConfig()) is table
+
+
+def test_the_export_of_a_chat_takes_turns_by_chance() -> None:
+    told = Finding("warning", "exported_chat", "lines begin with a time and a name")
+    table = replace(table_of(["text"], [[text] for text in IN_TURN]), findings=(told,))
     assert gather(table, DataConfig()) is table

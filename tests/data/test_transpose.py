@@ -9,9 +9,12 @@ from typing import Any
 import openpyxl
 import pytest
 
-from tunesmith.config import RunConfig
+from tunesmith.config import DataConfig, RunConfig
 from tunesmith.data import prepare
 from tunesmith.data.prepare import Prepared
+from tunesmith.data.table import Table
+from tunesmith.data.transpose import transpose
+from tunesmith.types import Finding, Record
 
 ASKED = [f"How do I {verb} it?" for verb in ("open", "close", "clean", "move")]
 GIVEN = [f"You {verb} it with both hands." for verb in ("open", "close", "clean", "move")]
@@ -44,6 +47,7 @@ def pairs(found: Prepared) -> set[tuple[str, str]]:
         [["Question", *ASKED], ["Answer", *GIVEN]],
         [["No.", 1, 2, 3, 4], ["Frage", *ASKED], [], ["Antwort", *GIVEN], ["Stand", *["heute"] * 4]],
         [["", "Open", "Close", "Clean", "Move"], ["Prompt", *ASKED], ["Completion", *GIVEN]],
+        [["Customer", *ASKED], ["Agent", *GIVEN]],
     ],
 )
 def test_fields_in_rows(tmp_path: Path, rows: list[list[Any]], ending: str) -> None:
@@ -67,6 +71,33 @@ def test_rows_that_are_examples_stay(tmp_path: Path, rows: list[list[Any]]) -> N
     found = prepared(tmp_path / "a.csv", rows)
     assert found.train
     assert "transposed" not in {finding.code for finding in found.report.findings}
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx"])
+@pytest.mark.parametrize("header", [[], [["Field", "Value"]]])
+def test_blocks_of_fields(tmp_path: Path, header: list[list[Any]], ending: str) -> None:
+    rows: list[list[Any]] = [*header]
+    for number, (asked, given) in enumerate(zip(ASKED, GIVEN, strict=True)):
+        rows += [
+            ["ID", number],
+            ["Question", asked],
+            *([["Note", "old"]] if number == 2 else []),
+            ["Answer", given],
+            [],
+        ]
+    found = prepared(tmp_path / f"a.{ending}", rows)
+    assert pairs(found) == set(zip(ASKED, GIVEN, strict=True))
+    assert sorted(example.row for example in found.train)[0] == 1 + len(header)
+    assert "transposed" in {finding.code for finding in found.report.findings}
+
+
+def test_a_glossary_of_more_words_than_columns_stays() -> None:
+    words = {"Question": "It asks.", "Answer": "It replies.", "Ink": "It dries."}
+    records = tuple(Record(row, {"a": word, "b": said, "c": "noun"}) for row, (word, said) in enumerate(words.items()))
+    table = Table(
+        "a.csv", "csv", records, ("a", "b", "c"), findings=(Finding("note", "no_header", "columns are named"),)
+    )
+    assert transpose(table, DataConfig()) is table
 
 
 def test_a_set_column_says_how_the_table_lies(tmp_path: Path) -> None:

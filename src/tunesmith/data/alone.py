@@ -67,16 +67,17 @@ def unanswered(records: Sequence[Record], columns: Sequence[str], text: str) -> 
 
 
 def _ties(fact: ColumnFacts, records: Sequence[Record], facts: Mapping[str, ColumnFacts]) -> bool:
-    """Whether its name speaks of threads and its cells come again, or of a parent and they are another column's."""
+    """Whether its name speaks of threads and its cells come again, or of a parent and they are ids."""
     words = set(normalise_name(fact.name).split())
     if fact.kind != "text" or fact.mean_words > 1:
         return False
     if words & _TOGETHER:
         return 1 < fact.distinct < fact.filled
+    if not words & _ABOVE or fact.distinct < 2:
+        return False
     cells = _cells(records, fact.name)
-    return bool(words & _ABOVE) and any(
-        2 * len(cells & _cells(records, name)) > len(cells) > 1 for name in facts if name != fact.name
-    )
+    others = (_cells(records, name) for name in facts if name != fact.name)
+    return "id" in words or any(2 * len(cells & other) > len(cells) for other in others)
 
 
 def _cells(records: Sequence[Record], name: str) -> set[str]:

@@ -252,6 +252,8 @@ def _in_turn(table: Table) -> Table | None:
 
     Numbers may stand beside them.
     """
+    if any(finding.code == "exported_chat" for finding in table.findings):  # who asks there is a name
+        return None
     facts = column_facts(table.records, table.columns)
     texts = [fact.name for fact in facts.values() if fact.is_prose]
     if len(texts) != 1 or any(fact.filled and fact.name != texts[0] and not fact.is_code for fact in facts.values()):

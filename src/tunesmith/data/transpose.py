@@ -1,26 +1,33 @@
-"""A table on its side, with fields in rows and examples in columns -> a row for each example.
+"""A table on its side, with fields in rows -> a row for each example.
 
     Question | Where is it? | Who are you?       question: Where is it?   answer: There.
     Answer   | There.       | A press.      ->   question: Who are you?   answer: A press.
 
-Done where the first column names the parts of an example, each once, and no heading does. Knows nothing of files.
+    ID       | 1                                 ID: 1   question: Where is it?   answer: There.
+    Question | Where is it?                 ->
+    Answer   | There.
+    ID       | 2
+
+Done where the first column names the parts of an example and no heading does. Knows nothing of files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
-from tunesmith.data.names import ORDINARY_WEIGHT, is_known_name, name_weight
+from tunesmith.data.names import PARTIAL_WEIGHT, is_known_name, name_weight
 from tunesmith.data.table import Table, cell_text
 from tunesmith.types import Finding, Record
 
 _SHEETS = ("xlsx", "xls", "ods", "csv", "tsv")
 _EXAMPLES = (("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _OF_COLUMNS = frozenset({"no_header", "numbers_among_texts"})  # findings about columns that are none
-_MOST_FIELDS = 40
+_FEWEST_BLOCKS = 3
+_MOST_REGULAR = 0.9  # of the rows, from which on those of rare fields belong to their blocks
 _MOST_NAMED = 4  # fields in one sentence
 
 
@@ -28,34 +35,65 @@ def transpose(table: Table, config: DataConfig) -> Table:
     """The table with a row for each example, or as it is where its rows are examples."""
     if table.format not in _SHEETS or len(table.columns) < 2 or len({row.sheet for row in table.records}) != 1:
         return table
-    names, *others = table.columns
+    others = table.columns[1:]
     if config.shape == "text" or set(config.columns.values()) & set(table.columns) or any(map(is_known_name, others)):
         return table
-    rows = [dict(row.cells) for row in table.records if not is_blank(row.cells.values())]
-    if not any(finding.code == "no_header" for finding in table.findings):
-        rows.insert(0, {name: name for name in table.columns})  # what was taken for the headings is a field too
-    fields = {cell_text(row.get(names)).strip(): row for row in rows}
-    if "" in fields or len(fields) < len(rows) or len(fields) > _MOST_FIELDS or not _are_parts(list(fields)):
+    rows = [row for row in table.records if not is_blank(row.cells.values())]
+    if not any(finding.code == "no_header" for finding in table.findings):  # what was taken for one is a field too
+        rows.insert(0, replace(rows[0], row=rows[0].row - 1, cells={name: name for name in table.columns}))
+    found = _beside(rows, table.columns) or _below(rows, table.columns)
+    if found is None:
         return table
-    sheet = table.records[0].sheet
-    records = tuple(
-        Record(number, {field: row.get(column, "") for field, row in fields.items()}, sheet)
-        for number, column in enumerate(others, start=1)
-    )
-    shown = ", ".join(f'"{field}"' for field in list(fields)[:_MOST_NAMED])
-    told = Finding(
-        "note",
-        "transposed",
-        f"the table lies on its side, with {shown}{' ..' if len(fields) > _MOST_NAMED else ''} in rows: each further "
-        "column was read as an example, counted from 1",
-    )
+    records, where = found
+    fields = list(dict.fromkeys(name for record in records for name in record.cells))
+    shown = ", ".join(f'"{field}"' for field in fields[:_MOST_NAMED]) + (" .." if len(fields) > _MOST_NAMED else "")
+    told = Finding("note", "transposed", f"the table lies on its side, with {shown} in rows: {where}")
     kept = [finding for finding in table.findings if finding.code not in _OF_COLUMNS]
-    return replace(table, records=records, columns=tuple(fields), findings=(*kept, told))
+    return replace(table, records=tuple(records), columns=tuple(fields), findings=(*kept, told))
 
 
-def _are_parts(fields: Sequence[str]) -> bool:
-    """Whether a question and its answer, or the like, are among them by names that settle it."""
+def _beside(rows: Sequence[Record], columns: Sequence[str]) -> tuple[list[Record], str] | None:
+    """Each field once, and an example in each further column, of which there are as many as fields: no glossary."""
+    names, *others = columns
+    fields = {_cell(row, names): row for row in rows}
+    if "" in fields or len(fields) < len(rows) or len(fields) > len(others) or not _are_parts(fields):
+        return None
+    records = [
+        Record(number, {field: row.cells.get(column, "") for field, row in fields.items()}, rows[0].sheet)
+        for number, column in enumerate(others, start=1)
+    ]
+    return records, "each further column was read as an example, counted from 1"
+
+
+def _below(rows: Sequence[Record], columns: Sequence[str]) -> tuple[list[Record], str] | None:
+    """Fields again and again, a block for each example; "Question" and "Answer" alone are marks, as in a text."""
+    names, *others = columns
+    counts = Counter(_cell(row, names) for row in rows)
+    if counts[_cell(rows[0], names)] == 1:  # a heading above the blocks
+        counts.pop(_cell(rows[0], names))
+        rows = rows[1:]
+    fields = [name for name, count in counts.items() if count >= _FEWEST_BLOCKS]
+    is_regular = sum(counts[name] for name in fields) >= _MOST_REGULAR * len(rows)
+    if len(others) != 1 or "" in counts or not is_regular or len(fields) < 3 or not _are_parts(fields):
+        return None
+    records: list[Record] = []
+    block: dict[str, object] = {}
+    for row in rows:
+        field = _cell(row, names)
+        if not block or field in block:
+            block = {}
+            records.append(replace(row, cells=block))
+        block[field] = row.cells.get(others[0], "")
+    return records, "each block of them was read as an example"
+
+
+def _cell(row: Record, name: str) -> str:
+    return cell_text(row.cells.get(name)).strip()
+
+
+def _are_parts(fields: Collection[str]) -> bool:
+    """Whether a question and its answer, or the like, are among them by name."""
     return any(
-        all(any(name_weight(field, part) > ORDINARY_WEIGHT for field in fields) for part in parts)
+        all(any(name_weight(field, part) >= PARTIAL_WEIGHT for field in fields) for part in parts)
         for parts in _EXAMPLES
     )
