@@ -70,6 +70,7 @@ def test_comments_beside_a_description() -> None:
     assert list(told) == ["answers_alone"]
     assert '--data.columns.question "Description" --data.columns.answer "Comments"' in told["answers_alone"]
     assert not warnings({"Title": ASKED, "Text": GIVEN})
+    assert "answers_alone" not in warnings({"Title": ASKED, "Review": GIVEN})
 
 
 def test_a_description_is_no_answer_to_its_subject() -> None:

@@ -406,3 +406,19 @@ def test_columns_that_are_not_trained_on_are_told() -> None:
     assert '"Answer EN"; column "Answer DE" could be it too' in found["other_answer"]
     assert found["columns_left_out"] == 'not trained on: columns "Nr", "Empty"'
     assert codes(two("Question", "Answer")) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "is_told"),
+    [
+        (["prompt", "response_a", "response_b", "winner"], True),
+        (["Question", "Answer 1", "Answer 2", "Preferred answer"], True),
+        (["Question", "Answer", "Note", "Winner"], False),
+        (["prompt", "response_a", "response_b", "Author"], False),
+    ],
+)
+def test_the_better_of_two_answers_is_not_passed_over(names: list[str], is_told: bool) -> None:
+    others = [f"Another answer, number {n}." for n in range(len(ANSWERS))]
+    cells = [QUESTIONS, ANSWERS, others, ["a", "b"] * (len(ANSWERS) // 2)]
+    found = codes(table_of(dict(zip(names, cells, strict=True))))
+    assert ("better_answer" in found) is is_told

@@ -218,3 +218,32 @@ def test_the_export_of_a_chat_takes_turns_by_chance() -> None:
     told = Finding("warning", "exported_chat", "lines begin with a time and a name")
     table = replace(table_of(["text"], [[text] for text in IN_TURN]), findings=(told,))
     assert gather(table, DataConfig()) is table
+
+
+def test_an_instruction_goes_on_from_its_history() -> None:
+    names = ["instruction", "input", "output", "system", "history"]
+    rows = [
+        ["And ink?", "The black one.", "It dries.", "Be short.", [["What is paper?", "Pulp."]]],
+        ["Why?", "", "So.", "", []],
+    ]
+    table = gather(table_of(names, rows), DataConfig())
+    turns = [
+        [("system", "Be short."), ("user", "What is paper?"), ("assistant", "Pulp.")],
+        [],
+    ]
+    ends = [
+        [("user", "And ink?\nThe black one."), ("assistant", "It dries.")],
+        [("user", "Why?"), ("assistant", "So.")],
+    ]
+    assert cells(table) == [
+        {"messages": [{"role": role, "content": text} for role, text in (*before, *end)]}
+        for before, end in zip(turns, ends, strict=True)
+    ]
+    assert "1 of 2 rows go on from earlier turns" in table.findings[0].message
+
+
+@pytest.mark.parametrize("history", [[[], []], ["web", "print"], [[["a", "b"]], [["a"]]], [[{"a": "b"}], []]])
+def test_what_is_no_history_of_turns_stays(history: list[Any]) -> None:
+    rows = [["Why?", "So.", history[0]], ["How?", "By hand.", history[1]]]
+    table = table_of(["instruction", "output", "history"], rows)
+    assert gather(table, DataConfig()) is table

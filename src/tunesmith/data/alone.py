@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE
-from tunesmith.data.names import ORDINARY_WEIGHT, name_weight, normalise_name
+from tunesmith.data.names import HEADINGS, ORDINARY_WEIGHT, name_weight, normalise_name
 from tunesmith.data.table import cell_text
 from tunesmith.types import Finding, Record
 
@@ -51,7 +51,11 @@ def unanswered(records: Sequence[Record], columns: Sequence[str], text: str) -> 
         ]
     if name_weight(text, "text") > ORDINARY_WEIGHT:
         return []
-    asking = [fact for name, fact in facts.items() if name != text and fact.is_prose and name_weight(name, "question")]
+    asking = [
+        fact
+        for name, fact in facts.items()
+        if name != text and fact.is_prose and name_weight(name, "question") and normalise_name(name) not in HEADINGS
+    ]
     if not asking:
         return []
     name = max(asking, key=lambda fact: fact.median_length).name

@@ -7,7 +7,7 @@
     Q: Where is it?               ->   question: Where is it?   answer: There.
     A: There.
 
-Rows that answer others by an id are `replies`.
+Instructions with a history are conversations as well. Rows that answer others by an id are `replies`.
 
 What is found is told; a set shape or column says that rows are examples already. Knows nothing of files.
 """
@@ -18,12 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import ROLES
 from tunesmith.data.facts import ColumnFacts, column_facts
-from tunesmith.data.names import normalise_name
+from tunesmith.data.names import ORDINARY_WEIGHT, name_weight, normalise_name
 from tunesmith.data.replies import replies
 from tunesmith.data.table import Table, cell_text
 from tunesmith.types import Finding, Record, Role
@@ -37,6 +38,7 @@ _SPEAKERS: Mapping[str, Role] = {
 _SPEAKER_COLUMNS = frozenset({"role", "sender", "speaker", "author", "from", "who", "absender", "rolle", "participant"})
 _CHAT_WORDS = frozenset({"conversation", "chat", "session", "thread", "dialog", "dialogue", "ticket", "case", "call"})
 _ANSWERS_AMONG_NAMES = (0.2, 0.8)  # share of the messages that are answers, where those who ask are called by name
+_BESIDE = ("input", "system")  # an instruction with a history
 _MOST_NAMED = 3  # speakers in one sentence
 _MOST_KNOWN = 0.9  # of the speakers, from which on a column tells who speaks
 
@@ -56,7 +58,7 @@ def gather(table: Table, config: DataConfig) -> Table:
     """The table with one example a row, or as it is where its rows are examples."""
     if not table.records or not table.columns or config.columns or config.shape not in ("auto", "messages", "qa"):
         return table
-    if config.shape != "qa" and (chats := _chats(table)):
+    if config.shape != "qa" and (chats := _chats(table) or _with_history(table)):
         return chats
     if config.shape == "messages":
         return table
@@ -98,6 +100,44 @@ def _chats(table: Table) -> Table | None:
         f'who speaks by "{speaker}", what is said by "{text}"; answers are those of {_answering(table, speaker)}'
     )
     return _replaced(table, list(chats.values()), Finding("note", "messages_gathered", message))
+
+
+def _with_history(table: Table) -> Table | None:
+    """Instructions that go on from earlier turns, {"history": [["question", "answer"], ..]}, as conversations."""
+    history = next((name for name in table.columns if normalise_name(name) == "history"), None)
+    asks, gives = (_best(table.columns, parts) for parts in (("instruction", "question"), ("output", "answer")))
+    if history is None or asks is None or gives is None:
+        return None
+    before: list[Any] = [record.cells.get(history) or [] for record in table.records]
+    if not any(before) or not all(isinstance(turns, list) and all(map(_is_exchange, turns)) for turns in before):
+        return None
+    further, system = (next((name for name in table.columns if normalise_name(name) == part), "") for part in _BESIDE)
+    records = []
+    for record, turns in zip(table.records, before, strict=True):
+        said = [text for exchange in turns for text in exchange]
+        asked = [cell_text(record.cells.get(name)).strip() for name in (asks, further)]
+        said += ["\n".join(filter(None, asked)), cell_text(record.cells.get(gives)).strip()]
+        roles = ["user", "assistant"] * (len(said) // 2)
+        messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
+        prompt = cell_text(record.cells.get(system)).strip()
+        begin = [{"role": "system", "content": prompt}] if prompt else []
+        records.append(replace(record, cells={"messages": [*begin, *messages]}))
+    message = (
+        f'{sum(map(bool, before))} of {len(records)} rows go on from earlier turns, by column "{history}": read as '
+        f'conversations that end with "{asks}" and "{gives}"'
+    )
+    return _replaced(table, records, Finding("note", "history_gathered", message))
+
+
+def _best(columns: Sequence[str], parts: Sequence[str]) -> str | None:
+    """The column that is one of these parts by a name that settles it."""
+    named = [(name_weight(name, part), name) for part in parts for name in columns]
+    weight, name = max(named, key=lambda one: one[0], default=(0.0, ""))
+    return name if weight > ORDINARY_WEIGHT else None
+
+
+def _is_exchange(turns: object) -> bool:
+    return isinstance(turns, list) and len(turns) == 2 and all(isinstance(text, str) for text in turns)
 
 
 def _tells_speakers(table: Table, fact: ColumnFacts) -> bool:

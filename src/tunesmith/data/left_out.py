@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
-from tunesmith.data.facts import as_turns, column_facts
+from tunesmith.data.facts import ColumnFacts, as_turns, column_facts
 from tunesmith.data.names import PARTIAL_WEIGHT, REJECTED, name_weight, normalise_name
 from tunesmith.data.notices import example_place
 from tunesmith.data.table import Table, cell_text, counted
@@ -23,6 +23,8 @@ _PAIRS: Mapping[str, tuple[str, ...]] = {
     "instruction": ("instruction", "output"),
     "prompt": ("prompt", "completion"),
 }
+_WINNERS = frozenset({"winner", "preferred", "preference", "better"})  # in the name of a column that chooses an answer
+_MARKS = frozenset({"a", "b", "c", "d", "1", "2", "3", "4"})  # by which the columns of several answers differ
 _MOST_NAMED = 8  # columns in one sentence
 _LONGEST_SHOWN = 60  # characters of a cell
 _MOST_FORMS = 3  # in one sentence
@@ -60,9 +62,26 @@ def left_out(
                 f"{'is' if len(rivals) == 1 else 'are'} not trained on",
                 fix=f'to choose: --data.columns.{part} "{rivals[0]}"; to learn from all, give each rows of its own',
             )
+    if shape in _PAIRS and (finding := _two_answers(columns[_PAIRS[shape][1]], list(free.values()))):
+        yield finding
     rest = [fact.name for fact in free.values() if fact.filled and fact.name not in told]
     if rest:
         yield Finding("note", "columns_left_out", f"not trained on: {_named(rest)}")
+
+
+def _two_answers(answer: str, free: Sequence[ColumnFacts]) -> Finding | None:
+    """Whether another column says which of several answers is the better one, as of "response_a" and "response_b"."""
+    says = next((fact.name for fact in free if set(normalise_name(fact.name).split()) & _WINNERS), None)
+    stem = set(normalise_name(answer).split()) - _MARKS
+    others = [fact.name for fact in free if set(normalise_name(fact.name).split()) - _MARKS == stem and fact.is_prose]
+    if says is None or not others:
+        return None
+    return Finding(
+        "warning",
+        "better_answer",
+        f'column "{says}" says which answer is better; "{answer}" is learnt in every row, never {_named(others)}',
+        fix='write the better answer of each row into a column "chosen"',
+    )
 
 
 def _as_json(column: str, records: Sequence[Record]) -> Iterable[Finding]:
