@@ -422,3 +422,24 @@ def test_the_better_of_two_answers_is_not_passed_over(names: list[str], is_told:
     cells = [QUESTIONS, ANSWERS, others, ["a", "b"] * (len(ANSWERS) // 2)]
     found = codes(table_of(dict(zip(names, cells, strict=True))))
     assert ("better_answer" in found) is is_told
+
+
+@pytest.mark.parametrize(
+    ("name", "marks", "bad"),
+    [
+        ("feedback", ["thumbs_up", "thumbs_down", "", "Thumbs down"], (3, 5)),
+        ("user_reaction", ["👍", "👎", "👍", "👍"], (3,)),
+        ("Votes", ["1", "-1", "0", "2"], (3,)),
+        ("feedback", ["Nice.", "More of it!", "I see.", "Bad luck."], ()),
+        ("Status", ["good", "bad", "good", "bad"], ()),
+    ],
+)
+def test_answers_that_people_found_bad_are_told(name: str, marks: list[str], bad: tuple[int, ...]) -> None:
+    table = table_of({"user_message": QUESTIONS, "bot_response": ANSWERS, name: marks})
+    found = {finding.code: finding.rows for finding in detect_columns(table, DataConfig()).findings}
+    assert found.get("labels_left_out", ()) == bad
+
+
+def test_an_old_answer_is_not_the_answer() -> None:
+    columns = {"Question": QUESTIONS, "Old answer": ANSWERS, "New answer": [f"{text} Today." for text in ANSWERS]}
+    assert detect_columns(table_of(columns), DataConfig()).columns["answer"] == "New answer"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import EMPTY
@@ -23,6 +24,14 @@ _PAIRS: Mapping[str, tuple[str, ...]] = {
     "instruction": ("instruction", "output"),
     "prompt": ("prompt", "completion"),
 }
+_NOT_WANTED = frozenset({"false", "0", "no"})  # of a label beside a chat
+_JUDGING = frozenset(
+    {"feedback", "thumb", "reaction", "vote", "verdict"}
+)  # in the name of what people thought of answers
+_BAD = frozenset(
+    {"thumbs down", "thumb down", "thumbsdown", "thumbs-down", "down", "downvote", "dislike", "disliked", "negative"}
+    | {"bad", "wrong", "incorrect", "not helpful", "unhelpful", "schlecht", "falsch", "👎", "-1"}
+)
 _WINNERS = frozenset({"winner", "preferred", "preference", "better"})  # in the name of a column that chooses an answer
 _MARKS = frozenset({"a", "b", "c", "d", "1", "2", "3", "4"})  # by which the columns of several answers differ
 _MOST_NAMED = 8  # columns in one sentence
@@ -190,18 +199,26 @@ def _of_chats(shape: str, columns: Mapping[str, str], table: Table) -> Iterable[
             ),
         )
     if is_chat and "label" in free:
-        marks = ((row.row, cell_text(row.cells.get(free["label"])).lower()) for row in table.records)
-        bad = [row for row, mark in marks if mark in {"false", "0", "no"}]
-        yield (
-            free["label"],
-            Finding(
-                "warning" if bad else "note",
-                "labels_left_out",
-                f'column "{free["label"]}" marks {len(bad)} conversations as bad; they are trained on like the others',
-                fix="remove those rows to learn from the good ones only",
-                rows=tuple(bad),
-            ),
-        )
+        bad = _rows_with(table, free["label"], _NOT_WANTED)
+        yield free["label"], _marked_bad(free["label"], bad, "warning" if bad else "note")
+    judging = next((name for key, name in free.items() if set(key.split()) & _JUDGING), None)
+    if judging is not None and (is_chat or shape in _PAIRS) and (bad := _rows_with(table, judging, _BAD)):
+        yield judging, _marked_bad(judging, bad, "warning")
+
+
+def _rows_with(table: Table, column: str, cells: Collection[str]) -> list[int]:
+    texts = ((row.row, cell_text(row.cells.get(column)).lower().replace("_", " ").strip()) for row in table.records)
+    return [row for row, text in texts if text in cells]
+
+
+def _marked_bad(column: str, rows: Sequence[int], level: Literal["note", "warning"]) -> Finding:
+    return Finding(
+        level,
+        "labels_left_out",
+        f'column "{column}" marks {counted(len(rows), "row")} as bad, trained on like the others',
+        fix="remove those rows to learn from the good ones only",
+        rows=tuple(rows),
+    )
 
 
 def _weights(columns: Mapping[str, str], table: Table) -> Iterable[Finding]:

@@ -73,6 +73,7 @@ OTHER_WORDS = (
     "start", "offset", "position", "lang", "language", "locale", "score", "rating", "vote", "split", "version",
     "status", "metadata", "meta", "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor",
     "suggested", "annotation", "anno", "quelle", "datum", "autor", "sprache",
+    "old", "former", "outdated", "obsolete", "deprecated", "alte", "veraltet",
 )  # fmt: skip
 
 # How German compounds end: "Kundenfrage", "Musterantwort".
