@@ -129,13 +129,16 @@ def test_objects_over_several_lines_and_lists_a_line_are_read(tmp_path: Path) ->
 
 def test_rows_of_other_forms_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    rows = [*({"question": f"q{index}?", "answer": "a"} for index in range(8)), {"prompt": "b", "completion": "c"}]
+    rows = [
+        *({"question": f"q{index}?", "answer": "a"} for index in range(8)),
+        {"prompt": "b", "chosen": "c", "rejected": "d"},
+    ]
     path.write_text("\n".join(map(json.dumps, rows)))
     config = RunConfig()
     config.data.path = str(path)
     found = {finding.code: finding for finding in prepare(config).report.findings}
     assert found["other_forms"].rows == (9,)
-    assert 'found instead: columns "prompt", "completion" (1)' in found["other_forms"].message
+    assert 'found instead: columns "prompt", "chosen", "rejected" (1)' in found["other_forms"].message
 
 
 def test_a_few_malformed_conversations_do_not_hide_the_others(tmp_path: Path) -> None:

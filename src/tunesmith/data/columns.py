@@ -44,6 +44,7 @@ SHAPES: Mapping[str, Shape] = {
     "label": Shape(("text", "label"), weight=0.95),
     "text": Shape(("text",), weight=0.75),
 }
+FORMS = tuple(name for name in SHAPES if name not in ("label", "text"))  # of which one file may have several
 _CHAT_PARTS = ("messages", "conversations")
 _ANSWERS = ("answer", "output", "completion")
 _LEAST_SCORE = 0.25
@@ -122,6 +123,16 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
         by_sheet={sheet: fit.columns for sheet, fit in used.items()},
         findings=tuple(findings),
     )
+
+
+def named_shape(records: Sequence[Record], columns: Sequence[str]) -> tuple[str, frozenset[str]] | None:
+    """The shape of these rows and the columns that it needs, where names settle it; None for a label or plain text."""
+    best = next(iter(_fits(records, columns, SHAPES, {})), None)
+    if best is None or best.shape not in FORMS:
+        return None
+    parts = SHAPES[best.shape].required
+    is_named = all(best.evidence[part].startswith("by name") for part in parts)
+    return (best.shape, frozenset(best.columns[part] for part in parts)) if is_named else None
 
 
 def _group_by_sheet(table: Table) -> dict[str | None, list[Record]]:

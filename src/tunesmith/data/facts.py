@@ -148,13 +148,14 @@ def is_code(text: str) -> bool:
 def _kind(filled: Sequence[object]) -> Kind:
     if not filled:
         return "empty"
-    kinds = Counter(_kind_of(cell) for cell in islice(filled, _SAMPLED_KINDS))
+    kinds = Counter(cell_kind(cell) for cell in islice(filled, _SAMPLED_KINDS))
     kind, count = kinds.most_common(1)[0]
     is_chat = kind in ("messages", "conversations") and count >= _MOST_ALIKE * kinds.total()
     return kind if len(kinds) == 1 or is_chat else "nested"
 
 
-def _kind_of(cell: object) -> Kind:
+def cell_kind(cell: object) -> Kind:
+    """What one cell holds, if it is not blank."""
     if isinstance(cell, dict):
         return "turn" if _turn_kind(cell) or "parts" in cell else "nested"
     turns = as_turns(cell)

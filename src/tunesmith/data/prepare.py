@@ -13,9 +13,10 @@ from pathlib import Path
 from tunesmith.config import DataConfig, RunConfig, SplitConfig
 from tunesmith.data.choices import unfold_choices
 from tunesmith.data.clean import question_key
-from tunesmith.data.columns import Detection, detect_columns
+from tunesmith.data.columns import FORMS, Detection, detect_columns
 from tunesmith.data.difficulty import with_difficulties
 from tunesmith.data.examples import Columns, Unusable, build_example, ends_without_answer
+from tunesmith.data.forms import Form, by_form
 from tunesmith.data.gather import gather
 from tunesmith.data.labels import alike_labels, count_labels, unseen_labels
 from tunesmith.data.left_out import empty_cells
@@ -23,7 +24,7 @@ from tunesmith.data.notices import example_place, notices
 from tunesmith.data.read import read
 from tunesmith.data.report import DataReport, FileReport, measure, rows_text
 from tunesmith.data.split import SIDES, Split, split
-from tunesmith.data.table import Table
+from tunesmith.data.table import Table, columns_of
 from tunesmith.data.transpose import transpose
 from tunesmith.errors import DataError
 from tunesmith.types import Example, Finding, Message, Place, Record
@@ -77,9 +78,11 @@ def prepare_file(config: RunConfig) -> Prepared:
         DataError: a file cannot be used, or no row of it can be trained on.
         SettingsError: a setting of the data names what does not exist.
     """
-    data = _load(config.data, config.data.path, "data")
+    data = _load(config.data, config.data.path, "data", is_free=_is_free(config.data))
     held_out = {
-        side: _load(_like(config.data, data, path), path, side, like=data.detection.columns)
+        side: _load(
+            _like(config.data, data, path), path, side, like=data.detection.columns, is_free=_is_free(config.data)
+        )
         for side, path in (("test", config.data.test_path), ("validation", config.data.validation_path))
         if path is not None
     }
@@ -138,7 +141,8 @@ def prepare_rows(
     split = SplitConfig(train=1, validation=0, test=0)
     how = {"shape": shape, "columns": {}, **(given or {})}
     data = config.data.model_copy(update={**own, **how, "split": split})
-    part = _load(data, path, "test", like={} if data.columns else columns)
+    is_free = _is_free(config.data) and not data.columns
+    part = _load(data, path, "test", like={} if data.columns else columns, is_free=is_free)
     _clean(part, drop_duplicates=data.drop_duplicates)
     _refuse_empty(part)
     part.examples = [_with_system(example, config.prompt.system) for example in part.examples]
@@ -174,12 +178,50 @@ def _like(config: DataConfig, data: _Part, path: str) -> DataConfig:
     return config.model_copy(update=update)
 
 
-def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | None = None) -> _Part:
-    """Read a file and build an example from each row that has one.
+def _is_free(config: DataConfig) -> bool:
+    """Whether the user left it to the rows what they are."""
+    return config.shape == "auto" and not config.columns
+
+
+def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | None = None, is_free: bool) -> _Part:
+    """Read a file and build an example from each row that has one, by the form of the row where there are several.
 
     like: the columns of the training file, taken where this one has them all. Those of `config` it must have.
+    is_free: shape and columns are not the user's choice.
     """
     table = transpose(read(config, path, side=side), config)
+    forms = by_form(table) if is_free else [Form(None, frozenset(), table)]
+    parts = []
+    for form in forms:
+        is_other = config.shape in FORMS and form.shape not in (None, config.shape)
+        as_form = config.model_copy(update={"shape": "auto"}) if is_other else config
+        parts.append(_build(as_form, form.table, side, like={} if is_other else like))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    """The rows of all forms of a file in their order, under the detection of the most common one."""
+    main = parts[0]
+    records = sorted((record for part in parts for record in part.table.records), key=lambda record: record.row)
+    main.table = replace(main.table, records=tuple(records), columns=columns_of(records))
+    for part in parts:
+        form, of_columns = "/".join(part.detection.columns), part.detection.findings
+        part.findings = [
+            replace(finding, message=f"{form}: {finding.message}") if finding in of_columns else finding
+            for finding in part.findings
+        ]
+    for part in parts[1:]:
+        main.rows_read += part.rows_read
+        main.findings += part.findings
+        for reason, rows in part.dropped.items():
+            main.dropped.setdefault(reason, []).extend(rows)
+    main.examples = sorted((example for part in parts for example in part.examples), key=lambda example: example.row)
+    main.detection = replace(main.detection, reason="; ".join(part.detection.reason for part in parts))
+    return main
+
+
+def _build(config: DataConfig, table: Table, side: str, *, like: Columns | None) -> _Part:
+    """Find the columns of a table and build an example from each row that has one."""
     if like and set(like.values()) <= set(table.columns):
         config = config.model_copy(update={"columns": dict(like)})
     table = unfold_choices(gather(table, config), config)
