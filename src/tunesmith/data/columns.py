@@ -17,7 +17,7 @@ from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, PARTIAL_WEIGHT, name_weight, normalise_name
-from tunesmith.data.table import Table, cell_text, counted
+from tunesmith.data.table import Table, cell_text, counted, shortened
 from tunesmith.errors import DataError, SettingsError, did_you_mean
 from tunesmith.types import Finding, Record
 
@@ -131,8 +131,9 @@ def named_shape(records: Sequence[Record], columns: Sequence[str]) -> tuple[str,
     if best is None or best.shape not in FORMS:
         return None
     parts = SHAPES[best.shape].required
-    is_named = all(best.evidence[part].startswith("by name") for part in parts)
-    return (best.shape, frozenset(best.columns[part] for part in parts)) if is_named else None
+    if not all(best.evidence[part].startswith("by name") for part in parts):
+        return None
+    return best.shape, frozenset(best.columns[part] for part in parts)
 
 
 def _group_by_sheet(table: Table) -> dict[str | None, list[Record]]:
@@ -367,13 +368,16 @@ def _nothing_fits(table: Table, config: DataConfig, shapes: Sequence[str]) -> Da
             cause=f"column {nested!r} holds {_first_of(table, nested)}, not lists of turns",
             fix='write a conversation as a list of {"role": "user", "content": ".."} and {"role": "assistant", ..}',
         )
-    example = " ".join(f"--data.columns.{part} NAME" for part in required)
+    cause, fix = "", "name them: " + " ".join(f"--data.columns.{part} NAME" for part in required)
+    if any(finding.code == "no_header" for finding in table.findings) and "column1" in table.records[0].cells:
+        first = _listed(list(map(cell_text, table.records[0].cells.values())))
+        cause = f"no row looks like a header: the first one, {first}, was read as data; "
+        fix = f"write a row of headings above, such as Question and Answer, and one answer a row; or {fix}"
     return DataError(
         message,
-        cause=f"its columns are {_listed(table.columns)}; neither their names nor their cells say which is the "
-        + f"{required[0]}"
-        + (f" and which the {required[1]}" if len(required) > 1 else ""),
-        fix=f"name them: {example} (data.shape is one of {', '.join(SHAPES)})",
+        cause=f"{cause}its columns are {_listed(table.columns)}; neither their names nor their cells say which is the "
+        + " and which the ".join(required),
+        fix=f"{fix} (data.shape is one of {', '.join(SHAPES)})",
     )
 
 
@@ -387,10 +391,9 @@ def _chat_column(table: Table) -> str | None:
 def _first_of(table: Table, column: str) -> str:
     """The first cell of a column, cut short."""
     first = next((record.cells[column] for record in table.records if not is_blank([record.cells.get(column)])), "")
-    text = cell_text(first)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}.."
+    return shortened(cell_text(first), _LONGEST_SHOWN)
 
 
-def _listed(columns: Sequence[str]) -> str:
-    more = f" and {len(columns) - _MOST_LISTED} more" if len(columns) > _MOST_LISTED else ""
-    return (", ".join(map(repr, columns[:_MOST_LISTED])) or "none") + more
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST_LISTED} more" if len(texts) > _MOST_LISTED else ""
+    return (", ".join(repr(shortened(text, _LONGEST_SHOWN)) for text in texts[:_MOST_LISTED]) or "none") + more

@@ -15,7 +15,7 @@ from tunesmith.data.examples import EMPTY
 from tunesmith.data.facts import ColumnFacts, as_turns, column_facts
 from tunesmith.data.names import PARTIAL_WEIGHT, REJECTED, name_weight, normalise_name
 from tunesmith.data.notices import example_place
-from tunesmith.data.table import Table, cell_text, counted
+from tunesmith.data.table import Table, cell_text, counted, shortened
 from tunesmith.types import Finding, Place, Record
 
 _CHATS = ("messages", "sharegpt")
@@ -98,8 +98,7 @@ def _as_json(column: str, records: Sequence[Record]) -> Iterable[Finding]:
     filled = [(record.row, record.cells[column]) for record in records if not is_blank([record.cells.get(column)])]
     nested = [(row, cell) for row, cell in filled if isinstance(cell, (list, dict))]
     if nested:
-        shown = cell_text(nested[0][1])
-        shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}.."
+        shown = shortened(cell_text(nested[0][1]), _LONGEST_SHOWN)
         are_few = len(nested) < len(filled)
         where = f" in {counted(len(nested), 'row')}" if are_few else ""
         yield Finding(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.data.clean import question_key
-from tunesmith.data.table import counted
+from tunesmith.data.table import counted, shortened
 from tunesmith.types import Example, Finding, Place, Record
 
 # UTF-8 that was once read as cp1252: the letter of a lead byte, then what the bytes after it look like ("â€™" for "’")
@@ -149,7 +149,7 @@ def notices(examples: Sequence[Example], *, several_sheets: bool = False) -> Ite
         found = [(example, match) for example, match in searched if match]
         if found:
             have = "1 row has" if len(found) == 1 else f"{len(found)} rows have"
-            message = f"{have} {check.message.format(found=_cut(found[0][1][0]))}"
+            message = f"{have} {check.message.format(found=shortened(found[0][1][0], _LONGEST_FOUND))}"
             rows = tuple(example_place(example, several_sheets=several_sheets) for example, _ in found)
             yield Finding(check.level, code, message, check.fix, rows)
     yield from _unasked(examples, several_sheets)
@@ -188,7 +188,7 @@ def _same_answer(examples: Sequence[Example]) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "same_answer",
-            f'all {len(examples)} rows have the same answer, "{_cut(answers[-1])}"',
+            f'all {len(examples)} rows have the same answer, "{shortened(answers[-1], _LONGEST_FOUND)}"',
             fix="check the column of answers; the model learns to say this to everything",
         )
 
@@ -226,10 +226,6 @@ def _system_prompts(examples: Sequence[Example]) -> Iterator[Finding]:
         "but ask, chat and exports have one for all questions, prompt.system, or none",
         fix="choose it with --prompt.system TEXT",
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_FOUND else f"{text[:_LONGEST_FOUND]}.."
 
 
 def _text_of(example: Example, place: str) -> str:

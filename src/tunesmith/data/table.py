@@ -77,6 +77,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def shortened(text: str, characters: int) -> str:
+    """The beginning of a text that is too long to show, with two dots; else all of it.
+
+    >>> shortened("a long text", 6), shortened("a text", 6)
+    ('a long..', 'a text')
+    """
+    return text if len(text) <= characters else f"{text[:characters]}.."
+
+
 def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
     """Every column that occurs, in order of first appearance."""
     return tuple(dict.fromkeys(name for record in records for name in record.cells))

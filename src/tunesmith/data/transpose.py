@@ -1,4 +1,4 @@
-"""A table on its side, with fields in rows -> a row for each example.
+"""A table on its side, with fields in rows, or one of things with questions as headings -> a row for each example.
 
     Question | Where is it? | Who are you?       question: Where is it?   answer: There.
     Answer   | There.       | A press.      ->   question: Who are you?   answer: A press.
@@ -8,7 +8,12 @@
     Answer   | There.
     ID       | 2
 
-Done where the first column names the parts of an example and no heading does. Knows nothing of files.
+    Product | What is it?  | Is it loud?      question: Paper: What is it?   answer: Pulp.
+    Paper   | Pulp.        |             ->   question: Paper: Is it loud?   answer:
+    Press   | A machine.   | Yes.             question: Press: What is it?   answer: A machine.
+
+Done where the first column names the parts of an example and no heading does, or where all other headings ask. Knows
+nothing of files.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from dataclasses import replace
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
 from tunesmith.data.names import PARTIAL_WEIGHT, is_known_name, name_weight
+from tunesmith.data.readers.header import are_names
 from tunesmith.data.table import Table, cell_text
 from tunesmith.types import Finding, Record
 
@@ -39,11 +45,13 @@ def transpose(table: Table, config: DataConfig) -> Table:
     if config.shape == "text" or set(config.columns.values()) & set(table.columns) or any(map(is_known_name, others)):
         return table
     rows = [row for row in table.records if not is_blank(row.cells.values())]
+    if not rows:
+        return table
     if not any(finding.code == "no_header" for finding in table.findings):  # what was taken for one is a field too
         rows.insert(0, replace(rows[0], row=rows[0].row - 1, cells={name: name for name in table.columns}))
     found = _beside(rows, table.columns) or _below(rows, table.columns)
     if found is None:
-        return table
+        return _of_things(table) if config.shape in ("auto", "qa") else table
     records, where = found
     fields = list(dict.fromkeys(name for record in records for name in record.cells))
     shown = ", ".join(f'"{field}"' for field in fields[:_MOST_NAMED]) + (" .." if len(fields) > _MOST_NAMED else "")
@@ -85,6 +93,42 @@ def _below(rows: Sequence[Record], columns: Sequence[str]) -> tuple[list[Record]
             records.append(replace(row, cells=block))
         block[field] = row.cells.get(others[0], "")
     return records, "each block of them was read as an example"
+
+
+def _of_things(table: Table) -> Table:
+    """The table with a row for each question about each thing, or as it is where its rows are no things."""
+    names, *asked = table.columns
+    rows = [row for row in table.records if not is_blank(row.cells.values())]
+    if (
+        len(asked) < 2
+        or not all(map(_asks, asked))
+        or _asks(names)
+        or not are_names([_cell(row, names) for row in rows])
+    ):
+        return table
+    if any(name_weight(question, part) for question in asked for part in _EXAMPLES[0]):  # "What is your question?"
+        return table
+    records = [
+        replace(row, cells={"question": f"{_cell(row, names)}: {question}", "answer": row.cells.get(question, "")})
+        for row in rows
+        for question in asked
+    ]
+    answers = [answer for record in records if (answer := _cell(record, "answer"))]
+    if any(map(_asks, answers)):
+        return table
+    told = Finding(
+        "note",
+        "questions_as_headings",
+        f'the headings ask about what is named in column "{names}": {len(answers)} cells were read as answers to '
+        f'questions such as "{records[0].cells["question"]}"',
+        fix="to have them asked in other words, write a row for each question with its answer",
+    )
+    kept = [finding for finding in table.findings if finding.code not in _OF_COLUMNS]
+    return replace(table, records=tuple(records), columns=("question", "answer"), findings=(*kept, told))
+
+
+def _asks(text: str) -> bool:
+    return text.endswith(("?", "？", "؟"))
 
 
 def _cell(row: Record, name: str) -> str:

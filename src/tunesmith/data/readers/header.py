@@ -23,6 +23,8 @@ _LONGEST_SENTENCE = 200  # characters of a heading that asks, as in a form
 _DIGIT = re.compile(r"\d")
 _YEAR = re.compile(r"(19|20)\d\d")
 _FEWEST_EXAMPLES = 3  # rows above a header, from which on they may be another table
+_FEWEST_NAMES = 3  # of things, from which on it is no chance that all are different
+_QUESTION_MARKS = ("?", "？", "؟")
 _FEWEST_VALUES = 3  # numbers or dates below a word, from which on it is a heading
 _YES_OR_NO = frozenset({"true", "false", "yes", "no", "y", "n", "0", "1", "ja", "nein", "oui", "non"})
 # words for a missing value
@@ -52,8 +54,9 @@ def find_header(rows: Sequence[Cells]) -> Header:
 
     Known names ("Question", "Antwort") decide. Without them it is the first row as wide as the table that looks like
     headings: short, all different, no numbers but years, no sentences, nothing that comes again below; or sentences, as
-    forms have them, with a word over a column of numbers or dates. Only narrower rows may stand above it, such as "As
-    of:" with a date: a table without a header begins with a row that is data.
+    forms have them, with a word over a column of numbers or dates; or questions, beside names of what they ask about.
+    Only narrower rows may stand above it, such as "As of:" with a date: a table without a header begins with a row that
+    is data.
     """
     filled = [index for index, row in enumerate(rows) if any(cell.strip() for cell in row)]
     if not filled:
@@ -169,7 +172,7 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     }
     other = asks | _years(headings, below)
     is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in other)
-    if not is_short and not _stand_over_values(headings, below):
+    if not is_short and not _stand_over_values(headings, below) and not _ask_of_things(headings, body):
         return False
     if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
         ((column, heading),) = headings.items()
@@ -203,6 +206,29 @@ def _stand_over_values(headings: Mapping[int, str], below: Mapping[int, Sequence
         and all(map(is_code, below[column]))
         for column, heading in headings.items()
     )
+
+
+def _ask_of_things(headings: Mapping[int, str], body: Sequence[Cells]) -> bool:
+    """Whether two of them at least ask, all but one over the first column, and nothing that stands below them does.
+
+    Product       | What does it weigh? | Where is it made?
+    Hand press A5 | 12 kg               | In Ulm
+    """
+    asking = [column for column, heading in headings.items() if heading.endswith(_QUESTION_MARKS)]
+    if len(asking) < 2 or 0 in asking or headings.keys() - {0, *asking}:
+        return False
+    if any(len(heading) > _LONGEST_SENTENCE for heading in headings.values()):
+        return False
+    rows = [row for row in body if _width(row) > 0]
+    names = [row[0].strip() for row in rows]
+    is_asked_again = any(cell.strip().endswith(_QUESTION_MARKS) for row in rows for cell in row)
+    return not is_asked_again and are_names(names)
+
+
+def are_names(cells: Sequence[str]) -> bool:
+    """Whether they could be the names of things, one each: short, all different, no numbers or dates."""
+    are_short = all(could_be_heading(cell) and not is_code(cell) for cell in cells)
+    return len(cells) >= _FEWEST_NAMES and are_short and len({cell.casefold() for cell in cells}) == len(cells)
 
 
 def could_be_heading(cell: str) -> bool:
