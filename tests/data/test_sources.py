@@ -254,6 +254,7 @@ OLE = b"\xd0\xcf\x11\xe0" + bytes(600)
         ("a.xlsx", OLE + "EncryptedPackage".encode("utf-16-le"), "a workbook with a password", "without the password"),
         ("a.xls", OLE, "a compound file, but no workbook", "save it as .xlsx"),
         ("a.xls", b"<html><table>", "an HTML page", "save it as .xlsx"),
+        ("a.gift", b"Who wrote it? {=Anna ~Bert}", "a quiz in GIFT", "columns Question, A, B, .. and Answer"),
         ("~$faq.xlsx", b"\x06Sabine" + b" " * 50, "beside an open file", "name faq.xlsx itself"),
     ],
 )

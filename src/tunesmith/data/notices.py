@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.data.clean import question_key
+from tunesmith.data.readers.kinds import AS_CHOICES
 from tunesmith.data.table import counted, shortened
 from tunesmith.types import Example, Finding, Place, Record
 
@@ -109,7 +110,7 @@ _CHECKS: Mapping[str, _Check] = {
         "text",
         "warning",
         'a question of a quiz with its answers, such as "{found}", as its text',
-        "write them as a table with columns Question, A, B, .. and Answer; as plain text wrong answers are learnt too",
+        AS_CHOICES,
     ),
     "no_answer": _Check(
         _NO_ANSWER,

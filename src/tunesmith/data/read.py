@@ -11,7 +11,7 @@ from pathlib import Path
 from tunesmith.config import DataConfig
 from tunesmith.data.readers.delimited import names_columns, read_csv, read_tsv
 from tunesmith.data.readers.jsons import holds_array, holds_lines, read_json, read_jsonl
-from tunesmith.data.readers.kinds import is_html, recognise, xml_kind
+from tunesmith.data.readers.kinds import BY_ENDING, is_html, recognise, xml_kind
 from tunesmith.data.readers.parquet import read_parquet
 from tunesmith.data.readers.plain import read_txt
 from tunesmith.data.readers.saved import is_saved, read_saved
@@ -125,6 +125,8 @@ def _misnamed(source: Source, suffix: str, format_name: str | None) -> DataError
     if xml is not None:
         fix = f"{xml.fix}; to train on its text set --data.format txt"
         return DataError(f"{source.path} is {xml.name}, not a table", fix=fix)
+    if suffix in BY_ENDING:
+        return DataError(f"{source.path} is {BY_ENDING[suffix].name}, not a table", fix=BY_ENDING[suffix].fix)
     if format_name is not None:
         return DataError(
             f"{source.path} is no {suffix} file, whatever its name says",

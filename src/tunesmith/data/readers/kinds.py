@@ -19,6 +19,10 @@ _OLD_BOOKS = tuple(name.encode("utf-16-le") for name in ("Workbook", "Book"))
 _OLD_WORD = "WordDocument".encode("utf-16-le")
 _LOCK_FILE = "~$"  # what Excel and Word put beside a file while it is open
 _SAVE_AS_XLSX = "open it in the program that made it and save it as .xlsx, or export csv"
+AS_CHOICES = (
+    "write the questions as a table with columns Question, A, B, .. and Answer; as plain text wrong answers are "
+    "learnt too"
+)
 _COPY_TEXT = "copy its questions and answers into two columns of a spreadsheet"
 
 
@@ -55,6 +59,8 @@ _BY_ENTRY: Mapping[str, Kind] = {
     ),
     "content.xml": Kind("an OpenDocument file, but no spreadsheet", None, _COPY_TEXT),
 }
+# the ending of a text file -> what it is, where its content does not say so
+BY_ENDING: Mapping[str, Kind] = {".gift": Kind("a quiz in GIFT, as Moodle imports it", None, AS_CHOICES)}
 _OPEN_DOCUMENT = b"application/vnd.oasis.opendocument.spreadsheet"  # an .ods, or an .ots, its template
 _XML_SPREADSHEET = b'xmlns="urn:schemas-microsoft-com:office:spreadsheet"'
 _HEAD_BYTES = 2000
