@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.config import DataConfig, RunConfig
-from tunesmith.data import Table, prepare, read
+from tunesmith.config import DataConfig, RunConfig, SplitConfig
+from tunesmith.data import Prepared, Table, prepare, read
 from tunesmith.data.readers.jsons import read_json, read_jsonl
+from tunesmith.data.readers.nested import records_of
 from tunesmith.data.readers.source import Source
 from tunesmith.errors import DataError
 
@@ -151,6 +152,56 @@ def test_a_few_malformed_conversations_do_not_hide_the_others(tmp_path: Path) ->
     config.data.drop_duplicates = False
     report = prepare(config).report
     assert (report.shape, report.rows_kept, sum(map(len, report.dropped.values()))) == ("messages", 11, 3)
+
+
+def said_in(folder: Path, rows: list[Any], name: str = "a.jsonl") -> Prepared:
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return prepare(RunConfig(data=DataConfig(path=str(path), split=SplitConfig(validation=0, test=0))))
+
+
+@pytest.mark.parametrize("key", ["dialog", "conversation", "messages"])
+def test_dialogues_of_texts_take_turns(tmp_path: Path, key: str) -> None:
+    found = said_in(tmp_path, [{key: ["Hi", "Hello", "Who?", "Me."], "act": [1, 2, 3, 4]}, {key: ["Why?", "So."]}])
+    turns = [[(message.role, message.content) for message in example.messages] for example in found.train]
+    assert sorted(turns, key=len) == [
+        [("user", "Why?"), ("assistant", "So.")],
+        [("user", "Hi"), ("assistant", "Hello"), ("user", "Who?"), ("assistant", "Me.")],
+    ]
+    assert [finding.message for finding in found.report.findings if finding.code == "flattened"] == [
+        "2 rows are dialogues of texts: the first asks, and every other one is the answer"
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"dialog": ["Hi", "Hello", "Bye"]},
+        {"dialog": ["Hi", " "]},
+        {"dialog": ["Hi", 1]},
+        {"contents": ["A paragraph.", "Another one."]},
+        {"lines": ["Hi", "Hello"]},
+        {"dialogue": ["Hi", "Hello"], "summary": "They greet."},
+    ],
+    ids=["odd", "blank", "number", "contents", "lines", "summary"],
+)
+def test_other_lists_of_texts_are_no_dialogue(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="cannot tell which columns"):
+        said_in(tmp_path, [row, row])
+
+
+def test_the_list_that_is_no_dialogue_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        said_in(tmp_path, [{"dialog": ["Hi", "Hello"]}, {"dialog": ["a", "b", "c"]}])
+    assert """column 'dialog' holds ["a", "b", "c"], not lists of turns""" in str(caught.value.cause)
+
+
+@given(st.lists(st.text(max_size=4), max_size=6), st.sampled_from(["dialog", "chat", "contents", "text"]))
+def test_a_dialogue_keeps_all_that_is_said(texts: list[str], key: str) -> None:
+    (record,), notes = records_of("a", [(1, {key: texts})])
+    turns = record.cells[key]
+    assert turns == texts or (isinstance(turns, list) and [turn["content"] for turn in turns] == texts)
+    assert bool(notes) == (turns != texts)
 
 
 def test_conversations_of_another_form_say_how_to_write_them(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tunesmith.config import DataConfig
 from tunesmith.data.alone import threads, unanswered
 from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import repeats_header
-from tunesmith.data.facts import ColumnFacts, column_facts
+from tunesmith.data.facts import ColumnFacts, cell_kind, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, PARTIAL_WEIGHT, name_weight, normalise_name
@@ -389,8 +389,9 @@ def _chat_column(table: Table) -> str | None:
 
 
 def _first_of(table: Table, column: str) -> str:
-    """The first cell of a column, cut short."""
-    first = next((record.cells[column] for record in table.records if not is_blank([record.cells.get(column)])), "")
+    """The first cell of a column that holds something else than turns, cut short."""
+    filled = [cell for record in table.records if not is_blank([cell := record.cells.get(column)])]
+    first = min(filled, key=lambda cell: cell_kind(cell) in _CHAT_PARTS, default="")
     return shortened(cell_text(first), _LONGEST_SHOWN)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from math import prod
 from typing import Any
 
 from tunesmith.data.choices import with_choices
-from tunesmith.data.names import ORDINARY_WEIGHT, is_known_name, name_weight
+from tunesmith.data.names import BESIDE, ORDINARY_WEIGHT, is_known_name, name_weight, normalise_name
 from tunesmith.data.readers.chatgpt import is_chatgpt, unfold_chatgpt
 from tunesmith.data.table import cell_text
 from tunesmith.errors import DataError
@@ -303,6 +303,33 @@ def _unfold_choices(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _said_in_turn(item: Mapping[str, Any]) -> list[str]:
+    """Keys called as conversations are, of texts of which every other one answers; none beside a question or answer."""
+    said = [
+        key
+        for key, value in item.items()
+        if name_weight(str(key), "conversations") > ORDINARY_WEIGHT and isinstance(value, list) and _take_turns(value)
+    ]
+    others = {key: value for key, value in item.items() if key not in said}
+    is_about = any(("dialogue", normalise_name(str(key))) in BESIDE for key in others)
+    return [] if is_about or _named(others, (*_ASKING, *_ANSWERING)) else said
+
+
+def _take_turns(value: Items) -> bool:
+    return len(value) > 0 and len(value) % 2 == 0 and all(isinstance(text, str) and text.strip() for text in value)
+
+
+def _unfold_said(item: Mapping[str, Any]) -> dict[str, Any]:
+    """{"dialog": ["Hi", "Hello"]} -> {"dialog": [{"role": "user", "content": "Hi"}, {"role": "assistant", ..}]}"""
+    said = _said_in_turn(item)
+    return {
+        key: [{"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), value, strict=False)]
+        if key in said
+        else value
+        for key, value in item.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """A well-known nesting of one row: whether an item has it, the item laid flat, and what that did to it."""
@@ -315,6 +342,9 @@ class _Form:
 ITEM_FORMS: Mapping[str, _Form] = {
     "multiple choice": _Form(
         _is_multiple_choice, _unfold_choices, "choices went into the question, answers are their text"
+    ),
+    "dialogues of texts": _Form(
+        lambda item: bool(_said_in_turn(item)), _unfold_said, "the first asks, and every other one is the answer"
     ),
     "conversations of ChatGPT": _Form(
         is_chatgpt, unfold_chatgpt, "of each the branch that was seen last, without tools, hidden messages and pictures"
