@@ -93,6 +93,16 @@ def test_a_file_in_the_place_of_the_folder_is_told(out: str, tmp_path: Path) -> 
     assert caught.value.fix == "choose another folder with --out"
 
 
+@pytest.mark.parametrize("out", ["", " "])
+def test_a_folder_without_a_name_is_refused(out: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(SettingsError, match=r"\(--out\) has no name") as caught,
+        _claimed_folder(Run(tmp_path / "run"), out),
+    ):
+        pass
+    assert caught.value.fix == "name one, or leave --out out"
+
+
 @pytest.mark.parametrize(
     ("is_gone", "message"),
     [

@@ -223,10 +223,12 @@ def _claimed_folder(run: Run, out: str | Path | None) -> Iterator[Path]:
     """The folder of the exports. Nobody else writes into a run's own meanwhile, and what a killed export left is gone.
 
     Raises:
-        SettingsError: `out` is or lies below a file; another process exports the run, whose unfinished files are none
-            of a killed one.
+        SettingsError: `out` is empty, or is or lies below a file; another process exports the run, whose unfinished
+            files are none of a killed one.
     """
     if out is not None:
+        if not str(out).strip():  # of a variable that is not set; as a path it is the working folder
+            raise SettingsError("the folder of the exports (--out) has no name", fix="name one, or leave --out out")
         folder = Path(out)
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():
