@@ -178,6 +178,13 @@ def test_what_is_wrong_is_told(cli, served, answers, arguments: list[str], code:
     assert message in done.err
 
 
+@pytest.mark.parametrize("port", ["80000", "0", "-1"])
+def test_a_port_that_is_none_is_refused_before_a_rating_is_begun(cli, served, answers, port: str) -> None:
+    done = cli("rate", "answers.jsonl", "--port", port)
+    assert (done.code, served, Path("answers.rating").exists()) == (2, [], False)
+    assert f"--port {port}: ports are 1 to 65535" in done.err
+
+
 def test_a_missing_package_is_told_with_its_command(cli, answers, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesmith.rating import server
 

@@ -33,6 +33,7 @@ class Rules:
 
 
 NO_RULES = Rules()
+_HIGHEST_PORT = 65_535
 
 
 def rate(
@@ -71,6 +72,10 @@ def rate(
         if results:
             _show_results(session, json=json)
         return
+    if port is not None and not 1 <= port <= _HIGHEST_PORT:
+        raise SettingsError(
+            f"--port {port}: ports are 1 to {_HIGHEST_PORT}", fix="leave it out, and a free one is taken"
+        )
     _serve(_opened(folder, path, rules), source, path, port=port, json=json)
 
 
