@@ -127,7 +127,7 @@ def test_shares_are_assigned_one_by_one() -> None:
     split.test = 0
     assert split.train == 0.8
     split = load_config(overrides={"data.split.train": 0.8}).data.split  # what was set stays
-    with pytest.raises(ValueError, match=r"must be 1, found 1\.1"):
+    with pytest.raises(SettingsError, match=r"must be 1, found 1\.1"):
         split.validation = 0.2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tunesmith.config.datasets import DataSet, Format, Shape, data_set_problems, task_names
 from tunesmith.config.section import Section, setting
@@ -17,15 +17,13 @@ class SplitConfig(Section):
     validation: float = setting(0.1, "Share of rows that choose the best checkpoint.", ge=0, lt=1)
     test: float = setting(0.1, "Share of rows kept for the final measurement.", ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> SplitConfig:
+    def check_together(self) -> None:
         """What is not set of training is the rest, as where another trainer's file sets the share of validation."""
         others = self.validation + self.test
         if "train" not in self.model_fields_set and others < 1:
             vars(self)["train"] = round(1 - others, 6)  # an assignment would say that it was set
         if abs(self.train + others - 1) > 1e-6:
             raise ValueError(f"train + validation + test must be 1, found {self.train + others:g}")
-        return self
 
 
 class DataConfig(Section):
@@ -81,15 +79,13 @@ class DataConfig(Section):
             raise ValueError("\n".join(problems))
         return sets
 
-    @model_validator(mode="after")
-    def _settings_of_several_sets(self) -> DataConfig:
+    def check_together(self) -> None:
         given = [name for name in ("validation_path", "test_path") if getattr(self, name) is not None]
         if len(self.sets) > 1 and given:
             names = " and ".join(f"data.{name}" for name in given)
             raise ValueError(f"{names} of several data sets: write it in the entry of data.sets that it belongs to")
         if len(self.sets) < 2 and self.temperature != 1:
             raise ValueError(f"data.temperature = {self.temperature:g} mixes several data sets: list them in data.sets")
-        return self
 
     @property
     def has_file(self) -> bool:

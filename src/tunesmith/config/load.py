@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tunesmith.config.aliases import ALIASES, NO_COUNTERPART, NOTHING, YES_OR_NO, canonical
-from tunesmith.config.describe import Setting, sections, settings_by_name
+from tunesmith.config.aliases import NOTHING, YES_OR_NO, canonical
+from tunesmith.config.describe import sections, settings_by_name
 from tunesmith.config.files import dump_yaml, key_lines, parse_yaml, read_settings
 from tunesmith.config.method_config import MethodConfig, base_problems, loop_problems
 from tunesmith.config.methods import METHODS, settings_of
+from tunesmith.config.problems import instead_of, nearest, problems_of, settings_error
 from tunesmith.config.schema import RunConfig
-from tunesmith.errors import SettingsError, did_you_mean
+from tunesmith.config.section import IN_PARTS
+from tunesmith.errors import SettingsError
 
 ABOUT = ("description", "source")  # what a recipe says of itself in `tunesmith recipes`
 # Settings whose keys are the user's own: data.columns.question, train.learning_rates.lora_B, eval.checks.regex.
@@ -114,7 +115,7 @@ def find_recipe(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     raise SettingsError(
-        f"there is no recipe {name!r}{_nearest(name, recipes)}",
+        f"there is no recipe {name!r}{nearest(name, recipes)}",
         fix=f"take one of: {', '.join(recipes)} (tunesmith recipes), or a path to a YAML file",
     )
 
@@ -226,7 +227,7 @@ def _build(values: list[_Value]) -> RunConfig:
             continue
         if name not in known:
             problems.append(
-                f"{value.origin}: unknown setting {value.given_name!r}{_instead_of(value.given_name, known)}"
+                f"{value.origin}: unknown setting {value.given_name!r}{instead_of(value.given_name, known)}"
             )
             continue
         *path, leaf = name.split(".")
@@ -236,28 +237,16 @@ def _build(values: list[_Value]) -> RunConfig:
         section[leaf] = _as_text(value.value) if known[name].type.startswith("text") else value.value
         origins[name] = value.origin
     try:
-        config = RunConfig.model_validate(nested)
+        config = RunConfig.model_validate(nested, context=IN_PARTS)
     except ValidationError as error:
-        for detail in error.errors():
-            name = _setting_of(detail["loc"])
-            setting = known.get(name)
-            is_ours = detail["type"] == "value_error"  # a sentence of the schema's own says what is allowed
-            allowed = (
-                f" (allowed: {setting.type}{', ' + setting.allowed if setting.allowed else ''})"
-                if setting and not is_ours
-                else ""
-            )
-            found = f"{name}{_item(detail['loc'], name)}{_shown(detail['input'])}"
-            for message in _in_words(detail, setting).split("\n"):
-                entry = f"{origins.get(name, 'settings')}: {found}: {message}{allowed}"
-                if entry not in problems:
-                    problems.append(entry)
+        problems += [
+            problem
+            for problem in problems_of(error, RunConfig, origins=origins, otherwise="settings")
+            if problem not in problems
+        ]
     problems += [f"settings: {part}: {message}" for part, message in _combined(nested)]
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise SettingsError(
-            f"{count} in the settings:", problems=tuple(problems), fix="tunesmith settings lists them all"
-        )
+        raise settings_error(problems)
     config.set_origins(origins)
     return config
 
@@ -285,53 +274,5 @@ def _is_yes(value: object) -> bool:
         return False
 
 
-def _in_words(detail: Mapping[str, Any], setting: Setting | None) -> str:
-    """The validator's sentence, or a better one where its own repeats what is allowed or shows a pattern."""
-    if detail["type"] == "literal_error" and setting is not None:
-        choices = [choice for choice in setting.type.split(" | ") if choice != "null"]
-        return f"there is no such choice{did_you_mean(str(detail['input']), choices, cutoff=0.5)}"
-    if detail["type"] == "string_pattern_mismatch":
-        return "takes letters, digits, '_', '.' and '-' only, and begins with a letter, a digit or '_'"
-    return str(detail["msg"]).removeprefix("Value error, ")
-
-
 def _as_text(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _setting_of(location: tuple[int | str, ...]) -> str:
-    """The longest prefix of an error's location that names a setting: ('method','target_modules','list[str]')."""
-    names = [".".join(str(part) for part in location[:end]) for end in range(len(location), 0, -1)]
-    return next((name for name in names if name in settings_by_name()), names[0] if names else "settings")
-
-
-def _item(location: tuple[int | str, ...], name: str) -> str:
-    """Which item of a list is meant, counted from 1: ('train','phases',0,'until') -> ', item 1, until'."""
-    rest = location[name.count(".") + 1 :]
-    if not rest or not isinstance(rest[0], int):
-        return ""
-    return "".join(f", {part}" for part in (f"item {rest[0] + 1}", *rest[1:]))
-
-
-def _shown(value: object) -> str:
-    """' = value', unless it is too much to read in a line."""
-    is_nested = isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(i, Mapping) for i in value))
-    return "" if is_nested else f" = {value!r}"
-
-
-def _instead_of(name: str, known: Iterable[str]) -> str:
-    """': what other trainers' name comes to here', or the nearest of ours."""
-    advice = NO_COUNTERPART.get(name.replace("-", "_"))
-    return f": {advice}" if advice else _nearest(name, known)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """', did you mean ...?' by whole name, then by the part after the last dot, then by other people's names."""
-    name = name.replace("-", "_")
-    leaves = {full.rpartition(".")[2]: full for full in known}
-    close = difflib.get_close_matches(name.rpartition(".")[2], leaves, n=1, cutoff=0.7)
-    return (
-        did_you_mean(name, known)
-        or (f", did you mean {leaves[close[0]]!r}?" if close else "")
-        or did_you_mean(name, ALIASES, cutoff=0.7)
-    )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from tunesmith.config.methods import METHODS, is_pattern, parse_layers, settings_of
 from tunesmith.config.section import Section as _Section
@@ -77,12 +77,10 @@ class MethodConfig(_Section):
                 raise ValueError(f"{name!r} is no regular expression: {error}") from error
         return wanted
 
-    @model_validator(mode="after")
-    def _settings_are_of_the_method(self) -> MethodConfig:
+    def check_together(self) -> None:
         problems = _unread_problems(self)
         if problems:
             raise ValueError("\n".join(problems))
-        return self
 
 
 def unread_settings(method: MethodConfig, name: str) -> list[str]:

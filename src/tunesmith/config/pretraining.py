@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
-
 from tunesmith.config.section import Section, setting
 
 
@@ -30,11 +28,9 @@ class PretrainConfig(Section):
         names = ("epochs_before",) if self.base is None else unread
         return [f"pretrain.{name}" for name in names if getattr(self, name) != type(self).model_fields[name].default]
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> PretrainConfig:
+    def check_together(self) -> None:
         if self.hidden_size % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}, "
                 f"and heads of kv_heads {self.kv_heads}"
             )
-        return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from tunesmith.config.continual import ContinualConfig
 from tunesmith.config.data import DataConfig
@@ -223,13 +223,11 @@ class TrainConfig(_Section):
             )
         return patience
 
-    @model_validator(mode="after")
-    def _can_be_divided(self) -> TrainConfig:
+    def check_together(self) -> None:
         if self.sharding == "full" and self.optimizer != "adamw":
             raise ValueError(f"sharding full works with optimizer adamw, found {self.optimizer}")
         if self.sharding == "full" and self.curriculum_by == "loss":
             raise ValueError("sharding full and curriculum_by loss do not go together: the whole model scores the rows")
-        return self
 
 
 class EvalConfig(_Section):
