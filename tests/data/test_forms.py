@@ -106,6 +106,7 @@ def test_rows_of_no_form_are_told(tmp_path: Path, other: Row) -> None:
     report = prepared(written(tmp_path / "a.jsonl", rows)).report
     found = {finding.code: finding for finding in report.findings}
     assert found["other_forms"].rows == (7,)
+    assert "messages (4 rows), question/answer (2 rows)" in found["several_forms"].message
     assert (report.rows_read, report.rows_kept) == (7, 6)
 
 
@@ -123,9 +124,10 @@ def table_of(rows: Sequence[Row], format_name: str = "jsonl") -> Table:
         [{"prompt": "p", "messages": [{"role": "user", "content": "Hi"}]}] * 2,
         [PREFERENCE] * 3 + [MAKERS["question"](1), MAKERS["prompt"](2)],
         [LABELLED] * 3,
+        [{f"question {n}": f"Q{n}?", f"answer {n}": "a"} for n in range(30)],
         [],
     ],
-    ids=["gap", "second answer", "parts missing", "prompt beside", "mostly preferences", "labels", "none"],
+    ids=["gap", "second answer", "parts missing", "prompt beside", "mostly preferences", "labels", "numbered", "none"],
 )
 def test_a_table_of_one_form_stays(rows: list[Row]) -> None:
     table = table_of(rows)

@@ -190,7 +190,7 @@ def _load(config: DataConfig, path: str | None, side: str, *, like: Columns | No
     is_free: shape and columns are not the user's choice.
     """
     table = transpose(read(config, path, side=side), config)
-    forms = by_form(table) if is_free else [Form(None, frozenset(), table)]
+    forms = by_form(table) if is_free else [Form(None, table)]
     parts = []
     for form in forms:
         is_other = config.shape in FORMS and form.shape not in (None, config.shape)
