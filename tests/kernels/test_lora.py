@@ -90,6 +90,16 @@ def test_an_input_without_gradient_costs_none() -> None:
     assert all(weight.grad is not None for weight in adapters_of(layers))
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (1,), ()])
+def test_of_few_positions_and_none(shape: tuple[int, ...]) -> None:
+    inputs, layers = torch.randn(*shape, 12, dtype=torch.float64, requires_grad=True), make()[1]
+    ours, theirs = lora_linear(inputs, *layers), [plain(inputs, layer, torch.ones(1)) for layer in layers]
+    trained = [inputs, *adapters_of(layers)]
+    gradients = (torch.autograd.grad(sum(out.sum() for out in outs), trained) for outs in (ours, theirs))  # type: ignore[arg-type]
+    for mine, reference in zip([*ours, *next(gradients)], [*theirs, *next(gradients)], strict=True):
+        torch.testing.assert_close(mine, reference)
+
+
 def test_autocast_decides_the_format_and_gradients_keep_theirs() -> None:
     inputs, layers = make(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -130,6 +130,15 @@ def test_an_input_without_gradient_costs_none() -> None:
     assert layer.up.grad is not None
 
 
+def test_of_no_positions() -> None:
+    x, layer = normal(2, 0, 32, gradient=True), layer_of(32, 48, 4)
+    (out,) = lora_linear(x, layer, dropout=0.1)
+    out.sum().backward()
+    assert out.shape == (2, 0, 48)
+    assert layer.down.grad is not None
+    assert not layer.down.grad.any()
+
+
 def test_what_is_dropped_has_its_share_and_follows_from_the_seed_alone() -> None:
     def drop(seed: int, share: float = 0.05) -> Tensor:
         return dropped_by([layer], x, share, seed)[0]

@@ -94,6 +94,16 @@ def test_adapters_on_some_of_the_siblings(rows: list[Encoded], calls: list[int])
     assert calls == 2 * [2, 1]
 
 
+def test_a_layer_whose_bias_is_trained_computes_as_before(rows: list[Encoded], calls: list[int]) -> None:
+    model = adapted("opt", targets=["q_proj"])
+    biases = [p for name, p in model.named_parameters() if name.endswith("q_proj.base_layer.bias")]
+    biases[0].requires_grad_()
+    with fused_adapters(model):
+        losses_and_gradients(model, one_batch(rows))
+    assert len(calls) == len(biases) - 1
+    assert biases[0].grad is not None
+
+
 @pytest.fixture
 def attention() -> Iterator[nn.Module]:
     model = adapted("llama")

@@ -58,7 +58,7 @@ def lora_linear(inputs: Tensor, *layers: LoraLayer, dropout: float = 0.0) -> tup
     with torch.autocast(device, enabled=False):
         flat = inputs.to(dtype).reshape(-1, inputs.shape[-1])  # (N, I)
         outs: tuple[Tensor, ...] = _LoraLinear.apply(flat, dropout, factors, *tensors)  # type: ignore[no-untyped-call]
-        return tuple(out.view(*inputs.shape[:-1], -1) for out in outs)
+        return tuple(out.view(*inputs.shape[:-1], out.shape[-1]) for out in outs)
 
 
 class _LoraLinear(torch.autograd.Function):

@@ -119,4 +119,5 @@ def _is_plain(module: nn.Module) -> TypeGuard[Linear]:
     names = module.active_adapters
     if len(names) != 1 or names[0] not in module.lora_A or names[0] in module.lora_variant:
         return False
-    return module.lora_B[names[0]].bias is None and not module.base_layer.weight.requires_grad
+    is_frozen = not any(parameter.requires_grad for parameter in module.base_layer.parameters())
+    return module.lora_B[names[0]].bias is None and is_frozen
