@@ -38,6 +38,19 @@ def test_delimiter_is_found(delimiter: str) -> None:
     assert rows_of(table) == [tuple(line) for line in lines[1:]]
 
 
+@pytest.mark.parametrize(("wanted", "other"), [(";", ", "), (",", "; "), ("|", ", ")])
+def test_of_two_that_cut_all_rows_alike_the_one_of_a_sentence_does_not(wanted: str, other: str) -> None:
+    table = parse("".join(f"Where is {n}?{wanted}Above{other}in room {n}.\n" for n in range(5)))
+    assert table.delimiter == wanted
+    assert rows_of(table)[0] == ("Where is 0?", f"Above{other}in room 0.")
+
+
+@pytest.mark.parametrize("heading", ["Häufige Fragen", "Interview question"])
+def test_a_heading_over_one_column_of_questions(heading: str) -> None:
+    assert parse(heading + "\n" + "".join(f"What is {n}?\n" for n in range(5))).columns == (heading,)
+    assert parse(heading + "\nWhat is it?\nA thing.\nWhat else?\n").columns == ("column1",)
+
+
 @pytest.mark.parametrize("line", ["sep=;\n", "sep=;\r\n", '"sep=;"\n', "SEP=;;;\n"])
 def test_the_line_that_tells_excel_the_delimiter_is_obeyed(line: str) -> None:
     table = parse(line + "Frage;Antwort;Nr\n" + "Wo, und wann?;Hier, jetzt;1\n" * 3)

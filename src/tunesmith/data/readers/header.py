@@ -174,9 +174,10 @@ def _looks_like_headings(rows: Sequence[Cells], candidate: int) -> bool:
     is_short = all(could_be_heading(without_remark(heading)) for heading in headings.values() if heading not in other)
     if not is_short and not _stand_over_values(headings, below) and not _ask_of_things(headings, body):
         return False
-    if len(headings) == 1:  # one column: only a heading that is much shorter than what stands below it
+    if len(headings) == 1:  # one column: only a heading over questions, or one much shorter than what stands below it
         ((column, heading),) = headings.items()
-        return bool(below[column]) and median(map(len, below[column])) > 2 * len(heading)
+        asks_below = len(below[column]) >= _FEWEST_VALUES and all(cell.endswith("?") for cell in below[column])
+        return bool(below[column]) and (asks_below or median(map(len, below[column])) > 2 * len(heading))
     return True
 
 
