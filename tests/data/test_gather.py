@@ -194,6 +194,15 @@ def test_rows_that_ask_and_answer_in_turn(names: list[str]) -> None:
     assert table.findings[0].code == "pairs_gathered"
 
 
+def test_names_in_front_of_rows_that_take_turns_are_not_learnt() -> None:
+    rows = [[f"{name}: {text}"] for name, text in zip(["Moderator", "Frau Klein"] * 3, IN_TURN, strict=True)]
+    table = gather(table_of(["Text"], rows), DataConfig())
+    assert cells(table) == [{"question": f"What is {n}?", "answer": f"{n} is a number."} for n in range(3)]
+    assert "without the names" in table.findings[0].message
+    rows[3] = ["Note: 1 is odd."]  # no name, where it is not that of all
+    assert cells(gather(table_of(["Text"], rows), DataConfig()))[1]["answer"] == "Note: 1 is odd."
+
+
 @pytest.mark.parametrize(
     "texts",
     [

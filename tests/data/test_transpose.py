@@ -68,6 +68,7 @@ def test_fields_in_rows(tmp_path: Path, rows: list[list[Any]], ending: str) -> N
         [["Question", "Answer"], *zip(ASKED, GIVEN, strict=True)],
         [row for pair in zip(ASKED, GIVEN, strict=True) for row in zip(("Question", "Answer"), pair, strict=True)],
         [["Term", "Definition"], ["Question", ASKED[0]], ["Answer", GIVEN[0]]],  # a glossary of such words
+        [["Metric", "Jan", "Feb", "Mar"], ["Questions received", 1, 2, 3], ["Answers given", 4, 5, 6]],  # of numbers
     ],
 )
 def test_rows_that_are_examples_stay(tmp_path: Path, rows: list[list[Any]]) -> None:

@@ -49,6 +49,7 @@ _MARKED = re.compile(
 )
 _MARK = re.compile(rf"\W*(?:(?P<q>{_QUESTION})|(?P<a>{_ANSWER}))\W*\d*\W*", re.IGNORECASE)
 _LETTERED = re.compile(r"\W*(?P<letter>[a-z])\W?\s*[:：].*", re.IGNORECASE)
+_NAMED = re.compile(r"(?P<name>[^:：?？]{1,40})[:：]\s+(?P<text>.*)", re.DOTALL)
 _HEADING = re.compile(r"#{1,6}\s+(?P<text>.*?)\s*#*$")
 _FEWEST_PAIRS = 3
 _AS_IT_IS = "to train on the text as it is set data.shape to text"
@@ -306,11 +307,24 @@ def _in_turn(table: Table) -> Table | None:
         return None
     if any(asked.sheet != given.sheet for (asked, _), (given, _) in pairs):
         return None
+    said = [question for (_, question), _ in pairs], [answer for _, (_, answer) in pairs]
+    questions, answers = map(_unnamed, said)
+    without = "" if said == (questions, answers) else ", without the names of who speaks"
     records = [
-        replace(record, cells={"question": question, "answer": answer}) for (record, question), (_, answer) in pairs
+        replace(record, cells={"question": question, "answer": answer})
+        for ((record, _), _), question, answer in zip(pairs, questions, answers, strict=True)
     ]
-    message = f"rows ask and answer in turn: {len(records)} questions, each with the row below it as the answer"
+    message = (
+        f"rows ask and answer in turn: {len(records)} questions, each with the row below it as the answer{without}"
+    )
     return _replaced(table, records, Finding("note", "pairs_gathered", message, _AS_IT_IS))
+
+
+def _unnamed(texts: Sequence[str]) -> list[str]:
+    """Without who speaks, where that stands in front of each, "Interviewer: Why?", and is always the same."""
+    found = [match for text in texts if (match := _NAMED.fullmatch(text))]
+    is_one = len(found) == len(texts) and len({match["name"] for match in found}) == 1
+    return [match["text"] for match in found] if is_one else list(texts)
 
 
 def _replaced(table: Table, records: Sequence[Record], finding: Finding) -> Table:

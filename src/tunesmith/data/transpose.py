@@ -24,6 +24,7 @@ from dataclasses import replace
 
 from tunesmith.config import DataConfig
 from tunesmith.data.clean import is_blank
+from tunesmith.data.facts import is_code
 from tunesmith.data.names import PARTIAL_WEIGHT, is_known_name, name_weight
 from tunesmith.data.readers.header import are_names
 from tunesmith.data.table import Table, cell_text
@@ -64,7 +65,8 @@ def _beside(rows: Sequence[Record], columns: Sequence[str]) -> tuple[list[Record
     """Each field once, and an example in each further column, of which there are as many as fields: no glossary."""
     names, *others = columns
     fields = {_cell(row, names): row for row in rows}
-    if "" in fields or len(fields) < len(rows) or len(fields) > len(others) or not _are_parts(fields):
+    read = [field for field, row in fields.items() if not all(is_code(_cell(row, column)) for column in others)]
+    if "" in fields or len(fields) < len(rows) or len(fields) > len(others) or not _are_parts(read):
         return None
     records = [
         Record(number, {field: row.cells.get(column, "") for field, row in fields.items()}, rows[0].sheet)
