@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from tunesmith.config import DataConfig
 from tunesmith.data.columns import detect_columns
 from tunesmith.data.table import Table
 from tunesmith.errors import DataError
-from tunesmith.types import Record
+from tunesmith.types import Finding, Record
 
 THINGS = ["invoice", "account", "order", "parcel", "voucher", "printer", "password", "address"]
 ASKED = [f"My {thing} is wrong and I tried all." for thing in THINGS]
@@ -38,6 +39,7 @@ def warnings(columns: dict[str, list[Any]], config: DataConfig | None = None) ->
         ("ParentId", ["", "1", "", "3", "", "5", "", "7"]),
         ("parent_id", ["t3_a", "t3_a", "t1_b", "t1_c", "t1_d", "t1_e", "t1_f", "t1_g"]),
         ("reference.reply", ["", "1", "", "3", "", "5", "", "7"]),
+        ("topic_id", ["1", "1", "2", "2", "3", "3", "4", "4"]),
     ],
 )
 def test_messages_of_threads(name: str, cells: list[str]) -> None:
@@ -60,6 +62,19 @@ def test_rows_that_stand_alone(name: str, cells: list[str]) -> None:
     assert "loose_rows" not in warnings({name: cells, "text": GIVEN})
 
 
+def test_answers_of_a_survey_are_no_parents() -> None:
+    said = ["yes", "no", "no", "yes"] * 2
+    assert not warnings({"Recommend (response)": said, "Buy again (response)": said[::-1], "Comment": GIVEN})
+
+
+@pytest.mark.parametrize("name", ["from", "username", "Absender"])
+def test_who_writes_is_neither_an_answer_nor_a_class(name: str) -> None:
+    columns = {"body": [*ASKED, *GIVEN], name: ["mia", "ole", "tom", "eva"] * 4}
+    assert dict(detect_columns(table_of(columns), DataConfig()).columns) == {"text": "body"}
+    columns[name] = ["mia", "ole"] * 8
+    assert dict(detect_columns(table_of(columns), DataConfig()).columns) == {"text": "body"}
+
+
 def test_labels_by_name_are_no_thread() -> None:
     columns = {"conversation_id": ["1", "1", "2", "2"] * 2, "text": GIVEN, "intent": ["buy", "sell"] * 4}
     assert not warnings(columns)
@@ -71,6 +86,12 @@ def test_comments_beside_a_description() -> None:
     assert '--data.columns.question "Description" --data.columns.answer "Comments"' in told["answers_alone"]
     assert not warnings({"Title": ASKED, "Text": GIVEN})
     assert "answers_alone" not in warnings({"Title": ASKED, "Review": GIVEN})
+    assert '"selftext"' in warnings({"title": THINGS, "selftext": ASKED, "comment": GIVEN})["answers_alone"]
+
+
+def test_an_abstract_is_the_text_and_its_title_is_not() -> None:
+    found = detect_columns(table_of({"Title": ASKED, "Abstract": GIVEN, "Speaker": THINGS}), DataConfig())
+    assert dict(found.columns) == {"text": "Abstract"}
 
 
 def test_a_description_is_no_answer_to_its_subject() -> None:
@@ -82,7 +103,12 @@ def test_a_description_is_no_answer_to_its_subject() -> None:
 
 def test_texts_of_which_some_ask() -> None:
     texts = [text for thing in THINGS for text in (f"Where is my {thing}?", f"Here is your {thing}.", "Look again.")]
-    assert list(warnings({"text": texts})) == ["questions_alone"]
+    told = warnings({"text": texts})
+    assert list(told) == ["questions_alone"]
+    assert "--data.columns" not in told["questions_alone"]  # there is no other
+    told_apart = Finding("warning", "exported_chat", "lines begin with a time and a name")
+    table = replace(table_of({"text": texts}), findings=(told_apart,))
+    assert detect_columns(table, DataConfig()).findings == ()
     assert not warnings({"text": texts[::3]})
 
 
@@ -91,3 +117,5 @@ def test_messages_that_are_no_turns_are_not_passed_over() -> None:
     with pytest.raises(DataError, match="cannot tell which columns") as error:
         warnings({"guild.name": ["Acme"], "channel.name": ["help"], "messages": [messages]})
     assert "not lists of turns" in str(error.value)
+    with pytest.raises(DataError, match="cannot tell which columns"):  # "type" would be a label, of the name alone
+        warnings({"name": ["Mia"], "type": ["personal_chat"], "messages": [messages]})

@@ -326,7 +326,7 @@ def test_chats_written_out_as_texts_are_told(text: str) -> None:
     ["::T1:: What is 1 plus 1? {=2 ~3 ~8}", "What is 1 plus 1?\nA. 1\nB. 2\nANSWER: B", "It is {\n ~red\n =blue\n}."],
 )
 def test_quizzes_as_texts_are_told(text: str) -> None:
-    code = "if (a) { b = c; } {{name}} ANSWER: By hand"
+    code = "if (a) { b = c; } {{name}} ANSWER: By hand ```{=html}"
     (finding,) = notices([Example(text=text, row=2), Example(text=code, row=3)])
     assert (finding.code, finding.level, finding.rows) == ("quiz", "warning", (2,))
 

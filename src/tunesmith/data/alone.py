@@ -16,6 +16,7 @@ from tunesmith.types import Finding, Record
 _TOGETHER = frozenset({"thread", "conversation", "chat", "session", "dialog", "dialogue"})
 _MOST_ASKING = 0.7  # of the texts, up to which the others may be their answers
 _ABOVE = frozenset({"parent", "reply", "response"})
+_TOPIC = frozenset({"topic", "id"})  # of a forum; a topic by its name is a class
 
 
 def threads(records: Sequence[Record], columns: Sequence[str], text: str) -> list[Finding]:
@@ -39,14 +40,16 @@ def threads(records: Sequence[Record], columns: Sequence[str], text: str) -> lis
 def unanswered(records: Sequence[Record], columns: Sequence[str], text: str) -> list[Finding]:
     """Whether the texts ask, or may answer another column, as "Comment" does "Description"."""
     facts = column_facts(records, columns)
+    answered = f'if one does: --data.columns.question "{text}" --data.columns.answer NAME'
+    if len(columns) == 1:
+        answered = 'if there are answers, write each beside its question, in columns "Question" and "Answer"'
     if name_weight(text, "question") or QUESTION_SHARE <= facts[text].question_share <= _MOST_ASKING:
         return [
             Finding(
                 "warning",
                 "questions_alone",
                 f'no column answers "{text}", so its cells are learnt as plain text',
-                fix=f'if one does: --data.columns.question "{text}" --data.columns.answer NAME; '
-                "if not: --data.shape text",
+                fix=f"{answered}; if not: --data.shape text",
             )
         ]
     if name_weight(text, "text") > ORDINARY_WEIGHT:
@@ -75,12 +78,13 @@ def _ties(fact: ColumnFacts, records: Sequence[Record], facts: Mapping[str, Colu
     words = set(normalise_name(fact.name).split())
     if fact.kind != "text" or fact.mean_words > 1:
         return False
-    if words & _TOGETHER:
+    if words & _TOGETHER or words >= _TOPIC:
         return 1 < fact.distinct < fact.filled
     if not words & _ABOVE or fact.distinct < 2:
         return False
     cells = _cells(records, fact.name)
-    others = (_cells(records, name) for name in facts if name != fact.name)
+    ids = [other.name for other in facts.values() if other.distinct == other.filled and other.name != fact.name]
+    others = (_cells(records, name) for name in ids)
     return "id" in words or any(2 * len(cells & other) > len(cells) for other in others)
 
 

@@ -97,7 +97,7 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
         raise _nothing_fits(table, config, shapes)
     main = max(found, key=lambda sheet: (found[sheet].score, len(groups[sheet])))
     best = found[main]
-    if best.score < _BY_NAME and config.shape == "auto" and not config.columns and _chat_column(table):
+    if _is_guessed(best) and config.shape == "auto" and not config.columns and _chat_column(table):
         raise _nothing_fits(table, config, shapes)
     used: dict[str | None, _Fit] = {}
     findings: list[Finding] = []
@@ -109,7 +109,8 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
     if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], best.columns.values())):
         findings.append(_uncertain(best))
-    if config.shape == "auto" and "text" in best.columns:
+    is_told = any(finding.code == "exported_chat" for finding in table.findings)
+    if config.shape == "auto" and "text" in best.columns and not is_told:
         findings += _alone(best, groups[main], _columns_in(table, groups[main]))
     used_columns = {name for fit in used.values() for name in fit.columns.values()}
     findings += left_out(best.shape, best.columns, table, used=used, used_columns=used_columns)
@@ -330,6 +331,11 @@ def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:
         f'sheet "{sheet}" ({counted(rows, "row")}) was skipped: it has no columns for {parts}',
         fix="if it holds examples, give it the same headings, or read it alone with data.sheet and data.columns",
     )
+
+
+def _is_guessed(best: _Fit) -> bool:
+    """Whether a part is none by its name, nor a list of turns."""
+    return any(part not in _CHAT_PARTS and not why.startswith("by name") for part, why in best.evidence.items())
 
 
 def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:

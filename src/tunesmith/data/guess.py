@@ -11,6 +11,7 @@ from tunesmith.data.names import BESIDE, DETAILS, HEADINGS, has_other_word, name
 QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
 _RAW_WORDS = frozenset({"user", "raw", "original", "text"})  # in the name of the text as it came from people
+_SPEAKING = frozenset({"from", "sender", "absender", "username", "nickname"})  # names of columns of people
 _BESIDE = ("context", "system")  # parts that stand beside a question, and never answer it
 _BRACKET_SHARE = 0.1  # of cells with [marks], from which on a text counts as annotated
 
@@ -108,7 +109,8 @@ def _text(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
 
 def _label(free: Facts, facts: Facts, taken: Mapping[str, str]) -> Guess | None:
     """A column with few values that come again, beside one of text; who speaks or asks is no class."""
-    classes = [fact for fact in free.values() if fact.is_class and not name_weight(fact.name, "question")]
+    speaking = [name for name in free if name_weight(name, "question") or normalise_name(name) in _SPEAKING]
+    classes = [fact for fact in free.values() if fact.is_class and fact.name not in speaking]
     if not classes or not (taken or _prose(free)):
         return None
     strength = 0.65 if len(classes) == 1 else 0.4

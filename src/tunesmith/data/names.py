@@ -17,8 +17,8 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "प्रश्न", "câu hỏi", "คำถาม", "pertanyaan", "问题", "問題", "提问", "質問", "ご質問", "お問い合わせ", "질문"),
         ("user message", "user input", "user", "human", "message", "utterance", "request", "anfrage", "kundenanfrage",
          "consulta", "demande", "inquiry", "enquiry", "pattern", "problem", "problème", "issue", "term", "begriff",
-         "title", "subject", "betreff", "objet", "asunto", "description", "beschreibung", "body", "customer", "kunde",
-         "client", "cliente"),
+         "title", "subject", "betreff", "objet", "asunto", "description", "beschreibung", "body", "selftext",
+         "customer", "kunde", "client", "cliente"),
     ),
     "answer": (
         ("answer", "corrected answer", "approved answer", "final answer", "best answer", "response", "reply", "a",
@@ -54,8 +54,9 @@ PART_NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text": (
         ("text", "texts", "content", "document", "body", "texte", "texto", "testo", "tekst", "текст", "テキスト",
          "文本"),
-        ("sentence", "utterance", "paragraph", "article", "passage", "message", "review", "comment", "tweet",
-         "question", "query", "description", "title", "satz", "phrase", "nachricht", "kommentar", "frage", "pregunta"),
+        ("sentence", "utterance", "paragraph", "article", "abstract", "passage", "message", "review", "comment",
+         "tweet", "question", "query", "description", "title", "satz", "phrase", "nachricht", "kommentar", "frage",
+         "pregunta"),
     ),
     "label": (
         ("label", "category", "class", "intent", "sentiment", "klasse", "kategorie", "catégorie", "categoría",
@@ -73,7 +74,7 @@ OTHER_WORDS = (
     "start", "offset", "position", "lang", "language", "locale", "score", "rating", "vote", "split", "version",
     "status", "metadata", "meta", "incorrect", "wrong", "false", "bad", "rejected", "negative", "distractor",
     "suggested", "annotation", "anno", "quelle", "datum", "autor", "sprache",
-    "old", "former", "outdated", "obsolete", "deprecated", "alte", "veraltet",
+    "username", "nickname", "old", "former", "outdated", "obsolete", "deprecated", "alte", "veraltet",
 )  # fmt: skip
 
 # How German compounds end: "Kundenfrage", "Musterantwort".
@@ -81,7 +82,7 @@ _HEADS: Mapping[str, tuple[str, ...]] = {"question": ("frage", "fragen"), "answe
 # Where an export has a heading and the text below it, the text is the question: "Subject" and "Body" of a mail.
 HEADINGS = frozenset({"title", "subject", "betreff", "objet", "asunto", "oggetto", "topic", "thema", "summary"})
 DETAILS = frozenset(
-    {"body", "description", "message", "text", "content", "detail", "inquiry", "enquiry"}
+    {"body", "selftext", "description", "message", "text", "content", "detail", "inquiry", "enquiry"}
     | {"beschreibung", "nachricht", "mensaje", "descripcion", "corps"}
 )
 

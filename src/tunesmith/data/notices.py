@@ -31,8 +31,8 @@ _RENDERED = re.compile(
     r"|#{2,3} ?(human|assistant|user|instruction|response) ?:",
     re.IGNORECASE,
 )
-# Quizzes as Moodle imports them: "{=right ~wrong}" of GIFT, "ANSWER: B" of Aiken
-_QUIZ = re.compile(r"\{\s*[=~][^{}]+\}|^ANSWER: ?[A-Z][ \t]*$", re.MULTILINE)
+# Quizzes as Moodle imports them: "{=right ~wrong}" of GIFT, "ANSWER: B" of Aiken; "`<br>`{=html}" is Pandoc's Markdown
+_QUIZ = re.compile(r"(?<!`)(?<!` )\{\s*[=~][^{}]+\}|^ANSWER: ?[A-Z][ \t]*$", re.MULTILINE)
 _NO_ANSWER = re.compile(
     r"\A\W*(n/?a|tb[acd]|to ?do|to be (defined|done|determined)|pending|see (above|below)|s(iehe|\.) ?(oben|unten)"
     r"|offen|folgt|idem|ditto|none|null|xx+|[-–—?.…]+)\W*\Z",
