@@ -130,6 +130,11 @@ def test_a_card_of_anki_may_have_several_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_an_export_of_anki_without_cards_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "cards.txt").write_text("#separator:tab")
+    assert read(DataConfig(), tmp_path / "cards.txt").records == ()
+
+
 @pytest.mark.parametrize(
     "line", ["[01.02.24, 09:00:10] Anna Kunde: Hi: you", "2/1/24, 9:00 AM - Anna: Hi", "2024-02-01 09:00 Anna: Hi"]
 )

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 
 _FIRST = re.compile(r"#separator:", re.IGNORECASE)
-_LINE = re.compile(r"#(?P<key>[a-z ]+):(?P<value>[^\r\n]*)(\r\n|\r|\n)", re.IGNORECASE)
+_LINE = re.compile(r"#(?P<key>[a-z ]+):(?P<value>[^\r\n]*)(\r\n|\r|\n|\Z)", re.IGNORECASE)
 _SAMPLE_CHARACTERS = 65536
 _COLUMN = " column"  # "#deck column:2"
 # https://docs.ankiweb.net/importing/text-files.html, "File Headers"
