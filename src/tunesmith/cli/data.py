@@ -105,5 +105,5 @@ def show_messages(examples: Sequence[Example]) -> None:
         if example.text is not None:
             show(Text(plain(example.text)))
             continue
-        turns = [(message.role, f"{message.content}\n{message.context or ''}".rstrip()) for message in example.messages]
+        turns = [(message.role, message.text.rstrip()) for message in example.messages]
         show(facts(turns))

@@ -120,7 +120,7 @@ class Endpoint:
         """
         asked = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": _text(message)} for message in messages],
+            "messages": [{"role": message.role, "content": message.text} for message in messages],
             _LIMIT: settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -259,10 +259,6 @@ def _host(url: str) -> str | None:
         return parts.hostname if parts.port != 0 else None
     except ValueError:
         return None
-
-
-def _text(message: Message) -> str:
-    return f"{message.content}\n{message.context}" if message.context else message.content
 
 
 class _Again(Exception):
