@@ -102,6 +102,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+def test_a_run_whose_process_was_killed_is_not_running_in_its_files(tmp_path: Path) -> None:
+    run = make(tmp_path, lines())
+    run.update_manifest(status="running")
+    plot_run(run)
+    assert json.loads((run.visuals_dir / "training_metrics.json").read_text())["status"] == "interrupted"
+
+
 def test_the_files_say_what_the_log_says(broken: Run) -> None:
     read = MetricsLog(broken.metrics_path).read()
     summary = json.loads((broken.visuals_dir / "training_metrics.json").read_text())

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,18 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
     assert not (run.path / ".lock").exists()
     with run.claimed():
         pass
+
+
+def test_who_only_looks_whether_a_run_is_trained_keeps_nobody_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path / "a", config_text="", manifest={})
+    (run.path / ".lock").touch()
+    with (run.path / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda seconds: looking.close())
+        with run.claimed():
+            assert run.is_claimed
 
 
 def test_a_lock_left_by_a_killed_process_holds_nobody(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def plot_run(run: Run, *, status: str | None = None) -> list[Path]:
         "training_curves.png": render(story.title, partial(_draw_curves, story=story)),
         "loss_comparison.png": render(story.title, partial(_draw_comparison, story=story)),
         "lr_schedule.png": render(story.title, partial(_draw_schedule, story=story)),
-        "training_metrics.json": _to_json({"run": run.name, "status": status or run.manifest["status"], **summary}),
+        "training_metrics.json": _to_json({"run": run.name, "status": status or run.status, **summary}),
         "training_metrics.csv": _to_csv(lines),
         "training_config.json": _to_json(run.settings),
     }

@@ -10,12 +10,13 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -32,6 +33,7 @@ _LONGEST_NAME_BYTES = 200  # file systems take 255, of which a number and what a
 _CONFIG = "config.yaml"
 _MANIFEST = "manifest.json"
 _LOCK = ".lock"
+_LOOKS, _LOOK_SECONDS = 5, 0.02  # how often, and how far apart, a lock is tried that another may only have looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class Run:
             lock = path.open("a")
         with lock as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
                 if not _is_at(path, file.fileno()):
                     raise BlockingIOError("who had it deleted it meanwhile, and another may have a new one")
             except BlockingIOError as error:
@@ -244,6 +246,16 @@ class Run:
     @property
     def exports_dir(self) -> Path:
         return self.path / "exports"
+
+
+def _lock(file: IO[str]) -> None:
+    """Raises BlockingIOError: another process keeps it. One that asks whether a run is claimed has it for a moment."""
+    for _ in range(_LOOKS):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOOK_SECONDS)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
