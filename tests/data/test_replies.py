@@ -33,6 +33,14 @@ def pairs(table: Table) -> list[tuple[object, object]]:
     return [(record.cells["question"], record.cells["answer"]) for record in table.records]
 
 
+@pytest.mark.parametrize("name", ["Antwort auf", "in_response_to_tweet_id", "In reply to status ID", "reply_to"])
+def test_what_a_column_of_replies_is_called(name: str) -> None:
+    rows = [row[:1] + row[2:3] + row[5:] for row in POSTS[:6]]
+    assert len(pairs(gather(table_of(rows, ["ID", name, "Text"]), DataConfig()))) == 4
+    stays = table_of(rows, ["ID", "in_reply_to_user_id", "Text"])
+    assert gather(stays, DataConfig()) is stays
+
+
 def test_the_accepted_answer_else_every_one() -> None:
     with_parents = [row for row in POSTS if row[2] != "99"]
     table = gather(table_of(with_parents), DataConfig())

@@ -29,8 +29,8 @@ def threads(records: Sequence[Record], columns: Sequence[str], text: str) -> lis
         Finding(
             "warning",
             "loose_rows",
-            f'column "{name}" says which rows belong together, and no column says who asks and who answers, so each is '
-            "learnt by itself",
+            f'column "{name}" says which rows belong together, but they could not be put together, so each is learnt '
+            "by itself",
             fix='write a question and its answer in a row, or add columns "conversation" and "role" (user or '
             "assistant); if each row stands alone: --data.shape text",
         )

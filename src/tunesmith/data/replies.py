@@ -9,6 +9,7 @@ Done where a column says that rows are answers, not only that they belong to oth
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from tunesmith.data.facts import column_facts
@@ -17,7 +18,10 @@ from tunesmith.data.table import Table, cell_text
 from tunesmith.types import Finding, Record
 
 # A column that names the row which this one answers; a parent alone may be an epic or a category.
-_ANSWERED = frozenset({"reply to", "reply to id", "in reply to", "in reply to id", "answer to"})
+_ANSWERED = re.compile(
+    r"(in )?(reply|response|answer) to( (statu|tweet|post|message|comment))?( id)?"  # of normalised names
+    r"|(antwort auf|en reponse a|en respuesta a|in risposta a)( id)?"
+)
 _PARENT = "parent id"
 _TELLS_ANSWERS = frozenset({"post type id", "accepted answer id"})  # of Stack Exchange, beside the parent
 _ACCEPTED = "accepted answer id"
@@ -32,7 +36,7 @@ def replies(table: Table) -> Table | None:
     """
     by_name = {normalise_name(name): name for name in reversed(table.columns)}
     has_types = bool(_TELLS_ANSWERS & by_name.keys())
-    answered = [name for key, name in by_name.items() if key in _ANSWERED or (key == _PARENT and has_types)]
+    answered = [name for key, name in by_name.items() if _ANSWERED.fullmatch(key) or (key == _PARENT and has_types)]
     facts = column_facts(table.records, table.columns)
     texts = [fact for fact in facts.values() if fact.is_prose and normalise_name(fact.name) not in HEADINGS]
     if len(answered) != 1 or not texts:
