@@ -67,12 +67,26 @@ def test_answers_of_a_survey_are_no_parents() -> None:
     assert not warnings({"Recommend (response)": said, "Buy again (response)": said[::-1], "Comment": GIVEN})
 
 
-@pytest.mark.parametrize("name", ["from", "username", "Absender"])
+@pytest.mark.parametrize("name", ["from", "username", "Absender", "role"])
 def test_who_writes_is_neither_an_answer_nor_a_class(name: str) -> None:
     columns = {"body": [*ASKED, *GIVEN], name: ["mia", "ole", "tom", "eva"] * 4}
     assert dict(detect_columns(table_of(columns), DataConfig()).columns) == {"text": "body"}
     columns[name] = ["mia", "ole"] * 8
     assert dict(detect_columns(table_of(columns), DataConfig()).columns) == {"text": "body"}
+
+
+def test_topics_that_never_come_again_are_no_classes() -> None:
+    topics = [f"{thing} policy" for thing in THINGS]
+    found = detect_columns(table_of({"Text": GIVEN, "Topic": topics}), DataConfig())
+    assert (found.shape, dict(found.columns)) == ("text", {"text": "Text"})
+    found = detect_columns(table_of({"Text": GIVEN, "Topic": topics[:4] * 2}), DataConfig())
+    assert found.shape == "label"
+
+
+def test_an_answer_by_its_cells_that_stands_before_its_question_is_told() -> None:
+    acts = [f"{thing} expert" for thing in THINGS]
+    assert list(warnings({"act": acts, "prompt": GIVEN})) == ["columns_guessed"]
+    assert not warnings({"prompt": GIVEN, "act": acts})
 
 
 def test_labels_by_name_are_no_thread() -> None:

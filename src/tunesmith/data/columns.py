@@ -51,6 +51,7 @@ _LEAST_SCORE = 0.25
 _SETTLED = 0.9  # weight from which on a name alone is enough for an optional part
 _MOST_LISTED = 12  # columns in one sentence
 _LONGEST_SHOWN = 80  # characters of a cell
+_FEWEST_VALUES = 6  # from which on a column like "Topic" where none comes again holds no classes
 _BY_NAME = 0.55  # a sheet that fits worse is skipped when another is surer than this
 
 
@@ -107,7 +108,7 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
             used[sheet] = fit
         else:
             findings.append(_skipped(sheet, len(groups[sheet]), best))
-    if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], best.columns.values())):
+    if best.score < _BY_NAME or _answers_nothing(best, column_facts(groups[main], table.columns)):
         findings.append(_uncertain(best))
     is_told = any(finding.code == "exported_chat" for finding in table.findings)
     if config.shape == "auto" and "text" in best.columns and not is_told:
@@ -288,6 +289,8 @@ def _class_likeness(fact: ColumnFacts, rows: int) -> float:
     """1 for few values that come again; little for a column called "target" that holds sentences or is mostly empty."""
     if 2 * fact.filled < rows:
         return 0.5
+    if fact.distinct == fact.filled >= _FEWEST_VALUES and name_weight(fact.name, "label") < _SETTLED:
+        return 0.3
     if fact.is_class or fact.filled < 20:
         return 1.0
     return 0.9 if fact.distinct <= fact.filled / 2 else 0.3
@@ -339,11 +342,15 @@ def _is_guessed(best: _Fit) -> bool:
 
 
 def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:
-    """Whether a text beside one that asks nothing, neither by its name nor by its cells, is taken for the answer."""
-    if best.shape != "qa" or best.evidence["answer"] in {"by name", "as set"} or best.evidence["question"] == "as set":
+    """Whether a text is taken for the answer to one that asks nothing, by its cells and its name; or to one behind it,
+    as "act" to "prompt"."""
+    answer = next((part for part in _ANSWERS if part in best.columns), None)
+    asking = SHAPES[best.shape].required[0]
+    if answer is None or best.evidence[answer] in {"by name", "as set"} or best.evidence[asking] == "as set":
         return False
-    question = best.columns["question"]
-    return name_weight(question, "question") < _SETTLED and facts[question].question_share < QUESTION_SHARE
+    question, order = best.columns[asking], list(facts)
+    is_behind = order.index(best.columns[answer]) < order.index(question)
+    return facts[question].question_share < QUESTION_SHARE and (name_weight(question, asking) < _SETTLED or is_behind)
 
 
 def _alone(best: _Fit, rows: Sequence[Record], columns: Sequence[str]) -> list[Finding]:

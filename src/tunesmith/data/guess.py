@@ -11,7 +11,8 @@ from tunesmith.data.names import BESIDE, DETAILS, HEADINGS, has_other_word, name
 QUESTION_SHARE = 0.3  # of cells that end with a question mark, from which on a column holds questions
 _ASKING_SHARE = 0.6  # from which on a column holds little else: the text beside it answers, and nothing is to classify
 _RAW_WORDS = frozenset({"user", "raw", "original", "text"})  # in the name of the text as it came from people
-_SPEAKING = frozenset({"from", "sender", "absender", "username", "nickname"})  # names of columns of people
+# names of columns that say who wrote a text; an author may be its class
+_SPEAKING = frozenset({"from", "sender", "absender", "username", "nickname", "role", "rolle", "speaker"})
 _BESIDE = ("context", "system")  # parts that stand beside a question, and never answer it
 _BRACKET_SHARE = 0.1  # of cells with [marks], from which on a text counts as annotated
 
