@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from tunesmith.config import DataConfig
 from tunesmith.data.alone import threads, unanswered
-from tunesmith.data.clean import is_blank
 from tunesmith.data.examples import repeats_header
-from tunesmith.data.facts import ColumnFacts, cell_kind, column_facts
+from tunesmith.data.facts import ColumnFacts, column_facts
 from tunesmith.data.guess import QUESTION_SHARE, guess_parts, side_by_side
 from tunesmith.data.left_out import left_out
 from tunesmith.data.names import DETAILS, HEADINGS, PARTIAL_WEIGHT, name_weight, normalise_name
-from tunesmith.data.table import Table, cell_text, counted, shortened
+from tunesmith.data.table import Table, cell_text, counted
+from tunesmith.data.unknown import CHAT_PARTS, chat_column, unknown_columns
 from tunesmith.errors import DataError, SettingsError, did_you_mean
 from tunesmith.types import Finding, Record
 
@@ -45,12 +45,9 @@ SHAPES: Mapping[str, Shape] = {
     "text": Shape(("text",), weight=0.75),
 }
 FORMS = tuple(name for name in SHAPES if name not in ("label", "text"))  # of which one file may have several
-_CHAT_PARTS = ("messages", "conversations")
 _ANSWERS = ("answer", "output", "completion")
 _LEAST_SCORE = 0.25
 _SETTLED = 0.9  # weight from which on a name alone is enough for an optional part
-_MOST_LISTED = 12  # columns in one sentence
-_LONGEST_SHOWN = 80  # characters of a cell
 _FEWEST_VALUES = 6  # from which on a column like "Topic" where none comes again holds no classes
 _BY_NAME = 0.55  # a sheet that fits worse is skipped when another is surer than this
 
@@ -98,7 +95,7 @@ def detect_columns(table: Table, config: DataConfig) -> Detection:
         raise _nothing_fits(table, config, shapes)
     main = max(found, key=lambda sheet: (found[sheet].score, len(groups[sheet])))
     best = found[main]
-    if _is_guessed(best) and config.shape == "auto" and not config.columns and _chat_column(table):
+    if _is_guessed(best) and config.shape == "auto" and not config.columns and chat_column(table):
         raise _nothing_fits(table, config, shapes)
     used: dict[str | None, _Fit] = {}
     findings: list[Finding] = []
@@ -270,7 +267,7 @@ def _by_name(
 
 def _weight(part: str, fact: ColumnFacts) -> float:
     """How surely a column is this part, by its name and the kind of its cells."""
-    if part in _CHAT_PARTS or part == "chosen":
+    if part in CHAT_PARTS or part == "chosen":
         kinds = {"turn", "messages", "conversations"} if part == "chosen" else {part}
         return name_weight(fact.name, part) if fact.kind in kinds else 0.0
     if fact.kind == "nested" and part in _ANSWERS:  # learnt as JSON, where that is its name and not a part of it
@@ -321,7 +318,7 @@ def _counts_clause(best: _Fit, used: Mapping[str | None, _Fit], rows: Sequence[R
     if best.shape == "label":
         return f"{counts}, {len(set(texts) - {''})} labels"
     several = sum("\n" in text for text in texts)
-    if several and answering not in (*_CHAT_PARTS, "text"):
+    if several and answering not in (*CHAT_PARTS, "text"):
         return f"{counts}, {counted(several, answering)} with several lines"
     return counts
 
@@ -338,7 +335,7 @@ def _skipped(sheet: str | None, rows: int, best: _Fit) -> Finding:
 
 def _is_guessed(best: _Fit) -> bool:
     """Whether a part is none by its name, nor a list of turns."""
-    return any(part not in _CHAT_PARTS and not why.startswith("by name") for part, why in best.evidence.items())
+    return any(part not in CHAT_PARTS and not why.startswith("by name") for part, why in best.evidence.items())
 
 
 def _answers_nothing(best: _Fit, facts: Mapping[str, ColumnFacts]) -> bool:
@@ -373,41 +370,4 @@ def _uncertain(best: _Fit) -> Finding:
 def _nothing_fits(table: Table, config: DataConfig, shapes: Sequence[str]) -> DataError:
     required = SHAPES[shapes[0] if len(shapes) == 1 else "qa"].required
     wanted = f" as {config.shape}" if config.shape != "auto" else ""
-    message = f"cannot tell which columns of {table.path} to train on{wanted}"
-    nested = _chat_column(table)
-    if nested is not None:
-        return DataError(
-            message,
-            cause=f"column {nested!r} holds {_first_of(table, nested)}, not lists of turns",
-            fix='write a conversation as a list of {"role": "user", "content": ".."} and {"role": "assistant", ..}',
-        )
-    cause, fix = "", "name them: " + " ".join(f"--data.columns.{part} NAME" for part in required)
-    if any(finding.code == "no_header" for finding in table.findings) and "column1" in table.records[0].cells:
-        first = _listed(list(map(cell_text, table.records[0].cells.values())))
-        cause = f"no row looks like a header: the first one, {first}, was read as data; "
-        fix = f"write a row of headings above, such as Question and Answer, and one answer a row; or {fix}"
-    return DataError(
-        message,
-        cause=f"{cause}its columns are {_listed(table.columns)}; neither their names nor their cells say which is the "
-        + " and which the ".join(required),
-        fix=f"{fix} (data.shape is one of {', '.join(SHAPES)})",
-    )
-
-
-def _chat_column(table: Table) -> str | None:
-    """A column that is called as chats are, and holds something else than lists of turns."""
-    facts = column_facts(table.records, table.columns).values()
-    nested = [fact.name for fact in facts if fact.kind == "nested"]
-    return next((name for name in nested if any(name_weight(name, part) >= _SETTLED for part in _CHAT_PARTS)), None)
-
-
-def _first_of(table: Table, column: str) -> str:
-    """The first cell of a column that holds something else than turns, cut short."""
-    filled = [cell for record in table.records if not is_blank([cell := record.cells.get(column)])]
-    first = min(filled, key=lambda cell: cell_kind(cell) in _CHAT_PARTS, default="")
-    return shortened(cell_text(first), _LONGEST_SHOWN)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _MOST_LISTED} more" if len(texts) > _MOST_LISTED else ""
-    return (", ".join(repr(shortened(text, _LONGEST_SHOWN)) for text in texts[:_MOST_LISTED]) or "none") + more
+    return unknown_columns(table, required=required, wanted=wanted, shapes=tuple(SHAPES))
