@@ -130,6 +130,12 @@ def test_a_card_of_anki_may_have_several_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_names_of_fields_of_anki_are_not_parted_by_a_space(tmp_path: Path) -> None:
+    (tmp_path / "cards.txt").write_text("#separator:Space\n" + '"Why not?" "Here it is." more\n' * 3)
+    table = read(DataConfig(), tmp_path / "cards.txt")
+    assert (table.columns, table.findings) == (("question", "answer", "field3"), ())
+
+
 def test_an_export_of_anki_without_cards_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "cards.txt").write_text("#separator:tab")
     assert read(DataConfig(), tmp_path / "cards.txt").records == ()

@@ -49,6 +49,6 @@ def with_header(text: str) -> tuple[str, str]:
     sample = io.StringIO(text[end : end + _SAMPLE_CHARACTERS], newline="")  # a card may have several lines
     width = len(next(csv.reader(sample, delimiter=separator), []))
     own = {value: key.removesuffix(_COLUMN) for key, value in said.items() if key.endswith(_COLUMN)}
-    fields = iter(["question", "answer", *(f"field {number}" for number in range(3, width + 1))])
+    fields = iter(["question", "answer", *(f"field{number}" for number in range(3, width + 1))])
     names = [own.get(str(number)) or next(fields) for number in range(1, width + 1)]
     return "\n" * (lines - 1) + separator.join(names) + "\n" + text[end:], separator
