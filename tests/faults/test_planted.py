@@ -190,7 +190,7 @@ MISSED = rf"assert \d+ == {test_damage.PLACES}"
 DEFECTS: dict[str, tuple[Callable[[Patch], None], Callable[[Path, Patch], None], type[BaseException], str]] = {
     "files are not synced": (ignores(atomic, "_sync_tree"), durability, AssertionError, NOT_SYNCED),
     "named, then synced": (names_first, durability, AssertionError, NOT_SYNCED),
-    "folders are not synced": (ignores(atomic, "_sync_folder"), durability, AssertionError, NOT_SYNCED),
+    "folders are not synced": (ignores(atomic, "sync_folder"), durability, AssertionError, NOT_SYNCED),
     "an old one goes before the new name is synced": (
         *(deletes_before_renaming, durability),
         *(AssertionError, "step-000001 goes file by file while it has its name"),
