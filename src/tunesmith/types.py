@@ -9,7 +9,7 @@ Finding   something worth telling the user, with what to do about it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 Place = int | str  # a row number, or "Sheet!row", "file:row" where a number alone would not say which
+Advance = Callable[[int, int], None]  # called with how much is done, and of how much
+Progress = Callable[[str, int, int], None]  # the same after a name: whose, or of what
 Role = Literal["system", "user", "assistant", "tool"]
 
 

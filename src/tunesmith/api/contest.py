@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tunesmith.api.asking import Answered, Asked, ask_model
-from tunesmith.api.held_out import Progress, held_out_examples, reading_settings, rows_of_file
+from tunesmith.api.held_out import held_out_examples, reading_settings, rows_of_file
 from tunesmith.api.leaks import find_leaks
 from tunesmith.api.models import BASE, check_names, first_run, judge_findings, opening, run_of, unsent_settings
 from tunesmith.api.records import file_folder, file_name, tools_of
@@ -39,7 +39,7 @@ from tunesmith.evaluate import (
 )
 from tunesmith.generate import Endpoint
 from tunesmith.runs import Run, atomic_write
-from tunesmith.types import Example, Finding, Message
+from tunesmith.types import Example, Finding, Message, Progress
 
 COMPARISONS = Path("comparisons")
 _LABELS_NAMED = 5  # in one sentence

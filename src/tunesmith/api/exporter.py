@@ -36,9 +36,8 @@ from tunesmith.export import (
 from tunesmith.model import count_parameters, load_skeleton
 from tunesmith.prompts import check_template
 from tunesmith.runs import Run, atomic_write, recover
-from tunesmith.types import Finding
+from tunesmith.types import Finding, Progress
 
-Progress = Callable[[str, int, int], None]
 OnStage = Callable[[str, Product, bool], None]
 
 

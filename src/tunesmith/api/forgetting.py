@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.api.held_out import Progress, ask_session, held_out_examples
+from tunesmith.api.held_out import ask_session, held_out_examples
 from tunesmith.api.session import Session, open_session
 from tunesmith.config import RunConfig, load_config
 from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import Evaluation, is_share, metric_title, score, summarise
 from tunesmith.runs import Run, atomic_write
-from tunesmith.types import Example
+from tunesmith.types import Example, Progress
 
 FORGETTING = "forgetting.json"
 SCHEMA_VERSION = 1

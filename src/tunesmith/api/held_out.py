@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,11 @@ from tunesmith.errors import DataError, SettingsError
 from tunesmith.evaluate import AnswerLog, Measured
 from tunesmith.evaluate import ask as ask_model
 from tunesmith.runs import Run
-from tunesmith.types import Encoded, Example
+from tunesmith.types import Encoded, Example, Progress
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session
 
-Progress = Callable[[str, int, int], None]
 _READING = ("shape", "format", "sheet", "delimiter", "encoding")
 # Of the section data, what says which rows are read and on which side they are.
 _DIVIDING = (

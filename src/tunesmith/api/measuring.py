@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.api.held_out import Progress, ask_session, check_tuned, held_out_examples, rows_of_file
+from tunesmith.api.held_out import ask_session, check_tuned, held_out_examples, rows_of_file
 from tunesmith.api.leaks import LeakReport, find_leaks, without
 from tunesmith.api.look import check_finished
 from tunesmith.api.models import judge_findings
@@ -54,7 +54,7 @@ from tunesmith.evaluate import (
     with_preference,
 )
 from tunesmith.runs import CalibrationPoint, Run, atomic_write, plot_calibration, plot_confusion, read_json
-from tunesmith.types import Example, Finding
+from tunesmith.types import Example, Finding, Progress
 
 if TYPE_CHECKING:
     from tunesmith.api.session import Session

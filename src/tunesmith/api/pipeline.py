@@ -22,13 +22,13 @@ from tunesmith.export import Ollama, Product, check_wishes, refuse_early
 from tunesmith.model import load_skeleton
 from tunesmith.runs import Run, read_json
 from tunesmith.train import Observer, Plan
+from tunesmith.types import Progress
 
 STAGES = ("data", "train", "eval", "merge", "gguf", "quantise", "verify", "create")
 # What may differ from the run's settings when it is called again: it changes no weight.
 _FREE = ("eval", "generate", "export")
 _IDENTITY = ("seed", "model", "data", "prompt", "method", "train", "continual")
 _STAGE_OF = {"merged": "merge", "gguf": "gguf", "ollama": "quantise"}
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

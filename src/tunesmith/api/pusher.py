@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.errors import GateFailed, ResourceError, SettingsError
 from tunesmith.export import CARD, MARK, Upload, check_repo, choose_files, push_files
 from tunesmith.runs import Run
-
-Progress = Callable[[str, int, int], None]
+from tunesmith.types import Progress
 
 
 @dataclass(frozen=True, slots=True)

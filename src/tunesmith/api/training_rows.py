@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from tunesmith.config import RunConfig
@@ -11,10 +11,9 @@ from tunesmith.errors import DataError
 from tunesmith.export import Importance, Trained, is_writable, measure_importance
 from tunesmith.model import load_adapter, merge
 from tunesmith.runs import Run
-from tunesmith.types import Example
+from tunesmith.types import Example, Progress
 
 _T = TypeVar("_T")
-Progress = Callable[[str, int, int], None]
 # Means settle long before: llama.cpp's own guides take some 100 000 tokens, or a hundred pieces of 512.
 _ROWS = 256
 

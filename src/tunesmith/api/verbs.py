@@ -12,7 +12,6 @@ from tunesmith import train as training
 from tunesmith.api.arguments import check_config
 from tunesmith.api.facts import card_facts
 from tunesmith.api.forgetting import write_forgetting
-from tunesmith.api.held_out import Progress
 from tunesmith.api.look import check_texts, is_cached
 from tunesmith.config import RunConfig, load_config
 from tunesmith.data import absolute_pattern
@@ -21,6 +20,7 @@ from tunesmith.evaluate import mean_nll
 from tunesmith.export import write_card
 from tunesmith.runs import Run, is_writer
 from tunesmith.train import Observer, Plan, PretrainPlan, PretrainResult, TrainResult
+from tunesmith.types import Progress
 
 _NAMED_FILES = 3  # in the name of a run
 

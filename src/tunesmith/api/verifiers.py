@@ -44,9 +44,8 @@ from tunesmith.export import (
 from tunesmith.generate import Engine
 from tunesmith.model import load_base
 from tunesmith.runs import Run
-from tunesmith.types import Encoded, Example, Finding, Message
+from tunesmith.types import Encoded, Example, Finding, Message, Progress
 
-Progress = Callable[[str, int, int], None]
 OnStage = Callable[[str, Product, bool], None]
 # Longer answers prove no more: a wrong weight shows in the first tokens.
 _ANSWER_TOKENS = 128

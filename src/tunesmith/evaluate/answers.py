@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ from tunesmith.evaluate.paired import Floats
 from tunesmith.evaluate.parallel import in_any_order
 from tunesmith.generate import Choice
 from tunesmith.runs import append_line
-from tunesmith.types import Encoded, Message
+from tunesmith.types import Advance, Encoded, Message
 
 if TYPE_CHECKING:
     from tunesmith.config import GenerateConfig
@@ -34,7 +34,6 @@ _KINDS = ({"text", "ended", "tokens", "seconds"}, {"likelihoods"}, {"nll"}, {"ve
 _ROWS_AT_ONCE = 256  # of likelihoods, which are computed by tokens and not by rows
 
 Conversation = Sequence[Message]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def answer_all(
     seed: int = 0,
     batch_size: int = 32,
     log: AnswerLog | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Advance | None = None,
 ) -> list[Answer]:
     """Answers in the order of the questions, by a model that is loaded. A question that comes twice is asked once.
 
@@ -136,7 +135,7 @@ def ask_all(
     seed: int = 0,
     requests: int = 1,
     log: AnswerLog | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Advance | None = None,
 ) -> list[Answer]:
     """`answer_all` for a model behind an address.
 
@@ -169,7 +168,7 @@ def choose_all(
     *,
     batch_size: int = 32,
     log: AnswerLog | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Advance | None = None,
 ) -> list[Choice]:
     """What `choose` gives, in the order of the questions. One that comes twice is asked once.
 
@@ -222,7 +221,7 @@ def _length(conversation: Conversation) -> int:
     return sum(len(message.content) + len(message.context or "") for message in conversation)
 
 
-def _shifted(on_progress: Progress | None, known: int, total: int) -> Progress | None:
+def _shifted(on_progress: Advance | None, known: int, total: int) -> Advance | None:
     if on_progress is None:
         return None
     return lambda done, _: on_progress(known + done, total)

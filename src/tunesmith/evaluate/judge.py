@@ -23,9 +23,9 @@ import numpy as np
 
 from tunesmith.config import GenerateConfig
 from tunesmith.errors import DataError, SettingsError
-from tunesmith.evaluate.answers import Answer, AnswerLog, Progress, ask_all
+from tunesmith.evaluate.answers import Answer, AnswerLog, ask_all
 from tunesmith.evaluate.paired import Floats
-from tunesmith.types import Message
+from tunesmith.types import Advance, Message
 
 if TYPE_CHECKING:
     from tunesmith.generate import Endpoint
@@ -108,7 +108,7 @@ class Judge:
     log: AnswerLog
     criteria: str
     requests: int = 1
-    on_progress: Progress | None = None
+    on_progress: Advance | None = None
 
     @staticmethod
     def of(
@@ -118,7 +118,7 @@ class Judge:
         criteria: str | None = None,
         timeout_seconds: float | None = None,
         requests: int = 1,
-        on_progress: Progress | None = None,
+        on_progress: Advance | None = None,
     ) -> Judge:
         """The judge of the settings.
 

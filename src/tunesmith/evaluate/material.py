@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tunesmith.errors import SettingsError
-from tunesmith.evaluate.answers import Answer, AnswerLog, Progress
+from tunesmith.evaluate.answers import Answer, AnswerLog
 from tunesmith.evaluate.checks import build_check
 from tunesmith.evaluate.judge import Judge
 from tunesmith.evaluate.paired import Floats
 from tunesmith.evaluate.semantic import Encoder
-from tunesmith.types import Example
+from tunesmith.types import Advance, Example
 
 if TYPE_CHECKING:
     from tunesmith.config import EvalConfig
@@ -34,7 +34,7 @@ class Tools:
         *,
         log: AnswerLog | None = None,
         vectors: AnswerLog | None = None,
-        on_progress: Progress | None = None,
+        on_progress: Advance | None = None,
     ) -> Tools:
         """Those of the settings. log: of the judge's replies; vectors: of the encoder's. Unset, they are not kept.
 

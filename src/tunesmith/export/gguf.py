@@ -20,8 +20,7 @@ from tunesmith.export.card_facts import CardFacts, public_base
 from tunesmith.export.vocabulary import Vocabulary
 from tunesmith.model import TrainedTensors
 from tunesmith.optional import need
-
-Progress = Callable[[int, int], None]
+from tunesmith.types import Advance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +67,7 @@ def write_model(
     facts: CardFacts,
     *,
     file_type: str,
-    on_progress: Progress = lambda done, total: None,
+    on_progress: Advance = lambda done, total: None,
 ) -> None:
     """Write a whole model; memory for one tensor.
 

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from tunesmith.config import ollama_url
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export.modelfile import Modelfile
+from tunesmith.types import Progress
 
 TIMEOUT_SECONDS = 600.0
 _CHUNK = 2**20
 _SAID_CHARACTERS = 500
 _NO_SPACE = ("no space left", "disk quota", "not enough space", "enough space on the disk")
-Progress = Callable[[str, int, int], None]
 _Body = bytes | Iterator[bytes] | None
 
 

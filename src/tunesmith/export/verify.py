@@ -7,7 +7,7 @@ logits are done in float64. T positions, V tokens in the vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,14 +21,13 @@ from tunesmith.export.go_template import Frame
 from tunesmith.export.modelfile import parameter_line
 from tunesmith.export.runner import Answer, Runner
 from tunesmith.runs import kept_result, without_nonfinite
-from tunesmith.types import Encoded
+from tunesmith.types import Encoded, Progress
 
 # Logits of the trained model are kept for all files: this many bytes of them, and as many rows as that allows.
 _KEPT_BYTES = 2**30
 _SHOWN = 3
 # Log-probabilities below this are not compared one by one: e^-30 is lost in float32's sums.
 _RAREST = -30.0
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from tunesmith.export.vocabulary import Vocabulary, read_vocabulary
 from tunesmith.model import TrainedTensors, base_folder, open_trained
 from tunesmith.prompts import Template
 from tunesmith.runs import disk_errors
+from tunesmith.types import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Progress = Callable[[str, int, int], None]
 _OF_AN_ADAPTER = ("adapters.safetensors", "adapter_config.json", "README.md", "verification.json")
 
 
