@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results.json"
+LIMITS = ROOT / "bench" / "limits.json"  # of bench/limits.py
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- performance: begin -->", "<!-- performance: end -->"
@@ -51,7 +52,10 @@ def pages(summary: Mapping[str, Any] | None) -> dict[Path, str]:
     """What the two pages should hold."""
     readme = README.read_text(encoding="utf-8")
     section = f"{BEGIN}\n{readme_section(summary)}\n{END}"
-    page = performance_page(summary) + "".join(map(_other_machine, other_results()))
+    limits = json.loads(LIMITS.read_text(encoding="utf-8")) if LIMITS.is_file() else None
+    page = (
+        performance_page(summary) + "".join(map(_other_machine, other_results())) + (_limits(limits) if limits else "")
+    )
     return {PAGE: page, README: _SECTION.sub(lambda _: section, readme)}
 
 
@@ -117,7 +121,7 @@ def tables(summary: Mapping[str, Any]) -> str:
         facts = found["facts"]
         lines += ["", f"## {size}: {facts['parameters'] / 1e6:.0f} M parameters, {found['device']}", ""]
         lines += [*_speed(found), "", *(f"- {name}: {_about(one)}" for name, one in found["contenders"].items())]
-        lines += _goals(found) + _agreement(found) + _growth(found)
+        lines += _goals(found) + _missed(found) + _agreement(found) + _growth(found)
         lines += [f"- failed: {what}: {error}" for what, error in found["failed"].items()]
     return "\n".join(lines)
 
@@ -130,7 +134,35 @@ def _other_machine(summary: Mapping[str, Any]) -> str:
         _ceiling(summary),
     ]
     for size, found in summary["sizes"].items():
-        lines += ["", f"### {size}", "", *_speed(found), *_goals(found)]
+        lines += ["", f"### {size}", "", *_speed(found), *_goals(found), *_missed(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _limits(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            size,
+            f"{one['step_seconds']:.2f}",
+            f"{one['products_seconds']:.2f}",
+            f"{one['products_seconds'] / one['step_seconds']:.0%}",
+            f"{one['tokens'] / one['step_seconds']:,.0f}",
+            f"{one['tokens'] / one['products_seconds']:,.0f}",
+        ]
+        for size, one in found["sizes"].items()
+    ]
+    columns = ["", "step, s", "its products alone, s", "share", "tokens/s", "tokens/s of the products"]
+    lines = [
+        *("", "## What limits a step", ""),
+        "Its products with the frozen weights and with the head, forward and backward, by oneDNN: nothing of them can",
+        "be left out while the mathematics stay what they are. Here those of the same passes in the same lanes are",
+        "computed without everything else, in turns with the whole step (medians). What is above the last column is",
+        "out of reach of any trainer that computes them like this.",
+        "",
+        f"Measured {found['date']} on {_machine(found)} with `{_command(found)}`.",
+        _ceiling({"ceiling_flops_per_second": found["machine"]["flops_per_second"]}),
+        "",
+        *_table(columns, rows),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -173,6 +205,21 @@ def _goals(found: Mapping[str, Any]) -> list[str]:
         for goal in found["goals"]
     ]
     return ["", *_table(["goal", "wanted", "reached", ""], rows)]
+
+
+def _missed(found: Mapping[str, Any]) -> list[str]:
+    """By how much, and of what is counted as useful, what share of the machine's products it would take."""
+    ours = found["contenders"].get("ours")
+    missed = [goal for goal in found["goals"] if not goal["met"] and goal["goal"].startswith("speed")]
+    if not missed or ours is None:
+        return []
+    here = ours["ceiling_share"]
+    lines = [
+        f"- {goal['goal'].partition(',')[0]}: {1 - goal['reached'] / goal['limit']:.0%} short of the goal, which would "
+        f"take {here * goal['limit'] / goal['reached']:.0%} of the ceiling; ours is at {here:.0%}"
+        for goal in missed
+    ]
+    return ["", *lines]
 
 
 def _agreement(found: Mapping[str, Any]) -> list[str]:

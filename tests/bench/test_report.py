@@ -34,6 +34,22 @@ def test_what_is_said(measurements: list[Measurement]) -> None:
     assert "| trl-best | 2.50e-02 | 2 | 0.00e+00 | NO |" in page
     assert "| ours | 24 | 64 | 500 | 2.00 |" in page
     assert "cpu 400 GFLOP/s float32, 2,000 bfloat16" in page
+    share = summary["sizes"]["llama-135m"]["contenders"]["ours"]["ceiling_share"]
+    words = f"which would take {share * 4 / 3:.0%} of the ceiling; ours is at {share:.0%}"
+    assert f"- speed against TRL's best: 25% short of the goal, {words}" in page
+    assert "TRL's defaults:" not in page  # that one is met
+
+
+def test_what_limits_a_step_stands_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rates = {"cpu": {"float32": 1e11, "bfloat16": 2e11}}
+    machine = {"cpu": "Some CPU", "threads": 2, "memory_bytes": 2**34, "gpu": None, "flops_per_second": rates}
+    found = {"date": "2026-01-01", "command": "python -m bench.limits", "machine": machine}
+    found["sizes"] = {"tiny": {"tokens": 3000, "step_seconds": 4.0, "products_seconds": 3.0}}
+    monkeypatch.setattr(report, "LIMITS", tmp_path / "limits.json")
+    assert "What limits" not in report.pages(None)[report.PAGE]
+    report.LIMITS.write_text(json.dumps(found))
+    row = report.pages(None)[report.PAGE].splitlines()[-1]
+    assert row.replace(" ", "") == "|tiny|4.00|3.00|75%|750|1,000|"
 
 
 def test_other_machines_follow_with_their_own_numbers(
