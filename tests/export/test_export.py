@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tunesmith.config import dump_config, load_config
 from tunesmith.errors import ResourceError, SettingsError
 from tunesmith.export import architectures, gguf, workshop
 from tunesmith.export.merged import write_merged
+from tunesmith.export.verify import _check_ends
 from tunesmith.model import load_adapter, load_base, merge, open_trained
 from tunesmith.runs import Run
 
@@ -50,6 +52,16 @@ def test_every_architecture_is_verified(arch: str, tuned: Callable[..., Run], ou
     assert numbers["gguf-q8_0"]["divergence"] > numbers["gguf-f32"]["divergence"]
     assert numbers["gguf-f32"]["perplexity"] == pytest.approx(numbers["gguf-f32"]["reference_perplexity"], rel=1e-3)
     assert numbers["gguf-f32"]["prompts"] >= PROMPTS + 8  # the standing ones besides
+
+
+@pytest.mark.parametrize(("expected", "least"), [(1, 1), (2, 1), (3, 1), (6, 3), (15, 10), (30, 22), (200, 166)])
+def test_as_many_answers_end_as_chance_leaves_and_never_none(expected: int, least: int) -> None:
+    def ended(count: int) -> list[Any]:
+        return [SimpleNamespace(ended=number < count) for number in range(200)]
+
+    original: Any = SimpleNamespace(answers=ended(expected))
+    assert _check_ends(ended(least), original).passed
+    assert not _check_ends(ended(least - 1), original).passed
 
 
 @pytest.mark.slow
