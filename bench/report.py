@@ -150,6 +150,7 @@ def _limits(found: Mapping[str, Any]) -> str:
         ]
         for size, one in found["sizes"].items()
     ]
+    machine = {"machine": found["machine"], "ceiling_flops_per_second": found["machine"]["flops_per_second"]}
     columns = ["", "step, s", "its products alone, s", "share", "tokens/s", "tokens/s of the products"]
     lines = [
         *("", "## What limits a step", ""),
@@ -158,8 +159,7 @@ def _limits(found: Mapping[str, Any]) -> str:
         "computed without everything else, in turns with the whole step (medians). What is above the last column is",
         "out of reach of any trainer that computes them like this.",
         "",
-        f"Measured {found['date']} on {_machine(found)} with `{_command(found)}`.",
-        _ceiling({"ceiling_flops_per_second": found["machine"]["flops_per_second"]}),
+        f"Measured {found['date']} on {_machine(machine)} with `{_command(found)}`.",
         "",
         *_table(columns, rows),
     ]
@@ -276,7 +276,9 @@ def _times(ratio: float) -> str:
 def _machine(summary: Mapping[str, Any]) -> str:
     machine = summary["machine"]
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
-    return f"{machine['cpu']}, {machine['threads']} threads, {machine['memory_bytes'] / 2**30:.0f} GiB{gpu}"
+    rates = summary["ceiling_flops_per_second"]
+    ceiling = f"{rates['cuda' if gpu else 'cpu']['bfloat16'] / 1e9:,.0f} GFLOP/s in bfloat16"
+    return f"{machine['cpu']}, {machine['threads']} threads, {machine['memory_bytes'] / 2**30:.0f} GiB{gpu}, {ceiling}"
 
 
 def _command(summary: Mapping[str, Any]) -> str:
